@@ -1,0 +1,158 @@
+//! What a driver is: the [`Driver`] trait, the conformance suite that every driver passes, and the simulated driver.
+//!
+//! A driver installs forwarding state on one element and reads it back. It never decides: objects say completely what is
+//! to be, and there is no choice left at execution time. It knows `model` and this crate, never another driver, never why
+//! something is wanted.
+
+pub mod netns;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use async_trait::async_trait;
+use catena_model::base::BaseRouting;
+use catena_model::forwarding::{Change, Direction, ElementState, InstanceId, Kind, PathId, SiteId};
+use catena_model::name::PortName;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// Which attempt at changing the world a change belongs to. Drivers refuse a change of an epoch older than the newest
+/// they have seen: it comes from a controller that has been replaced, or from a plan that has been overtaken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+/// One means of driving one element. An element may have several, each for other kinds of objects.
+#[async_trait]
+pub trait Driver: Send + Sync + fmt::Debug {
+    /// The kinds of objects that this driver installs. It is asked for these alone.
+    fn capabilities(&self) -> BTreeSet<Kind>;
+
+    /// Says why these changes could not be applied here, if so, without touching anything: a port that does not exist,
+    /// a kernel that lacks something, a setting of the machine that would let packets go round the chain.
+    async fn check(&self, changes: &[Change]) -> Result<(), DriverError>;
+
+    /// What is installed: our objects alone, all of them, also such as no plan of ours would make (two rules in one
+    /// place, after a crash between two calls). An object that is damaged is left out or read as what it does.
+    async fn observe(&self) -> Result<ElementState, DriverError>;
+
+    /// Applies the changes in order. Idempotent: putting what is there, or deleting what is not, succeeds and does
+    /// nothing. When it fails, some of the changes may have been applied, each whole or not at all.
+    async fn apply(&self, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError>;
+
+    /// Tells of what may have changed what [`observe`](Driver::observe) says, for as long as the receiver lives. Bursts
+    /// may be told once.
+    fn events(&self) -> mpsc::Receiver<Event>;
+
+    async fn counters(&self) -> Result<Vec<Counter>, DriverError> {
+        Ok(Vec::new())
+    }
+
+    /// How many flows are alive on `path`: while there are any, it is not removed after an edit.
+    async fn live_flows(&self, _path: PathId) -> Result<u64, DriverError> {
+        Ok(0)
+    }
+
+    /// The routing of the element apart from ours; `None` if this driver does not know of routing.
+    async fn base(&self) -> Result<Option<BaseRouting>, DriverError> {
+        Ok(None)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something that is ours, or that ours depends on, may have changed.
+    Drift { what: String },
+    /// A port came, went, or changed its state.
+    Port { port: PortName, up: bool },
+}
+
+/// Why a driver did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Nothing was touched, and trying again will not help: something here must be changed first.
+    #[error("{what}; {help}")]
+    Unsupported { what: String, help: String },
+    #[error("there is no port {0}")]
+    NoPort(PortName),
+    #[error("a newer plan (epoch {}) has been here; this one (epoch {}) is too old", newest.0, given.0)]
+    Stale { given: Epoch, newest: Epoch },
+    /// Something that is not ours stands where ours should go.
+    #[error("{what} is in the way and is not ours; {help}")]
+    Conflict { what: String, help: String },
+    /// The world failed us: trying again may help.
+    #[error("{context}")]
+    Failed {
+        context: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl DriverError {
+    pub fn failed(
+        context: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed { context: context.into(), source: source.into() }
+    }
+
+    /// Whether the same call can succeed later without anybody changing anything.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::NoPort(_))
+    }
+}
+
+/// Something counted since it was installed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    pub of: Counted,
+    pub packets: u64,
+    /// Bytes of IP packets; of Ethernet frames less their header.
+    pub bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Counted {
+    /// Handed to the instance at this position of a path (0 is the first on the way up).
+    Hop { path: PathId, position: u8, instance: InstanceId, direction: Direction },
+    /// Came out of the far end of a path.
+    Exit { path: PathId, direction: Direction },
+    /// Of a steered site, but claimed by no chain: passed on without functions.
+    Transit { site: SiteId, direction: Direction },
+    /// Claimed for a rule to pick up.
+    Claimed { site: SiteId, direction: Direction },
+    /// Put into a site's tunnel.
+    Encapsulated { site: SiteId },
+    /// Taken out of a site's tunnel.
+    Decapsulated { site: SiteId },
+    /// Dropped, and why.
+    Dropped { reason: DropReason },
+}
+
+/// Why a packet was dropped. Each is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DropReason {
+    /// No instance to send it to.
+    NoInstance,
+    /// It came out of a function that it had not been given to.
+    Unexpected,
+    /// The path, instance or port that it needs is not installed.
+    Missing,
+    /// A later fragment whose first fragment was not seen.
+    Fragment,
+    /// Too short, or with lengths that contradict each other.
+    Malformed,
+    /// Larger than the port that it must leave by can carry.
+    TooBig,
+    /// Came through a tunnel from a source that is not at its far end.
+    ForgedSource,
+    /// Came to a tunnel's end with an outer source or key of no tunnel.
+    UnknownTunnel,
+    /// To be encapsulated, but to a destination that is at no tunnel's far end.
+    NoTunnel,
+    /// The kernel refused to change or to send it.
+    Kernel,
+}

@@ -1,0 +1,1 @@
+//! Whole networks from a file, in Linux network namespaces.

@@ -1,0 +1,534 @@
+//! Forwarding state: what one network element does with a packet, in our own words.
+//!
+//! This is the one vocabulary between `render`, `verify`, `plan` and the drivers. An element's state is a set of
+//! [`Object`]s. Objects say *what*, completely: there is no choice left to the driver that installs them, and a driver
+//! that reads an element back answers in the same words.
+//!
+//! Some objects are only there to be used (a [`Table`], a [`Path`], an [`Instance`], a [`Tunnel`], an [`Ingress`]);
+//! others decide which packets use them (a [`Rule`], a [`Policy`]): the *classifiers*. An edit installs the first kind
+//! under new numbers beside the old ones, then flips the second, then takes the old ones away.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Family, PortRange, Prefix, Protocol};
+use crate::name::{NodeName, PortName};
+use crate::packet::Packet;
+
+/// The way a packet goes: from the site to the Internet, or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Up,
+    Down,
+}
+
+impl Direction {
+    pub const BOTH: [Direction; 2] = [Direction::Up, Direction::Down];
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Direction::Up => "up",
+            Direction::Down => "down",
+        })
+    }
+}
+
+macro_rules! numbers {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub u32);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    )*};
+}
+
+numbers! {
+    /// One revision of one path. Objects of two revisions have different numbers, so both can be installed at once.
+    /// At most [`PathId::MAX`]: it travels in three bytes of a source MAC address.
+    PathId;
+    /// A site, on every element that knows it.
+    SiteId;
+    /// An instance of a service function, on the element that steers to it.
+    InstanceId;
+}
+
+impl PathId {
+    pub const MAX: PathId = PathId(0x00ff_ffff);
+}
+
+/// The most functions that one chain can have: the position travels in the low four bits of a source MAC address, and
+/// the engine's flow entries hold one instance for each.
+pub const MAX_HOPS: usize = 8;
+/// The most instances of one function that a path can choose from.
+pub const MAX_INSTANCES: usize = 16;
+/// The most rules in one site's [`Policy`].
+pub const MAX_POLICY_RULES: usize = 32;
+/// The interface of an element that stands for all its tunnels. What is routed into it is encapsulated; what arrives
+/// through a tunnel comes in by it.
+pub const TUNNEL_PORT: &str = "catena-gre";
+
+/// What every element must do, or does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardingState {
+    pub elements: BTreeMap<NodeName, ElementState>,
+}
+
+impl ForwardingState {
+    pub fn insert(&mut self, element: &NodeName, object: Object) {
+        self.elements.entry(element.clone()).or_default().insert(object);
+    }
+
+    /// The state of one element; an element without objects has an empty one.
+    pub fn element(&self, element: &NodeName) -> &ElementState {
+        const NOTHING: &ElementState = &ElementState { objects: BTreeMap::new() };
+        self.elements.get(element).unwrap_or(NOTHING)
+    }
+}
+
+/// What one element does: objects by their keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ElementState {
+    objects: BTreeMap<Key, Object>,
+}
+
+impl ElementState {
+    /// Puts `object` in the place of the one with its key, and gives that one back.
+    pub fn insert(&mut self, object: Object) -> Option<Object> {
+        self.objects.insert(object.key(), object)
+    }
+
+    pub fn remove(&mut self, key: &Key) -> Option<Object> {
+        self.objects.remove(key)
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    pub fn contains(&self, object: &Object) -> bool {
+        self.get(&object.key()) == Some(object)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// What the element is after `change`.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put { new, .. } => {
+                if let Object::Rule(rule) = new {
+                    self.objects.retain(|_, object| match object {
+                        Object::Rule(other) => other.place() != rule.place(),
+                        _ => true,
+                    });
+                }
+                self.insert(new.clone());
+            }
+            Change::Delete { old } => {
+                self.remove(&old.key());
+            }
+        }
+    }
+}
+
+impl FromIterator<Object> for ElementState {
+    fn from_iter<I: IntoIterator<Item = Object>>(objects: I) -> Self {
+        Self { objects: objects.into_iter().map(|object| (object.key(), object)).collect() }
+    }
+}
+
+impl Extend<Object> for ElementState {
+    fn extend<I: IntoIterator<Item = Object>>(&mut self, objects: I) {
+        self.objects.extend(objects.into_iter().map(|object| (object.key(), object)));
+    }
+}
+
+impl Serialize for ElementState {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de> Deserialize<'de> for ElementState {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::<Object>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+/// One thing that an element has been told.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Object {
+    Table(Table),
+    Tunnel(Tunnel),
+    Ingress(Ingress),
+    Instance(Instance),
+    Path(Path),
+    Rule(Rule),
+    Policy(Policy),
+}
+
+/// What tells two objects of one element apart. Putting an object replaces the one with the same key.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Key {
+    Table(PathId, Family),
+    Tunnel(SiteId),
+    Ingress(PortName),
+    Instance(InstanceId),
+    Path(PathId),
+    /// Two rules in one place may stand at once, while one takes the other's place: the table tells them apart.
+    Rule(u16, Selector, PathId),
+    Policy(SiteId),
+}
+
+impl Object {
+    pub fn key(&self) -> Key {
+        match self {
+            Object::Table(table) => Key::Table(table.path, table.family),
+            Object::Tunnel(tunnel) => Key::Tunnel(tunnel.site),
+            Object::Ingress(ingress) => Key::Ingress(ingress.port.clone()),
+            Object::Instance(instance) => Key::Instance(instance.id),
+            Object::Path(path) => Key::Path(path.id),
+            Object::Rule(rule) => Key::Rule(rule.order, rule.selector.clone(), rule.table),
+            Object::Policy(policy) => Key::Policy(policy.site),
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Table(_) => Kind::Table,
+            Object::Tunnel(_) => Kind::Tunnel,
+            Object::Ingress(_) => Kind::Ingress,
+            Object::Instance(_) => Kind::Instance,
+            Object::Path(_) => Kind::Path,
+            Object::Rule(_) => Kind::Rule,
+            Object::Policy(_) => Kind::Policy,
+        }
+    }
+
+    /// Whether the object decides which packets use the others.
+    pub fn is_classifier(&self) -> bool {
+        matches!(self, Object::Rule(_) | Object::Policy(_))
+    }
+}
+
+/// The kinds of [`Object`]; a driver's capabilities are a set of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    Table,
+    Tunnel,
+    Ingress,
+    Instance,
+    Path,
+    Rule,
+    Policy,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Kind::Table => "table",
+            Kind::Tunnel => "tunnel",
+            Kind::Ingress => "ingress",
+            Kind::Instance => "instance",
+            Kind::Path => "path",
+            Kind::Rule => "rule",
+            Kind::Policy => "policy",
+        })
+    }
+}
+
+/// The next hop of one family for one path: a routing table that holds a default route and nothing else. Whatever is
+/// looked up in it and cannot go there is dropped as unreachable; it never falls through to another table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Table {
+    pub path: PathId,
+    pub family: Family,
+    pub port: PortName,
+    /// The neighbour's address; `None` for a port with a single other end, such as a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+}
+
+/// Policy-based routing: packets that `selector` matches are looked up in the [`Table`] of path `table`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Rule {
+    /// Among the rules of one element the lowest order that matches wins. Below [`Rule::ORDERS`].
+    pub order: u16,
+    pub selector: Selector,
+    pub table: PathId,
+}
+
+impl Rule {
+    /// Orders are 0 up to here.
+    pub const ORDERS: u16 = 256;
+
+    /// Rules with the same place match the same packets: one replaces the other.
+    pub fn place(&self) -> (u16, &Selector) {
+        (self.order, &self.selector)
+    }
+}
+
+/// Which packets a [`Rule`] means: all fields that are given must match. `from` and `to` are of `family`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Selector {
+    pub family: Family,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Prefix>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Prefix>,
+    /// The port by which the packet came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_port: Option<PortName>,
+    /// Only packets that a [`Policy`] on this element has claimed ([`Action::Claim`]).
+    #[serde(default)]
+    pub claimed: bool,
+}
+
+/// The far end of a site's GRE tunnel (RFC 2784, RFC 2890), reached by way of [`TUNNEL_PORT`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnel {
+    pub site: SiteId,
+    /// The port that the encapsulated packets leave and enter by.
+    pub underlay: PortName,
+    pub local: Ipv4Addr,
+    pub remote: Ipv4Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<u32>,
+    /// The largest inner packet, in bytes.
+    pub mtu: u16,
+    /// What lies at the far end: only packets *to* these go in, only packets *from* these are taken out.
+    pub allowed: BTreeSet<Prefix>,
+}
+
+/// Whether packets that come in by a port are classified, in which directions, and what for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Ingress {
+    pub port: PortName,
+    /// A port that sees both directions tells them apart by which end of the packet is a site's.
+    pub directions: BTreeSet<Direction>,
+    pub purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// Mark what a policy claims, so that a [`Rule`] can tell it from the rest, and let the element route it.
+    Claim,
+    /// Send it through a [`Path`].
+    Steer,
+}
+
+/// One running copy of a service function, and how to reach its two sides.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Instance {
+    pub id: InstanceId,
+    pub insertion: Insertion,
+    /// The side towards the site.
+    pub inside: Side,
+    /// The side towards the Internet.
+    pub outside: Side,
+}
+
+/// How a function takes part in forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Insertion {
+    /// It routes: it has addresses, decrements the TTL, sends frames of its own.
+    L3,
+    /// A bump in the wire: what enters one side leaves the other, the Ethernet addresses unchanged.
+    L2,
+}
+
+/// One side of an [`Instance`]: the steering element's port that leads to it, and for [`Insertion::L3`] its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Side {
+    pub port: PortName,
+    #[serde(default, skip_serializing_if = "NextHops::is_empty")]
+    pub next_hops: NextHops,
+}
+
+/// A neighbour's addresses, as far as it has one of each family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NextHops {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v4: Option<Ipv4Addr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl NextHops {
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+
+    pub fn of(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4.map(IpAddr::V4),
+            Family::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+}
+
+/// The functions that a site's packets pass, in the order of the way up. Immutable: an edit makes a new one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Path {
+    pub id: PathId,
+    pub site: SiteId,
+    pub hops: Vec<Hop>,
+}
+
+/// One function of a path: the instances that a flow can be given, in ascending order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hop(pub Vec<InstanceId>);
+
+/// What is done with one site's packets. The classifier of an element that claims or steers: replaced as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Policy {
+    pub site: SiteId,
+    /// The addresses that tell the site's packets: sources on the way up, destinations on the way down.
+    pub prefixes: BTreeSet<Prefix>,
+    /// The first that matches decides.
+    pub rules: Vec<PolicyRule>,
+    /// Where packets go after the last function, and those that no rule matches. `None` on an element that only claims:
+    /// there, what no rule matches is routed as if we were not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exits: Option<Exits>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PolicyRule {
+    pub matches: FlowMatch,
+    pub action: Action,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// Mark the packet as claimed and let the element route it: a [`Rule`] picks it up.
+    Claim,
+    /// Send it through this path.
+    Path(PathId),
+}
+
+/// Where a steering element hands packets on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Exits {
+    /// To the Internet.
+    pub up: Side,
+    /// To the site.
+    pub down: Side,
+}
+
+impl Exits {
+    pub fn of(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Up => &self.up,
+            Direction::Down => &self.down,
+        }
+    }
+}
+
+/// Which flows, as seen from the site: `local` is the site's end, `remote` the other one. What is not given matches all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FlowMatch {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// The far end's ports. Only with a protocol that has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<PortRange>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<Prefix>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<Prefix>,
+}
+
+impl FlowMatch {
+    /// Whether this matches `packet`, a packet as the site sends it ([`Packet::seen_from_site`]).
+    pub fn matches(&self, packet: &Packet) -> bool {
+        self.protocol.is_none_or(|protocol| protocol == packet.protocol)
+            && self
+                .ports
+                .is_none_or(|ports| packet.protocol.has_ports() && ports.contains(packet.destination_port))
+            && self.local.is_none_or(|prefix| prefix.contains(packet.source))
+            && self.remote.is_none_or(|prefix| prefix.contains(packet.destination))
+    }
+
+    /// Whether some packet is matched by both.
+    pub fn overlaps(&self, other: &FlowMatch) -> bool {
+        fn both<T: Copy>(a: Option<T>, b: Option<T>, meet: impl Fn(T, T) -> bool) -> bool {
+            a.zip(b).is_none_or(|(a, b)| meet(a, b))
+        }
+        both(self.protocol, other.protocol, |a, b| a == b)
+            && both(self.ports, other.ports, PortRange::overlaps)
+            && both(self.local, other.local, Prefix::overlaps)
+            && both(self.remote, other.remote, Prefix::overlaps)
+    }
+}
+
+/// One change of one element's state. It carries what it replaces, so that it can be undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Change {
+    /// Install `new`; it takes the place of `old` without a moment at which neither holds.
+    Put {
+        new: Object,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        old: Option<Object>,
+    },
+    Delete {
+        old: Object,
+    },
+}
+
+impl Change {
+    /// The change that undoes this one.
+    pub fn inverse(&self) -> Change {
+        match self.clone() {
+            Change::Put { new, old: Some(old) } => Change::Put { new: old, old: Some(new) },
+            Change::Put { new, old: None } => Change::Delete { old: new },
+            Change::Delete { old } => Change::Put { new: old, old: None },
+        }
+    }
+
+    /// The object that the change is about: the new one where there is one.
+    pub fn object(&self) -> &Object {
+        match self {
+            Change::Put { new, .. } => new,
+            Change::Delete { old } => old,
+        }
+    }
+}

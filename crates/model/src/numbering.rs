@@ -1,0 +1,252 @@
+//! Numbers for names: what travels in packets and stands in kernel tables has no room for names.
+//!
+//! A number, once given, stays with its name until the name is released, across restarts: the controller keeps the
+//! [`Numbering`] in its store. A path gets a new number, and the next generation, whenever its content changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use serde::{Deserialize, Serialize};
+
+use crate::forwarding::{InstanceId, PathId, SiteId};
+use crate::name::{ChainName, InstanceName, SiteName};
+
+/// What a path is a revision of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PathOwner {
+    /// The functions of a chain, for the packets of one site.
+    Chain(ChainName, SiteName),
+    /// The way of a site's packets to the switch that steers them.
+    Up(SiteName),
+    /// The way of the replies: to the switch, and from it to the site.
+    Down(SiteName),
+}
+
+impl PathOwner {
+    pub fn site(&self) -> &SiteName {
+        match self {
+            PathOwner::Chain(_, site) | PathOwner::Up(site) | PathOwner::Down(site) => site,
+        }
+    }
+}
+
+impl fmt::Display for PathOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PathOwner::Chain(chain, site) => write!(f, "chain/{chain}/{site}"),
+            PathOwner::Up(site) => write!(f, "up/{site}"),
+            PathOwner::Down(site) => write!(f, "down/{site}"),
+        }
+    }
+}
+
+impl std::str::FromStr for PathOwner {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = |error: &dyn fmt::Display| format!("{text}: not the owner of a path: {error}");
+        let site = |name: &str| SiteName::new(name).map_err(|error| bad(&error));
+        match *text.split('/').collect::<Vec<_>>() {
+            ["chain", chain, name] => {
+                Ok(Self::Chain(ChainName::new(chain).map_err(|error| bad(&error))?, site(name)?))
+            }
+            ["up", name] => Ok(Self::Up(site(name)?)),
+            ["down", name] => Ok(Self::Down(site(name)?)),
+            _ => Err(bad(&"neither chain/CHAIN/SITE, up/SITE nor down/SITE")),
+        }
+    }
+}
+
+impl Serialize for PathOwner {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PathOwner {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The current revision of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    pub id: PathId,
+    /// 1 for the first content that the owner had, one more for each after it.
+    pub generation: u32,
+    /// The [`digest`] of the content.
+    pub content: u64,
+}
+
+/// All numbers that are in use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Numbering {
+    sites: BTreeMap<SiteName, SiteId>,
+    instances: BTreeMap<InstanceName, InstanceId>,
+    paths: BTreeMap<PathOwner, Revision>,
+    /// Whose each path number is: the current revisions, and former ones that may still be installed somewhere.
+    owners: BTreeMap<PathId, PathOwner>,
+    /// The numbers given last; the next ones are above them.
+    last: u32,
+    last_path: u32,
+}
+
+/// There is no free number left.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("all {} path numbers are in use: delete chains, or wait for old revisions to drain", PathId::MAX)]
+pub struct Exhausted;
+
+impl Numbering {
+    pub fn site(&mut self, name: &SiteName) -> SiteId {
+        if let Some(id) = self.sites.get(name) {
+            return *id;
+        }
+        self.last += 1;
+        *self.sites.entry(name.clone()).or_insert(SiteId(self.last))
+    }
+
+    pub fn instance(&mut self, name: &InstanceName) -> InstanceId {
+        if let Some(id) = self.instances.get(name) {
+            return *id;
+        }
+        self.last += 1;
+        *self.instances.entry(name.clone()).or_insert(InstanceId(self.last))
+    }
+
+    /// The number for `owner`'s path with this content: the one it has if the content is the same, else a new one.
+    pub fn path(&mut self, owner: &PathOwner, content: &impl Hash) -> Result<PathId, Exhausted> {
+        let content = digest(content);
+        let former = self.paths.get(owner).copied();
+        if let Some(revision) = former.filter(|revision| revision.content == content) {
+            return Ok(revision.id);
+        }
+        let id = self.free_path()?;
+        self.owners.insert(id, owner.clone());
+        let generation = former.map_or(1, |revision| revision.generation + 1);
+        self.paths.insert(owner.clone(), Revision { id, generation, content });
+        Ok(id)
+    }
+
+    /// Forgets the names that are not in these sets; their paths' numbers stay taken until [`Numbering::release`].
+    pub fn keep(
+        &mut self,
+        sites: &BTreeSet<&SiteName>,
+        instances: &BTreeSet<&InstanceName>,
+        paths: &BTreeSet<PathOwner>,
+    ) {
+        self.sites.retain(|name, _| sites.contains(name));
+        self.instances.retain(|name, _| instances.contains(name));
+        self.paths.retain(|owner, _| paths.contains(owner));
+    }
+
+    /// Frees the numbers of former revisions that are not in `installed`.
+    pub fn release(&mut self, installed: &BTreeSet<PathId>) {
+        let paths = &self.paths;
+        self.owners.retain(|id, owner| {
+            paths.get(owner).is_some_and(|revision| revision.id == *id) || installed.contains(id)
+        });
+    }
+
+    pub fn revision(&self, owner: &PathOwner) -> Option<&Revision> {
+        self.paths.get(owner)
+    }
+
+    /// Whose path this is, or was before it retired.
+    pub fn owner(&self, id: PathId) -> Option<&PathOwner> {
+        self.owners.get(&id)
+    }
+
+    pub fn site_name(&self, id: SiteId) -> Option<&SiteName> {
+        self.sites.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
+    }
+
+    pub fn instance_name(&self, id: InstanceId) -> Option<&InstanceName> {
+        self.instances.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
+    }
+
+    fn free_path(&mut self) -> Result<PathId, Exhausted> {
+        // Numbers go up and are reused only after all others, so that a packet in flight with an old number meets no
+        // new path.
+        for _ in 0..PathId::MAX.0 {
+            self.last_path = if self.last_path >= PathId::MAX.0 { 1 } else { self.last_path + 1 };
+            let id = PathId(self.last_path);
+            if !self.owners.contains_key(&id) {
+                return Ok(id);
+            }
+        }
+        Err(Exhausted)
+    }
+}
+
+/// A digest that is the same in every build and on every machine (FNV-1a, 64 bits), unlike `std`'s default hasher.
+pub fn digest(content: &impl Hash) -> u64 {
+    struct Fnv(u64);
+    impl Hasher for Fnv {
+        fn write(&mut self, bytes: &[u8]) {
+            for byte in bytes {
+                self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+            }
+        }
+        fn finish(&self) -> u64 {
+            self.0
+        }
+    }
+    let mut hasher = Fnv(0xcbf2_9ce4_8422_2325);
+    content.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> PathOwner {
+        "chain/web/hq".parse().unwrap()
+    }
+
+    #[test]
+    fn a_path_keeps_its_number_while_its_content_stays() {
+        let mut numbering = Numbering::default();
+        let first = numbering.path(&owner(), &["fw", "ips"]).unwrap();
+        assert_eq!(numbering.path(&owner(), &["fw", "ips"]), Ok(first));
+        let second = numbering.path(&owner(), &["ips", "fw"]).unwrap();
+        assert_ne!(first, second);
+        assert_eq!(numbering.revision(&owner()).unwrap().generation, 2);
+    }
+
+    #[test]
+    fn a_former_number_is_taken_until_released() {
+        let mut numbering = Numbering::default();
+        let first = numbering.path(&owner(), &1).unwrap();
+        let second = numbering.path(&owner(), &2).unwrap();
+        assert_eq!(numbering.owner(first), Some(&owner()));
+        numbering.release(&BTreeSet::from([first]));
+        assert_eq!(numbering.owner(first), Some(&owner()));
+        numbering.release(&BTreeSet::new());
+        assert_eq!(numbering.owner(first), None);
+        assert_eq!(numbering.owner(second), Some(&owner()));
+        // After the last number comes the first free one.
+        numbering.last_path = PathId::MAX.0;
+        assert_eq!(numbering.path(&owner(), &3), Ok(first));
+    }
+
+    #[test]
+    fn survives_being_stored() {
+        let mut numbering = Numbering::default();
+        numbering.site(&"hq".parse().unwrap());
+        numbering.instance(&"fw-1".parse().unwrap());
+        numbering.path(&owner(), &1).unwrap();
+        let stored = serde_json::to_string(&numbering).unwrap();
+        assert_eq!(serde_json::from_str::<Numbering>(&stored).unwrap(), numbering);
+    }
+
+    #[test]
+    fn owners_are_read_and_written() {
+        for text in ["chain/web/hq", "up/hq", "down/hq"] {
+            assert_eq!(text.parse::<PathOwner>().unwrap().to_string(), text);
+        }
+        assert!("sideways/hq".parse::<PathOwner>().is_err());
+    }
+}

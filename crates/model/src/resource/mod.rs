@@ -1,0 +1,284 @@
+//! Resources: what people write, and the [`Model`] that comes of it once it has been found valid.
+//!
+//! The inventory (the operator's): [`Element`], [`Host`], [`Link`]. The service (the provider's): [`ServiceFunction`].
+//! Tenancy: [`Tenant`], [`Site`], [`Chain`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::address::{Family, PortRange, Prefix, Protocol};
+use crate::forwarding::{Insertion, NextHops};
+use crate::name::{
+    ChainName, FunctionName, InstanceName, LinkName, NodeName, PortName, SiteName, TenantName,
+};
+
+/// Everything that was asked for. All names in it resolve, and all rules of validation hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    pub elements: BTreeMap<NodeName, Element>,
+    pub hosts: BTreeMap<NodeName, Host>,
+    pub links: BTreeMap<LinkName, Link>,
+    pub functions: BTreeMap<FunctionName, ServiceFunction>,
+    pub tenants: BTreeMap<TenantName, Tenant>,
+    pub sites: BTreeMap<SiteName, Site>,
+    pub chains: BTreeMap<ChainName, Chain>,
+}
+
+/// A network element that the controller drives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Element {
+    pub name: NodeName,
+    pub role: Role,
+    pub driver: DriverSpec,
+    /// Base routing, as the element's owner set it up: the lab installs it, the controller only knows of it.
+    pub routes: Vec<Route>,
+}
+
+/// What an element is for. The way of a packet visits the roles in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The customer's side of an attachment.
+    Access,
+    /// Switches and routers of the provider's physical network.
+    Physical,
+    /// A tenant's virtual router, such as Neutron's `qrouter-…`.
+    Router,
+    /// A virtual switch with service functions on it.
+    Switch,
+    /// The way out to the Internet.
+    Gateway,
+}
+
+/// By what means an element is driven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DriverSpec {
+    Linux(LinuxSpec),
+    /// Nothing real: for tests and for planning.
+    Simulated,
+}
+
+/// A Linux network namespace on this machine, and which numbers in it are ours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinuxSpec {
+    /// A name under `/run/netns`; `None` for the namespace that the controller runs in.
+    pub netns: Option<String>,
+    /// Our policy-routing rules have priorities from here, [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) of them.
+    pub rule_priority: u32,
+    /// Path *n* uses routing table `table_base` + *n*.
+    pub table_base: u32,
+    /// The protocol number (`ip route … proto N`) of our rules, routes and neighbours.
+    pub protocol: u8,
+    /// The bit of the packet mark that says "claimed".
+    pub mark: u32,
+}
+
+impl LinuxSpec {
+    pub const RULE_PRIORITY: u32 = 10_000;
+    pub const TABLE_BASE: u32 = 10_000;
+    /// Not in iproute2's `rt_protos`, below 254.
+    pub const PROTOCOL: u8 = 202;
+    /// One high bit; the low ones are those that others use.
+    pub const MARK: u32 = 0x0400_0000;
+
+    pub fn in_netns(netns: &str) -> Self {
+        Self {
+            netns: Some(netns.to_owned()),
+            rule_priority: Self::RULE_PRIORITY,
+            table_base: Self::TABLE_BASE,
+            protocol: Self::PROTOCOL,
+            mark: Self::MARK,
+        }
+    }
+}
+
+/// A route of a node's base routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub to: Prefix,
+    pub via: IpAddr,
+}
+
+/// A machine that the controller does not drive: a user's, a server's, a service function's. The lab builds it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Host {
+    pub name: NodeName,
+    pub routes: Vec<Route>,
+    /// Whether it forwards IP packets (`net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`).
+    pub forwarding: bool,
+    /// Shell commands that the lab runs in it once it is connected, each to its end; a failure ends the lab.
+    pub setup: Vec<String>,
+    /// Shell commands that the lab keeps running in it.
+    pub services: Vec<String>,
+}
+
+/// A cable between two ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub name: LinkName,
+    pub ends: [LinkEnd; 2],
+    /// The largest IP packet that it carries, in bytes.
+    pub mtu: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEnd {
+    pub node: NodeName,
+    pub port: PortName,
+    pub addresses: Vec<IpNet>,
+    /// Whether the Internet is beyond this port: replies enter by it.
+    pub external: bool,
+}
+
+impl LinkEnd {
+    /// The first address of each family.
+    pub fn next_hops(&self) -> NextHops {
+        let mut found = NextHops::default();
+        for address in &self.addresses {
+            match address.addr() {
+                IpAddr::V4(address) => found.v4 = found.v4.or(Some(address)),
+                IpAddr::V6(address) => found.v6 = found.v6.or(Some(address)),
+            }
+        }
+        found
+    }
+}
+
+/// A network security function: what a chain is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceFunction {
+    pub name: FunctionName,
+    pub insertion: Insertion,
+    /// At least one, at most [`MAX_INSTANCES`](crate::forwarding::MAX_INSTANCES).
+    pub instances: Vec<FunctionInstance>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FunctionInstance {
+    pub name: InstanceName,
+    /// The switch's port that leads to the side towards the site.
+    pub inside: PortRef,
+    /// The switch's port that leads to the side towards the Internet.
+    pub outside: PortRef,
+}
+
+/// A port of an element.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PortRef {
+    pub element: NodeName,
+    pub port: PortName,
+}
+
+/// A customer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tenant {
+    pub name: TenantName,
+    /// The addresses that the customer's sites can have.
+    pub prefixes: BTreeSet<Prefix>,
+}
+
+/// A place of a customer, and how it is attached to the cloud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    pub name: SiteName,
+    pub tenant: TenantName,
+    /// All within the tenant's.
+    pub prefixes: BTreeSet<Prefix>,
+    pub attachment: Attachment,
+}
+
+impl Site {
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        Family::BOTH
+            .into_iter()
+            .filter(|family| self.prefixes.iter().any(|prefix| prefix.family() == *family))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Attachment {
+    Gre(Gre),
+    /// A link between the customer's side and an element of the physical network.
+    L2 {
+        link: LinkName,
+    },
+}
+
+/// A GRE tunnel over whatever lies between the customer's side and the cloud (RFC 2784, RFC 2890).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gre {
+    pub customer: TunnelEnd,
+    /// Always with an element: where the tunnel ends in the cloud.
+    pub cloud: TunnelEnd,
+    pub key: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelEnd {
+    /// `None`: a device that the controller does not drive, which decides itself what it sends into the tunnel.
+    pub element: Option<NodeName>,
+    /// The outer address; an address of the element, where there is one.
+    pub address: Ipv4Addr,
+}
+
+/// Which packets pass which functions, in which order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    pub name: ChainName,
+    /// All of one tenant.
+    pub sites: BTreeSet<SiteName>,
+    /// What is claimed: flows that any of these matches. Never empty; a single one without conditions is all traffic.
+    pub matches: Vec<Traffic>,
+    /// In the order of the way up. Never empty.
+    pub functions: Vec<FunctionName>,
+    /// The higher wins where two chains of a site claim one flow.
+    pub priority: i32,
+}
+
+/// Some of a site's traffic: what is given must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Ports of the far end; empty for all. Only with a protocol that has ports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortRange>,
+    /// The site's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Prefix>,
+    /// The far end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Prefix>,
+}
+
+impl Model {
+    /// Both ends of the link at this port, that port's first.
+    pub fn link_at(&self, node: &NodeName, port: &PortName) -> Option<(&LinkEnd, &LinkEnd, &Link)> {
+        self.links.values().find_map(|link| {
+            let [a, b] = &link.ends;
+            match () {
+                () if a.node == *node && a.port == *port => Some((a, b, link)),
+                () if b.node == *node && b.port == *port => Some((b, a, link)),
+                () => None,
+            }
+        })
+    }
+
+    /// All links of a node: its own end, the other end, the link.
+    pub fn links_of<'a>(
+        &'a self,
+        node: &'a NodeName,
+    ) -> impl Iterator<Item = (&'a LinkEnd, &'a LinkEnd, &'a Link)> {
+        self.links.values().flat_map(move |link| {
+            let [a, b] = &link.ends;
+            [(a, b, link), (b, a, link)].into_iter().filter(move |(near, _, _)| near.node == *node)
+        })
+    }
+}

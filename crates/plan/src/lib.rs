@@ -1,0 +1,1 @@
+//! From installed and desired forwarding state to ordered steps. Pure.

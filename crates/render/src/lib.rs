@@ -1,0 +1,1 @@
+//! From the model to what every network element must do. Pure.

@@ -1,0 +1,1 @@
+//! Walks packets through forwarding state. Pure.

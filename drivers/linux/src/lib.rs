@@ -1,0 +1,1 @@
+//! Policy routing over netlink, in any network namespace.
