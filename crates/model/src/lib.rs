@@ -13,3 +13,4 @@ pub mod name;
 pub mod numbering;
 pub mod packet;
 pub mod resource;
+pub mod topology;

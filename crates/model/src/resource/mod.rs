@@ -257,28 +257,3 @@ pub struct Traffic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Prefix>,
 }
-
-impl Model {
-    /// Both ends of the link at this port, that port's first.
-    pub fn link_at(&self, node: &NodeName, port: &PortName) -> Option<(&LinkEnd, &LinkEnd, &Link)> {
-        self.links.values().find_map(|link| {
-            let [a, b] = &link.ends;
-            match () {
-                () if a.node == *node && a.port == *port => Some((a, b, link)),
-                () if b.node == *node && b.port == *port => Some((b, a, link)),
-                () => None,
-            }
-        })
-    }
-
-    /// All links of a node: its own end, the other end, the link.
-    pub fn links_of<'a>(
-        &'a self,
-        node: &'a NodeName,
-    ) -> impl Iterator<Item = (&'a LinkEnd, &'a LinkEnd, &'a Link)> {
-        self.links.values().flat_map(move |link| {
-            let [a, b] = &link.ends;
-            [(a, b, link), (b, a, link)].into_iter().filter(move |(near, _, _)| near.node == *node)
-        })
-    }
-}
