@@ -114,6 +114,13 @@ names! {
     PortName: check_port;
 }
 
+impl PortName {
+    /// The interface of an element that stands for all its tunnels: [`TUNNEL_PORT`](crate::forwarding::TUNNEL_PORT).
+    pub fn tunnel() -> Self {
+        Self(crate::forwarding::TUNNEL_PORT.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,6 +137,7 @@ mod tests {
 
     #[test]
     fn ports_are_interface_names() {
+        assert_eq!(PortName::new(crate::forwarding::TUNNEL_PORT), Ok(PortName::tunnel()));
         for good in ["eth0", "qr-abc", "br0.100", "fifteen-letters"] {
             assert!(PortName::new(good).is_ok(), "{good}");
         }

@@ -47,6 +47,11 @@ impl Topology {
         self.cable(&port.element, &port.port)
     }
 
+    /// The same cable, seen from its other end.
+    pub fn turned(&self, cable: &Cable) -> Option<&Cable> {
+        self.cable(&cable.far.node, &cable.far.port)
+    }
+
     /// The shortest way from one node to the first that `goal` accepts, as the cables to follow. Between the ends it
     /// passes only nodes that `through` accepts. Of equally short ways the one whose ports come first by name.
     pub fn way(
@@ -77,22 +82,19 @@ impl Topology {
 }
 
 fn walk_back<'a>(reached_by: &HashMap<&NodeName, &'a Cable>, goal: &NodeName) -> Vec<&'a Cable> {
-    let mut way: Vec<&Cable> =
-        std::iter::successors(reached_by.get(goal).copied(), |cable| reached_by.get(&cable.near.node).copied())
-            .collect();
+    let mut way: Vec<&Cable> = std::iter::successors(reached_by.get(goal).copied(), |cable| {
+        reached_by.get(&cable.near.node).copied()
+    })
+    .collect();
     way.reverse();
     way
 }
 
-impl Cable {
-    /// The same cable, seen from the other end.
-    pub fn turned(&self) -> Cable {
-        Cable { near: self.far.clone(), far: self.near.clone(), mtu: self.mtu }
-    }
-}
-
 /// All ports of driven elements beyond which the Internet is, in the order of the elements' names.
-pub fn external_ports<'a>(model: &'a Model, topology: &'a Topology) -> impl Iterator<Item = (&'a Element, &'a Cable)> {
+pub fn external_ports<'a>(
+    model: &'a Model,
+    topology: &'a Topology,
+) -> impl Iterator<Item = (&'a Element, &'a Cable)> {
     model.elements.values().flat_map(|element| {
         topology.cables(&element.name).filter(|cable| cable.near.external).map(move |cable| (element, cable))
     })
