@@ -1,1 +1,3 @@
-//! The HTTP API. Knows control, no driver.
+//! HTTP/JSON: the controller's questions and answers over a unix socket or loopback TCP.
+
+pub mod types;

@@ -1,1 +1,3 @@
-//! The reconcile loop: events in, plans out.
+//! The reconcile loop: resources and events in, plans out.
+
+pub mod report;

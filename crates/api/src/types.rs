@@ -1,0 +1,90 @@
+//! The JSON of the API: what is asked, what is answered. Names are camelCase; fields are only ever added.
+
+use std::net::IpAddr;
+
+use catena_model::address::Protocol;
+use catena_model::name::NodeName;
+use catena_model::packet::Packet;
+use serde::{Deserialize, Serialize};
+
+pub use catena_control::report::*;
+
+/// A YAML file: its name, as the person who sends it knows it, and its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SourceText {
+    pub name: String,
+    pub text: String,
+}
+
+/// `POST /v1alpha1/apply` → [`ApplyReport`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplyRequest {
+    pub sources: Vec<SourceText>,
+    /// Say what would be done, and do nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// `POST /v1alpha1/delete` → [`ApplyReport`]: the resources that stand in the sources, and those that are named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeleteRequest {
+    #[serde(default)]
+    pub sources: Vec<SourceText>,
+    #[serde(default)]
+    pub resources: Vec<ResourceName>,
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ResourceName {
+    /// As written in the file, in any case: `Chain`, `chain`, `chains`.
+    pub kind: String,
+    pub name: String,
+}
+
+/// `POST /v1alpha1/trace` → [`TraceReport`]: a packet, and where it starts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TraceRequest {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub protocol: Protocol,
+    #[serde(default)]
+    pub source_port: u16,
+    #[serde(default)]
+    pub destination_port: u16,
+    /// The node that sends it; where it is left out, the one that has the source address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<NodeName>,
+}
+
+impl TraceRequest {
+    pub fn packet(&self) -> Packet {
+        Packet {
+            source: self.source,
+            destination: self.destination,
+            protocol: self.protocol,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+}
+
+/// Every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErrorReport {
+    /// What went wrong.
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    /// With status 422: what is wrong with the sources, and where.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<DiagnosticReport>,
+}

@@ -1,0 +1,340 @@
+//! What the controller says of itself and of the network: the answers to every question that it can be asked.
+//!
+//! These are also the JSON of the API, so fields are only ever added to them.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use catena_driver::DropReason;
+use catena_model::forwarding::{Change, Direction, Kind, PathId};
+use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
+use catena_model::resource::Role;
+use serde::{Deserialize, Serialize};
+
+/// A moment; in JSON as RFC 3339 writes it.
+pub type Timestamp = jiff::Timestamp;
+
+/// What was done, or with `dry_run` would be done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ApplyReport {
+    pub dry_run: bool,
+    /// The store's revision once it was done.
+    pub revision: u64,
+    pub resources: Vec<ResourceChange>,
+    pub plan: PlanReport,
+    /// Paths that stay until their flows have ended.
+    pub draining: Vec<DrainReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceChange {
+    /// As written in the file: `Chain`, `ServiceFunction`, …
+    pub kind: String,
+    pub name: String,
+    pub outcome: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    Created,
+    Changed,
+    Unchanged,
+    Deleted,
+    /// To be deleted, but not there.
+    Absent,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outcome::Created => "created",
+            Outcome::Changed => "changed",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Deleted => "deleted",
+            Outcome::Absent => "absent",
+        })
+    }
+}
+
+/// The steps in their order.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanReport(pub Vec<StepReport>);
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    pub phase: Phase,
+    pub element: NodeName,
+    pub changes: Vec<ChangeReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChangeReport {
+    /// One line for an engineer. Begins with `+` (new), `~` (another in its place) or `-` (goes).
+    pub words: String,
+    pub change: Change,
+}
+
+/// A path without new flows that is kept for the old ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrainReport {
+    pub element: NodeName,
+    pub path: PathId,
+    pub chain: ChainName,
+    pub site: SiteName,
+    pub generation: u32,
+    /// `None`: not counted yet, or the element cannot be asked.
+    pub flows: Option<u64>,
+    /// It goes then, whatever flows are left.
+    pub deadline: Timestamp,
+}
+
+/// A resource as it was applied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceReport {
+    pub kind: String,
+    pub name: String,
+    /// The store's revision when it was last changed.
+    pub revision: u64,
+    /// The file that it came from, and the line there at which it begins.
+    pub source: String,
+    pub line: usize,
+    /// The YAML document as its author wrote it.
+    pub text: String,
+    /// The same, read: `apiVersion`, `kind`, `metadata`, `spec`.
+    pub document: serde_json::Value,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusReport {
+    pub revision: u64,
+    /// Whether everything is installed as asked for: all elements in sync, nothing left of an interrupted change.
+    pub converged: bool,
+    pub elements: Vec<ElementStatus>,
+    pub chains: Vec<ChainStatus>,
+    pub draining: Vec<DrainReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ElementStatus {
+    pub name: NodeName,
+    pub role: Role,
+    pub state: ElementState,
+    /// Since when it has been in this state.
+    pub since: Timestamp,
+    /// What it has been told: how many objects.
+    pub objects: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    pub drivers: Vec<DriverStatus>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ElementState {
+    /// It does what it must do; this has been read back.
+    InSync,
+    /// It differs from what it must do, and is being repaired.
+    OutOfSync,
+    /// It cannot be read: its namespace is gone, say. It is tried again.
+    Unreachable,
+}
+
+impl fmt::Display for ElementState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ElementState::InSync => "in sync",
+            ElementState::OutOfSync => "out of sync",
+            ElementState::Unreachable => "unreachable",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriverStatus {
+    /// What it installs.
+    pub kinds: BTreeSet<Kind>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainStatus {
+    pub name: ChainName,
+    pub tenant: Option<TenantName>,
+    pub functions: Vec<FunctionName>,
+    pub state: ChainState,
+    /// Why it is not [`ChainState::Installed`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    pub sites: Vec<ChainSite>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ChainState {
+    /// On all its elements, as read back.
+    Installed,
+    /// An interrupted change is still being carried to its end.
+    Pending,
+    /// Some of its elements are out of sync or unreachable.
+    Degraded,
+}
+
+impl fmt::Display for ChainState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            ChainState::Installed => "installed",
+            ChainState::Pending => "pending",
+            ChainState::Degraded => "degraded",
+        })
+    }
+}
+
+/// A chain for one of its sites.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainSite {
+    pub site: SiteName,
+    pub path: PathId,
+    pub generation: u32,
+    pub hops: Vec<ChainHop>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainHop {
+    pub function: FunctionName,
+    pub instances: Vec<InstanceName>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EventReport {
+    /// One more than the event's before it; begins at 1 when the controller starts.
+    pub id: u64,
+    pub time: Timestamp,
+    pub kind: EventKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub element: Option<NodeName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainName>,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EventKind {
+    Started,
+    /// Resources were applied or deleted, and what follows from that is installed.
+    Applied,
+    ApplyFailed,
+    RolledBack,
+    /// An element did something else than what it was told.
+    Drift,
+    Repaired,
+    RepairFailed,
+    Unreachable,
+    Reachable,
+    /// A path has no new flows any more, and stays for the old ones.
+    Draining,
+    /// It has gone.
+    Drained,
+}
+
+impl fmt::Display for EventKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            EventKind::Started => "started",
+            EventKind::Applied => "applied",
+            EventKind::ApplyFailed => "applyFailed",
+            EventKind::RolledBack => "rolledBack",
+            EventKind::Drift => "drift",
+            EventKind::Repaired => "repaired",
+            EventKind::RepairFailed => "repairFailed",
+            EventKind::Unreachable => "unreachable",
+            EventKind::Reachable => "reachable",
+            EventKind::Draining => "draining",
+            EventKind::Drained => "drained",
+        })
+    }
+}
+
+/// A driver's counter, its numbers turned into names. What does not apply is left out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CounterReport {
+    pub element: NodeName,
+    pub counted: CountedKind,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<ChainName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<u32>,
+    /// 0 is the first function on the way up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub position: Option<u8>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<InstanceName>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<DropReason>,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// The kinds of [`catena_driver::Counted`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CountedKind {
+    Hop,
+    Exit,
+    Transit,
+    Claimed,
+    Encapsulated,
+    Decapsulated,
+    Dropped,
+}
+
+/// What is wrong with a source, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DiagnosticReport {
+    /// The source's name.
+    pub file: String,
+    /// Both from 1.
+    pub line: usize,
+    pub column: usize,
+    /// In bytes, in the source's text.
+    pub offset: usize,
+    pub length: usize,
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+}
+
+/// The parts of a change, in the order in which they are done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Install,
+    Flip,
+    Withdraw,
+    Remove,
+}
