@@ -1,0 +1,183 @@
+//! What the build, the tests and the demo need from Debian 12 or Ubuntu 24.04, and how it gets there.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::command;
+
+/// Something that must be on the machine.
+struct Need {
+    found_by: FoundBy,
+    /// The Debian and Ubuntu package that brings it.
+    package: &'static str,
+    why: &'static str,
+}
+
+enum FoundBy {
+    Program(&'static str),
+    /// One of these exists.
+    File(&'static [&'static str]),
+}
+
+use FoundBy::{File, Program};
+
+const NEEDS: &[Need] = &[
+    Need { found_by: Program("cc"), package: "build-essential", why: "links Rust programs, builds libbpf" },
+    Need { found_by: Program("make"), package: "build-essential", why: "links Rust programs, builds libbpf" },
+    Need { found_by: Program("clang"), package: "clang", why: "compiles the eBPF steering engine" },
+    Need {
+        found_by: Program("pkg-config"),
+        package: "pkg-config",
+        why: "finds the libraries that libbpf uses",
+    },
+    Need { found_by: File(&["/usr/include/gelf.h"]), package: "libelf-dev", why: "libbpf reads ELF objects" },
+    Need {
+        found_by: File(&["/usr/include/zlib.h"]),
+        package: "zlib1g-dev",
+        why: "libbpf reads compressed sections",
+    },
+    Need {
+        found_by: Program("ip"),
+        package: "iproute2",
+        why: "tests and demo look at namespaces, rules and routes",
+    },
+    Need { found_by: Program("tc"), package: "iproute2", why: "tests and demo look at traffic control" },
+    Need {
+        found_by: Program("unshare"),
+        package: "util-linux",
+        why: "the lab runs in namespaces of its own",
+    },
+    Need {
+        found_by: Program("sysctl"),
+        package: "procps",
+        why: "functions of the demo set kernel parameters",
+    },
+    Need { found_by: Program("nft"), package: "nftables", why: "the demo's firewall" },
+    Need { found_by: Program("iptables"), package: "iptables", why: "the demo's inspector and web filter" },
+    Need { found_by: Program("python3"), package: "python3", why: "the demo's web servers" },
+    Need { found_by: Program("curl"), package: "curl", why: "the demo's web client" },
+    Need { found_by: Program("ping"), package: "iputils-ping", why: "the demo's pings" },
+    Need { found_by: Program("tcpdump"), package: "tcpdump", why: "the demo's captures" },
+    Need {
+        found_by: Program("ethtool"),
+        package: "ethtool",
+        why: "the demo's hosts switch offloads off for captures",
+    },
+];
+
+/// Installs what is missing; says first what and why.
+pub fn install() -> Result<()> {
+    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_met()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages = packages(&missing);
+    println!("missing on this machine:");
+    for package in &packages {
+        let whys = missing.iter().filter(|need| need.package == *package).map(|need| need.why);
+        println!("  {package:<16} {}", whys.take(1).collect::<String>());
+    }
+    if !command::is_there("apt-get") || !is_root() {
+        bail!(
+            "install these first (they have Debian's names here), or run this as root on Debian or Ubuntu:\n  \
+             apt-get install {}",
+            packages.join(" ")
+        );
+    }
+    println!("installing them with apt-get …");
+    if !has_package_lists() {
+        update()?;
+    }
+    if install_packages(&packages).is_err() {
+        // The lists may be older than what the mirrors still have.
+        update()?;
+        install_packages(&packages)?;
+    }
+    match NEEDS.iter().find(|need| !need.is_met()) {
+        None => Ok(()),
+        Some(need) => bail!("{} was installed, but {} is not there", need.package, need.found_by.shown()),
+    }
+}
+
+pub fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
+    effective == Some("0")
+}
+
+impl Need {
+    fn is_met(&self) -> bool {
+        match self.found_by {
+            Program(name) => command::is_there(name),
+            File(paths) => paths.iter().any(|path| Path::new(path).exists()),
+        }
+    }
+}
+
+impl FoundBy {
+    fn shown(&self) -> String {
+        match self {
+            Program(name) => format!("the program {name}"),
+            File(paths) => paths.join(" or "),
+        }
+    }
+}
+
+/// Each package once, in the order of the table.
+fn packages(needs: &[&Need]) -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    for need in needs {
+        if !packages.contains(&need.package) {
+            packages.push(need.package);
+        }
+    }
+    packages
+}
+
+fn has_package_lists() -> bool {
+    let lists = std::fs::read_dir("/var/lib/apt/lists").into_iter().flatten().flatten();
+    lists.map(|entry| entry.file_name()).any(|name| name.to_string_lossy().contains("_Packages"))
+}
+
+fn update() -> Result<()> {
+    command::read("apt-get update", apt_get().arg("update")).map(drop)
+}
+
+fn install_packages(packages: &[&str]) -> Result<()> {
+    let mut install = apt_get();
+    install.args(["install", "--yes", "--no-install-recommends"]).args(packages);
+    command::read("apt-get install", &mut install).map(drop)
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    // Another apt-get, such as unattended-upgrades, may be at work: wait for it.
+    command.env("DEBIAN_FRONTEND", "noninteractive").args(["--quiet", "-o", "DPkg::Lock::Timeout=120"]);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_is_asked_for_once() {
+        let all: Vec<&Need> = NEEDS.iter().collect();
+        let packages = packages(&all);
+        let mut once = packages.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(packages.len(), once.len());
+        assert_eq!(packages.first(), Some(&"build-essential"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_missed() {
+        let need = Need { found_by: Program("no-such-program"), package: "none", why: "" };
+        assert!(!need.is_met());
+        assert!(!Need { found_by: File(&["/no/such/file"]), ..need }.is_met());
+        assert!(Need { found_by: Program("sh"), package: "dash", why: "" }.is_met());
+    }
+}
