@@ -19,14 +19,20 @@ pub enum PathOwner {
     Chain(ChainName, SiteName),
     /// The way of a site's packets to the switch that steers them.
     Up(SiteName),
-    /// The way of the replies: to the switch, and from it to the site.
+    /// The way of the replies from where the Internet is to that switch.
     Down(SiteName),
+    /// The way of the replies from that switch to the site. Apart from [`Down`](PathOwner::Down), because both may pass
+    /// one element, with different next hops.
+    Home(SiteName),
 }
 
 impl PathOwner {
     pub fn site(&self) -> &SiteName {
         match self {
-            PathOwner::Chain(_, site) | PathOwner::Up(site) | PathOwner::Down(site) => site,
+            PathOwner::Chain(_, site)
+            | PathOwner::Up(site)
+            | PathOwner::Down(site)
+            | PathOwner::Home(site) => site,
         }
     }
 }
@@ -37,6 +43,7 @@ impl fmt::Display for PathOwner {
             PathOwner::Chain(chain, site) => write!(f, "chain/{chain}/{site}"),
             PathOwner::Up(site) => write!(f, "up/{site}"),
             PathOwner::Down(site) => write!(f, "down/{site}"),
+            PathOwner::Home(site) => write!(f, "home/{site}"),
         }
     }
 }
@@ -52,7 +59,8 @@ impl std::str::FromStr for PathOwner {
             }
             ["up", name] => Ok(Self::Up(site(name)?)),
             ["down", name] => Ok(Self::Down(site(name)?)),
-            _ => Err(bad(&"neither chain/CHAIN/SITE, up/SITE nor down/SITE")),
+            ["home", name] => Ok(Self::Home(site(name)?)),
+            _ => Err(bad(&"none of chain/CHAIN/SITE, up/SITE, down/SITE, home/SITE")),
         }
     }
 }
@@ -244,7 +252,7 @@ mod tests {
 
     #[test]
     fn owners_are_read_and_written() {
-        for text in ["chain/web/hq", "up/hq", "down/hq"] {
+        for text in ["chain/web/hq", "up/hq", "down/hq", "home/hq"] {
             assert_eq!(text.parse::<PathOwner>().unwrap().to_string(), text);
         }
         assert!("sideways/hq".parse::<PathOwner>().is_err());

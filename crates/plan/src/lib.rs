@@ -1,1 +1,129 @@
-//! From installed and desired forwarding state to ordered steps. Pure.
+//! From what is installed and what must be to ordered steps. Pure; knows forwarding state and cables, no resources, no
+//! drivers.
+//!
+//! The order makes before it breaks. Objects that nobody uses yet come first ([`Phase::Install`]); then the classifiers
+//! that put them to use, from the far end of each way back towards the sender, so that an element that receives is ready
+//! before the element that sends to it ([`Phase::Flip`]); then classifiers that go, from the sender onwards
+//! ([`Phase::Withdraw`]); last what nobody uses any more ([`Phase::Remove`]).
+//!
+//! Who executes a plan confirms, by observing, that all is there after the last step of `Install` and of `Flip`, and
+//! waits until no flow is left on what `Remove` takes away: see [`draining`]. The inverse of what was executed so far is a
+//! plan too: [`Plan::inverse`].
+//!
+//! Start reading at [`plan`].
+
+mod difference;
+mod drain;
+mod rank;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use catena_model::forwarding::{Change, ForwardingState};
+use catena_model::name::NodeName;
+use catena_model::topology::Topology;
+use serde::{Deserialize, Serialize};
+
+pub use drain::draining;
+
+use rank::{Rank, Ranks};
+
+/// Steps to be taken one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+}
+
+/// Changes of one element that can be made together, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    pub phase: Phase,
+    pub element: NodeName,
+    pub changes: Vec<Change>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Put what no packet uses yet.
+    Install,
+    /// Put classifiers, in place of older ones or as new ones: packets begin to use what was installed.
+    Flip,
+    /// Take classifiers away.
+    Withdraw,
+    /// Take away what no packet uses any more.
+    Remove,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Phase::Install => "install",
+            Phase::Flip => "flip",
+            Phase::Withdraw => "withdraw",
+            Phase::Remove => "remove",
+        })
+    }
+}
+
+/// The steps that turn `installed` into `desired`; none if they are the same.
+pub fn plan(installed: &ForwardingState, desired: &ForwardingState, topology: &Topology) -> Plan {
+    let new_ranks = Ranks::new(desired, topology);
+    let old_ranks = Ranks::new(installed, topology);
+    // Within a phase, steps go by rank. Rank then element is the key, so that equal ones make one step.
+    let mut steps: BTreeMap<(Phase, Rank, &NodeName), Vec<Change>> = BTreeMap::new();
+    let elements: BTreeSet<&NodeName> = installed.elements.keys().chain(desired.elements.keys()).collect();
+    for element in elements {
+        for change in difference::changes(installed.element(element), desired.element(element)) {
+            let classifier = change.object().is_classifier();
+            let (phase, rank) = match &change {
+                Change::Put { .. } if !classifier => (Phase::Install, new_ranks.of_element(element)),
+                Change::Put { new, .. } => (Phase::Flip, new_ranks.of_classifier(element, new)),
+                Change::Delete { old } if classifier => {
+                    (Phase::Withdraw, old_ranks.of_classifier(element, old).reversed())
+                }
+                Change::Delete { .. } => (Phase::Remove, old_ranks.of_element(element).reversed()),
+            };
+            steps.entry((phase, rank, element)).or_default().push(change);
+        }
+    }
+    let steps = steps.into_iter();
+    Plan {
+        steps: steps
+            .map(|((phase, _, element), changes)| Step { phase, element: element.clone(), changes })
+            .collect(),
+    }
+}
+
+impl Plan {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The plan that undoes this one: the same changes undone, the last first.
+    pub fn inverse(&self) -> Plan {
+        Plan { steps: self.steps.iter().rev().map(Step::inverse).collect() }
+    }
+
+    /// What `state` becomes.
+    pub fn apply_to(&self, state: &mut ForwardingState) {
+        for step in &self.steps {
+            let element = state.elements.entry(step.element.clone()).or_default();
+            step.changes.iter().for_each(|change| element.apply(change));
+        }
+        state.elements.retain(|_, element| !element.is_empty());
+    }
+}
+
+impl Step {
+    fn inverse(&self) -> Step {
+        let phase = match self.phase {
+            Phase::Install => Phase::Remove,
+            Phase::Flip => Phase::Withdraw,
+            Phase::Withdraw => Phase::Flip,
+            Phase::Remove => Phase::Install,
+        };
+        let changes = self.changes.iter().rev().map(Change::inverse).collect();
+        Step { phase, element: self.element.clone(), changes }
+    }
+}

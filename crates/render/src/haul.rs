@@ -28,8 +28,10 @@ pub fn render(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(),
     let site = &served.site.name;
     let up = legs_up(served, route)?;
     let down = legs_down(served, route)?;
+    let home = legs_home(served, route)?;
     install(served, PathOwner::Up(site.clone()), up, canvas)?;
     install(served, PathOwner::Down(site.clone()), down, canvas)?;
+    install(served, PathOwner::Home(site.clone()), home, canvas)?;
     claim(served, route, canvas);
     tunnels(served, route, canvas)
 }
@@ -90,49 +92,52 @@ fn legs_up<'a>(served: &Served, route: &Route<'a>) -> Result<Vec<Leg<'a>>, Rende
     Ok(legs)
 }
 
+/// From the Internet to the switch.
 fn legs_down<'a>(served: &Served, route: &Route<'a>) -> Result<Vec<Leg<'a>>, RenderError> {
-    let tunnel_port = PortName::tunnel();
     let mut legs = Vec::new();
     for prefix in &served.site.prefixes {
-        let to = |in_port: &PortName, claimed| Selector {
-            family: prefix.family(),
-            from: None,
-            to: Some(*prefix),
-            in_port: Some(in_port.clone()),
-            claimed,
-        };
         for entry in &route.entries {
             let mut in_port = &entry.port.near.port;
             for (nth, cable) in entry.way.iter().enumerate() {
                 let via = address(served, &cable.far, prefix.family())?;
-                let claimed = nth == 0;
-                legs.push(Leg::new(
-                    &cable.near.node,
-                    *prefix,
-                    to(in_port, claimed),
-                    cable.near.port.clone(),
-                    Some(via),
-                ));
+                // Only where packets enter, some of the site's are not claimed.
+                let selector = towards(*prefix, in_port, nth == 0);
+                legs.push(Leg::new(&cable.near.node, *prefix, selector, cable.near.port.clone(), Some(via)));
                 in_port = &cable.far.port;
             }
         }
-        // From the switch to the site: the way up, backwards.
-        let mut back = route.up.iter().rev();
-        let mut cable = back.next();
-        while let Some(towards_switch) = cable {
-            cable = back.next();
-            let element = &towards_switch.near.node;
-            let (port, via) = match (cable, &route.attach.kind) {
-                (Some(next), _) => (&next.far.port, Some(address(served, &next.near, prefix.family())?)),
-                (None, AttachKind::Gre { .. }) => (&tunnel_port, None),
-                (None, AttachKind::L2(link)) => (&link.far.port, neighbour(served, &link.near, *prefix)?),
+    }
+    // Ways from several entries join.
+    let mut seen = BTreeSet::new();
+    legs.retain(|leg| seen.insert((leg.element, leg.order, leg.selector.clone())));
+    Ok(legs)
+}
+
+/// From the switch to the site: the way up, backwards.
+fn legs_home<'a>(served: &Served, route: &Route<'a>) -> Result<Vec<Leg<'a>>, RenderError> {
+    let mut legs = Vec::new();
+    for prefix in &served.site.prefixes {
+        for (nth, cable) in route.up.iter().enumerate().rev() {
+            let (port, via) = match (nth.checked_sub(1).map(|before| route.up[before]), &route.attach.kind) {
+                (Some(next), _) => {
+                    (next.far.port.clone(), Some(address(served, &next.near, prefix.family())?))
+                }
+                (None, AttachKind::Gre { .. }) => (PortName::tunnel(), None),
+                (None, AttachKind::L2(link)) => {
+                    (link.far.port.clone(), neighbour(served, &link.near, *prefix)?)
+                }
             };
-            legs.push(Leg::new(element, *prefix, to(&towards_switch.near.port, false), port.clone(), via));
+            let selector = towards(*prefix, &cable.near.port, false);
+            legs.push(Leg::new(&cable.near.node, *prefix, selector, port, via));
         }
     }
-    let mut seen = BTreeSet::new();
-    legs.retain(|leg| seen.insert((leg.element.clone(), leg.order, leg.selector.clone())));
     Ok(legs)
+}
+
+/// Packets to a site that come in by this port.
+fn towards(prefix: Prefix, in_port: &PortName, claimed: bool) -> Selector {
+    let in_port = Some(in_port.clone());
+    Selector { family: prefix.family(), from: None, to: Some(prefix), in_port, claimed }
 }
 
 impl<'a> Leg<'a> {
