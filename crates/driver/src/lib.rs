@@ -4,7 +4,9 @@
 //! to be, and there is no choice left at execution time. It knows `model` and this crate, never another driver, never why
 //! something is wanted.
 
+pub mod conformance;
 pub mod netns;
+pub mod simulated;
 
 use std::collections::BTreeSet;
 use std::fmt;
