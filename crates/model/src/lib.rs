@@ -14,3 +14,4 @@ pub mod numbering;
 pub mod packet;
 pub mod resource;
 pub mod topology;
+mod words;

@@ -1,1 +1,81 @@
-//! Walks packets through forwarding state. Pure.
+//! Walks packets through forwarding state: what would happen to this packet, hop by hop, and which rule decided. Pure; it
+//! knows no driver, and does not care whether the state was rendered or observed.
+//!
+//! - [`walk`](mod@walk): from node to node, along cables and through tunnels;
+//! - [`lookup`](mod@lookup): what one element's routing does, ours and its owner's together;
+//! - [`steering`](mod@steering): what a policy does with a packet.
+//!
+//! Start reading at [`trace`].
+
+mod decision;
+mod lookup;
+mod steering;
+mod walk;
+
+use std::collections::BTreeMap;
+
+use catena_model::base::BaseRouting;
+use catena_model::forwarding::ForwardingState;
+use catena_model::name::{NodeName, PortName};
+use catena_model::numbering::Numbering;
+use catena_model::packet::Packet;
+use catena_model::resource::Model;
+use catena_model::topology::Topology;
+use serde::{Deserialize, Serialize};
+
+pub use decision::{Decision, End};
+
+/// All that decides where a packet goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Network<'a> {
+    pub model: &'a Model,
+    pub topology: &'a Topology,
+    pub state: &'a ForwardingState,
+    /// Base routing as observed. Of a node that is not in it, the inventory's word is taken.
+    pub base: &'a BTreeMap<NodeName, BaseRouting>,
+    /// Whose number is whose, for the report.
+    pub numbering: &'a Numbering,
+}
+
+/// A packet's way, and its reply's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    pub request: Walk,
+    pub reply: Walk,
+}
+
+/// One packet's way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Walk {
+    pub packet: Packet,
+    pub visits: Vec<Visit>,
+    pub end: End,
+}
+
+/// A node that the packet comes to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Visit {
+    pub node: NodeName,
+    /// `None` where the packet begins.
+    pub in_port: Option<PortName>,
+    /// In the order in which they were taken.
+    pub decisions: Vec<Decision>,
+}
+
+impl Walk {
+    /// The service function instances passed, in order.
+    pub fn functions(&self) -> Vec<&str> {
+        let all = self.visits.iter().flat_map(|visit| &visit.decisions);
+        all.filter_map(|decision| match decision {
+            Decision::Function { instance, .. } => Some(instance.as_str()),
+            _ => None,
+        })
+        .collect()
+    }
+}
+
+/// Where `packet` goes, and where the answer to it goes.
+pub fn trace(network: &Network, packet: Packet) -> Trace {
+    Trace { request: walk::walk(network, packet), reply: walk::walk(network, packet.reply()) }
+}

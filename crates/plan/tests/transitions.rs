@@ -1,0 +1,156 @@
+//! From every state of the paper's network to every other: after each single change nothing that is used is missing, at
+//! the end all is as desired, and the inverse leads back.
+
+use catena_model::forwarding::{Action, ElementState, ForwardingState, Key, Object};
+use catena_model::numbering::Numbering;
+use catena_model::resource::{Chain, Model, Source, Traffic, load};
+use catena_model::topology::Topology;
+use catena_plan::{Phase, Plan, draining, plan};
+use catena_render::render;
+use proptest::prelude::*;
+
+fn inventory() -> Model {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
+    let sources = ["network.yaml", "functions.yaml", "tenants.yaml"].map(|name| Source {
+        name: name.to_owned(),
+        text: std::fs::read_to_string(format!("{folder}{name}")).unwrap(),
+        first_line: 1,
+    });
+    load(&sources).unwrap()
+}
+
+fn with_chains(chains: &[Chain]) -> Model {
+    let mut model = inventory();
+    model.chains = chains.iter().map(|chain| (chain.name.clone(), chain.clone())).collect();
+    model
+}
+
+/// None, one or two chains, on one site each, with functions in any order.
+fn any_chains() -> impl Strategy<Value = Vec<Chain>> {
+    let functions = Just(vec!["fw", "ips", "web"])
+        .prop_shuffle()
+        .prop_flat_map(|all| (1..=all.len()).prop_map(move |count| all[..count].to_vec()));
+    let chain = |name: &'static str, site: &'static str| {
+        (functions.clone(), any::<bool>()).prop_map(move |(functions, only_tcp)| Chain {
+            name: name.parse().unwrap(),
+            sites: [site.parse().unwrap()].into(),
+            matches: vec![Traffic {
+                protocol: only_tcp.then(|| "tcp".parse().unwrap()),
+                ..Traffic::default()
+            }],
+            functions: functions.into_iter().map(|name| name.parse().unwrap()).collect(),
+            priority: 0,
+        })
+    };
+    let maybe = |chain| proptest::option::of(chain);
+    (maybe(chain("one", "acme-hq").boxed()), maybe(chain("two", "globex-hq").boxed()))
+        .prop_map(|(one, two)| one.into_iter().chain(two).collect())
+}
+
+/// What a classifier or a path uses but the element does not have.
+fn missing(element: &ElementState) -> Vec<Key> {
+    let uses = element.iter().flat_map(|object| match object {
+        Object::Rule(rule) => vec![Key::Table(rule.table, rule.selector.family)],
+        Object::Path(path) => path.hops.iter().flat_map(|hop| &hop.0).map(|id| Key::Instance(*id)).collect(),
+        Object::Policy(policy) => policy
+            .rules
+            .iter()
+            .filter_map(|rule| match rule.action {
+                Action::Path(path) => Some(Key::Path(path)),
+                Action::Claim => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    });
+    uses.filter(|key| element.get(key).is_none()).collect()
+}
+
+/// Takes every change by itself.
+fn follow(plan: &Plan, state: &mut ForwardingState) {
+    for step in &plan.steps {
+        for change in &step.changes {
+            let element = state.elements.entry(step.element.clone()).or_default();
+            element.apply(change);
+            assert_eq!(missing(element), [], "on {} after {change}", step.element);
+        }
+    }
+    state.elements.retain(|_, element| !element.is_empty());
+}
+
+fn assert_receivers_first(plan: &Plan) {
+    // Acme's requests go access-a, edge, qrouter-1234, br-int. Each of them is ready before the one before it flips.
+    let at = |name: &str| {
+        plan.steps.iter().position(|step| step.phase == Phase::Flip && step.element.as_str() == name)
+    };
+    for (sender, receiver) in [
+        ("access-a", "edge"),
+        ("edge", "qrouter-1234"),
+        ("qrouter-1234", "br-int"),
+        ("core", "gateway"),
+        ("gateway", "br-int"),
+    ] {
+        if let (Some(sender), Some(receiver)) = (at(sender), at(receiver)) {
+            assert!(receiver < sender, "{plan:#?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_edit_is_safe_complete_and_reversible(before in any_chains(), after in any_chains()) {
+        let (before, after) = (with_chains(&before), with_chains(&after));
+        let topology = Topology::of(&before);
+        let mut numbering = Numbering::default();
+        let installed = render(&before, &mut numbering).unwrap();
+        let desired = render(&after, &mut numbering).unwrap();
+
+        let forward = plan(&installed, &desired, &topology);
+        let mut state = installed.clone();
+        follow(&forward, &mut state);
+        prop_assert_eq!(&state, &desired);
+        prop_assert!(plan(&state, &desired, &topology).is_empty());
+
+        follow(&forward.inverse(), &mut state);
+        prop_assert_eq!(&state, &installed);
+        assert_receivers_first(&plan(&ForwardingState::default(), &desired, &topology));
+    }
+
+    /// A controller that dies after any change, and plans again from what it finds, arrives.
+    #[test]
+    fn from_anywhere_on_the_way(before in any_chains(), after in any_chains(), stop in 0usize..60) {
+        let (before, after) = (with_chains(&before), with_chains(&after));
+        let topology = Topology::of(&before);
+        let mut numbering = Numbering::default();
+        let installed = render(&before, &mut numbering).unwrap();
+        let desired = render(&after, &mut numbering).unwrap();
+        let mut state = installed.clone();
+        let changes = plan(&installed, &desired, &topology).steps.into_iter();
+        let changes = changes.flat_map(|step| step.changes.into_iter().map(move |change| (step.element.clone(), change)));
+        for (element, change) in changes.take(stop) {
+            state.elements.entry(element).or_default().apply(&change);
+        }
+        follow(&plan(&state, &desired, &topology), &mut state);
+        prop_assert_eq!(&state, &desired);
+    }
+}
+
+#[test]
+fn an_edited_chain_keeps_its_former_path_until_drained_a_deleted_one_does_not() {
+    let chain = |functions: &[&str]| Chain {
+        name: "web".parse().unwrap(),
+        sites: ["acme-hq".parse().unwrap()].into(),
+        matches: vec![Traffic::default()],
+        functions: functions.iter().map(|name| name.parse().unwrap()).collect(),
+        priority: 0,
+    };
+    let mut numbering = Numbering::default();
+    let first = render(&with_chains(&[chain(&["fw", "ips"])]), &mut numbering).unwrap();
+    let edited = render(&with_chains(&[chain(&["ips"])]), &mut numbering).unwrap();
+    let kept = draining(&first, &edited);
+    let kinds: Vec<String> =
+        kept.elements.values().flat_map(ElementState::iter).map(|object| object.kind().to_string()).collect();
+    assert_eq!(kinds, ["instance", "path"], "fw's instance, which nothing else uses, and the former path");
+    assert_eq!(draining(&first, &ForwardingState::default()), ForwardingState::default());
+}

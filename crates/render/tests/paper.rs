@@ -1,0 +1,77 @@
+//! What the elements of the paper's network are told, in words.
+
+use catena_model::forwarding::ForwardingState;
+use catena_model::numbering::Numbering;
+use catena_model::resource::{Model, Source, load};
+use catena_render::render;
+
+/// The example's files, and `more`.
+fn paper(more: &[(&str, &str)]) -> Model {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
+    let file = |name: &str| Source {
+        name: name.to_owned(),
+        text: std::fs::read_to_string(format!("{folder}{name}")).unwrap(),
+        first_line: 1,
+    };
+    let mut sources: Vec<Source> = ["network.yaml", "functions.yaml", "tenants.yaml"].map(file).into();
+    sources.extend(more.iter().map(|(name, text)| Source {
+        name: (*name).to_owned(),
+        text: (*text).to_owned(),
+        first_line: 1,
+    }));
+    load(&sources).unwrap_or_else(|problems| panic!("{problems:#?}"))
+}
+
+fn chain(tenant: &str, body: &str) -> String {
+    format!(
+        "apiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {{name: {tenant}-web}}\nspec:\n  tenant: {tenant}\n{body}\n"
+    )
+}
+
+fn in_words(state: &ForwardingState) -> String {
+    let mut text = String::new();
+    for (element, state) in &state.elements {
+        text.push_str(&format!("{element}\n"));
+        state.iter().for_each(|object| text.push_str(&format!("  {object}\n")));
+    }
+    text
+}
+
+fn rendered(more: &[(&str, &str)]) -> ForwardingState {
+    render(&paper(more), &mut Numbering::default()).unwrap_or_else(|errors| panic!("{errors:#?}"))
+}
+
+#[test]
+fn without_a_chain_nothing_is_told_to_anybody() {
+    assert_eq!(rendered(&[]), ForwardingState::default());
+}
+
+/// Figure 2: at the virtual router, a rule by source alone, and a table with a default route by the classifier.
+#[test]
+fn the_papers_chain() {
+    let chain = chain("acme", "  match: [{protocol: tcp, ports: [80, 443]}]\n  functions: [fw, ips, web]");
+    insta::assert_snapshot!(in_words(&rendered(&[("chain.yaml", &chain)])));
+}
+
+#[test]
+fn all_traffic_of_a_site_attached_at_layer_2() {
+    let chain = chain("globex", "  functions: [ips]");
+    insta::assert_snapshot!(in_words(&rendered(&[("chain.yaml", &chain)])));
+}
+
+#[test]
+fn another_order_is_another_path_and_nothing_else_changes() {
+    let [first, second] = ["[fw, ips, web]", "[ips, fw, web]"]
+        .map(|order| paper(&[("chain.yaml", &chain("acme", &format!("  functions: {order}")))]));
+    let mut numbering = Numbering::default();
+    let before = render(&first, &mut numbering).unwrap();
+    let after = render(&second, &mut numbering).unwrap();
+    for (element, state) in &after.elements {
+        let changed: Vec<_> =
+            state.iter().filter(|object| !before.element(element).contains(object)).collect();
+        let expected = if element.as_str() == "br-int" { 2 } else { 0 };
+        assert_eq!(changed.len(), expected, "{element}: {changed:#?}");
+    }
+    assert_eq!(render(&first, &mut numbering.clone()).map(|_| ()), Ok(()));
+    assert_eq!(render(&second, &mut numbering), Ok(after), "rendering again changes nothing");
+}

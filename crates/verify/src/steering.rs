@@ -1,0 +1,93 @@
+//! What an element's policies do with a packet that comes in by one of its classified ports.
+
+use std::net::IpAddr;
+
+use catena_model::forwarding::{
+    Action, Direction, ElementState, Exits, FlowMatch, Ingress, InstanceId, Key, Object, Path, PathId,
+    Policy, Purpose, SiteId,
+};
+use catena_model::name::PortName;
+use catena_model::packet::{Packet, pick};
+
+pub enum Verdict<'a> {
+    /// Not classified: left to the element's routing.
+    Pass,
+    Claimed {
+        site: SiteId,
+        by: &'a FlowMatch,
+    },
+    Steered {
+        site: SiteId,
+        by: &'a FlowMatch,
+        path: PathId,
+        direction: Direction,
+        hops: Vec<(u8, InstanceId)>,
+        exits: &'a Exits,
+    },
+    Transit {
+        site: SiteId,
+        direction: Direction,
+        exits: &'a Exits,
+    },
+    Drop {
+        why: String,
+    },
+}
+
+pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet) -> Verdict<'a> {
+    let Some(Object::Ingress(ingress)) = state.get(&Key::Ingress(in_port.clone())) else {
+        return Verdict::Pass;
+    };
+    let Some((policy, direction)) = policy_of(state, ingress, packet) else { return Verdict::Pass };
+    let seen = packet.seen_from_site(direction);
+    let rule = policy.rules.iter().find(|rule| rule.matches.matches(&seen));
+    let site = policy.site;
+    match (ingress.purpose, rule.map(|rule| (rule.action, &rule.matches)), &policy.exits) {
+        (Purpose::Claim, Some((Action::Claim, by)), _) => Verdict::Claimed { site, by },
+        (Purpose::Steer, Some((Action::Path(path), by)), Some(exits)) => match state.get(&Key::Path(path)) {
+            Some(Object::Path(found)) => match hops(found, direction, packet) {
+                Some(hops) => Verdict::Steered { site, by, path, direction, hops, exits },
+                None => Verdict::Drop { why: format!("path {path} has a function without instances") },
+            },
+            _ => Verdict::Drop { why: format!("path {path} is not installed") },
+        },
+        (Purpose::Steer, None, Some(exits)) => Verdict::Transit { site, direction, exits },
+        _ => Verdict::Pass,
+    }
+}
+
+/// The policy of the site that the packet belongs to: by its source on the way up, by its destination on the way down.
+fn policy_of<'a>(
+    state: &'a ElementState,
+    ingress: &Ingress,
+    packet: &Packet,
+) -> Option<(&'a Policy, Direction)> {
+    ingress.directions.iter().find_map(|direction| {
+        let site_end: IpAddr = packet.seen_from_site(*direction).source;
+        let policies = state.iter().filter_map(|object| match object {
+            Object::Policy(policy) => Some(policy),
+            _ => None,
+        });
+        let longest = |policy: &&Policy| {
+            policy
+                .prefixes
+                .iter()
+                .filter(|prefix| prefix.contains(site_end))
+                .map(|prefix| prefix.length())
+                .max()
+        };
+        let of_site = policies.filter(|policy| longest(policy).is_some()).max_by_key(longest);
+        of_site.map(|policy| (policy, *direction))
+    })
+}
+
+/// The instances that this packet's flow is given, in the order in which it passes them.
+fn hops(path: &Path, direction: Direction, packet: &Packet) -> Option<Vec<(u8, InstanceId)>> {
+    let hash = packet.flow_hash();
+    let picks = path.hops.iter().zip(0..).map(|(hop, position)| Some((position, pick(hash, &hop.0)?)));
+    let mut picks: Vec<_> = picks.collect::<Option<_>>()?;
+    if direction == Direction::Down {
+        picks.reverse();
+    }
+    Some(picks)
+}
