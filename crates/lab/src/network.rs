@@ -1,0 +1,237 @@
+//! Nodes and links: what is asked of the kernel, and asking it.
+//!
+//! What is asked is text for `ip -batch`, made without touching anything, so that a person who doubts the lab can read it
+//! (`RUST_LOG=catena_lab=debug`) and type it.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+
+use catena_driver::netns::NetNs;
+use catena_model::name::NodeName;
+use catena_model::resource::{DriverSpec, Host, LinkEnd, Model, Role, Route};
+use catena_model::topology::{Cable, Topology};
+
+use crate::program::feed;
+use crate::{LabError, mounts};
+
+/// The namespaces of a lab's nodes.
+pub(crate) type Namespaces = BTreeMap<NodeName, NetNs>;
+
+/// What the lab needs to know of an element or a host to build it.
+struct Node<'a> {
+    name: &'a NodeName,
+    /// The name that its namespace has; `None` for the lab's own namespace.
+    netns: Option<&'a str>,
+    forwarding: bool,
+    routes: &'a [Route],
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Element,
+    Host,
+}
+
+/// Builds all nodes and links of `model`. This process is in the lab's own namespace.
+pub(crate) fn build(model: &Model) -> Result<Namespaces, LabError> {
+    let (nodes, topology) = (nodes_of(model), Topology::of(model));
+    let namespaces = make_namespaces(&nodes)?;
+    for node in nodes.values() {
+        let netns = &namespaces[node.name];
+        netns.run(|| configure(node.forwarding)).map_err(LabError::system(format!(
+            "{}: cannot set the kernel's network parameters",
+            node.name
+        )))?;
+    }
+    batch(None, &links(model, &nodes))?;
+    for node in nodes.values() {
+        batch(Some((node.name, &namespaces[node.name])), &interior(&topology, node))?;
+    }
+    for node in nodes.values().filter(|node| node.kind == Kind::Host) {
+        complete_frames(&topology, node, &namespaces[node.name])?;
+    }
+    Ok(namespaces)
+}
+
+fn nodes_of(model: &Model) -> BTreeMap<&NodeName, Node<'_>> {
+    let elements = model.elements.values().map(|element| Node {
+        name: &element.name,
+        netns: match &element.driver {
+            DriverSpec::Linux(linux) => linux.netns.as_deref(),
+            DriverSpec::Simulated => Some(element.name.as_str()),
+        },
+        // A switch hands on what it is told to hand on, and nothing else.
+        forwarding: element.role != Role::Switch,
+        routes: &element.routes,
+        kind: Kind::Element,
+    });
+    let hosts = model.hosts.values().map(|host: &Host| Node {
+        name: &host.name,
+        netns: Some(host.name.as_str()),
+        forwarding: host.forwarding,
+        routes: &host.routes,
+        kind: Kind::Host,
+    });
+    elements.chain(hosts).map(|node| (node.name, node)).collect()
+}
+
+/// Makes the namespaces and names them: each has the name that drivers know it by and the name of its node, so that
+/// people need not tell the two apart.
+fn make_namespaces(nodes: &BTreeMap<&NodeName, Node<'_>>) -> Result<Namespaces, LabError> {
+    let mut owners: BTreeMap<Option<&str>, &NodeName> = BTreeMap::new();
+    let mut made = Namespaces::new();
+    for node in nodes.values() {
+        if let Some(first) = owners.insert(node.netns, node.name) {
+            return Err(LabError::SameNetns {
+                netns: node.netns.unwrap_or("that the lab itself is in").to_owned(),
+                first: first.clone(),
+                second: node.name.clone(),
+            });
+        }
+        let netns = match node.netns {
+            Some(name) => {
+                NetNs::create().and_then(|netns| mounts::name_namespace(&netns, name).map(|()| netns))
+            }
+            None => NetNs::current(),
+        };
+        let what = || format!("{}: cannot make its network namespace", node.name);
+        let netns = netns.map_err(|error| LabError::system(what())(error))?;
+        made.insert(node.name.clone(), netns);
+    }
+    for node in nodes.values().filter(|node| node.netns != Some(node.name.as_str())) {
+        if owners.contains_key(&Some(node.name.as_str())) {
+            continue;
+        }
+        mounts::name_namespace(&made[node.name], node.name.as_str())
+            .map_err(LabError::system(format!("{}: cannot name its network namespace", node.name)))?;
+    }
+    Ok(made)
+}
+
+/// Sets this thread's namespace up before it has a port, so that every port begins with these settings.
+fn configure(forwarding: bool) -> io::Result<()> {
+    let forwarding = if forwarding { "1" } else { "0" };
+    let parameters = [
+        ("ipv4/ip_forward", forwarding),
+        // Accepting is by the larger of `all` and the port's own (ip-sysctl): both.
+        ("ipv4/conf/all/rp_filter", "0"),
+        ("ipv4/conf/default/rp_filter", "0"),
+        // A packet may leave by the port that it came in by without anybody being told of a shorter way.
+        ("ipv4/conf/all/send_redirects", "0"),
+        ("ipv4/conf/default/send_redirects", "0"),
+        ("ipv4/conf/all/accept_redirects", "0"),
+        ("ipv4/conf/default/accept_redirects", "0"),
+    ];
+    let parameters_v6 = [
+        ("ipv6/conf/all/forwarding", forwarding),
+        ("ipv6/conf/all/accept_redirects", "0"),
+        ("ipv6/conf/default/accept_redirects", "0"),
+        // What is in the file is all that there is.
+        ("ipv6/conf/all/accept_ra", "0"),
+        ("ipv6/conf/default/accept_ra", "0"),
+        ("ipv6/conf/all/autoconf", "0"),
+        ("ipv6/conf/default/autoconf", "0"),
+        // Addresses are usable at once; that they are unique is known from the file.
+        ("ipv6/conf/all/accept_dad", "0"),
+        ("ipv6/conf/default/accept_dad", "0"),
+    ];
+    let has_v6 = fs::exists("/proc/sys/net/ipv6")?;
+    for (parameter, value) in parameters.iter().chain(parameters_v6.iter().filter(|_| has_v6)) {
+        let path = format!("/proc/sys/net/{parameter}");
+        fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("{path}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// The commands that make all links, ports and MTUs included.
+fn links(model: &Model, nodes: &BTreeMap<&NodeName, Node<'_>>) -> String {
+    let end = |end: &LinkEnd| match nodes.get(&end.node).and_then(|node| node.netns) {
+        Some(netns) => format!("name {} netns {netns}", end.port),
+        None => format!("name {}", end.port),
+    };
+    let links = model.links.values().map(|link| {
+        let [a, b] = &link.ends;
+        format!("link add {} mtu {mtu} type veth peer {} mtu {mtu}\n", end(a), end(b), mtu = link.mtu)
+    });
+    links.collect()
+}
+
+/// The commands that complete a node: its ports up, their addresses, its routes.
+fn interior(topology: &Topology, node: &Node<'_>) -> String {
+    let mut commands = String::from("link set lo up\n");
+    let mut command = |line: std::fmt::Arguments<'_>| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(commands, "{line}");
+    };
+    for Cable { near: end, .. } in topology.cables(node.name) {
+        // A port without IPv6 addresses (one of a bridge, say) says nothing by itself either.
+        if !end.addresses.iter().any(|address| address.addr().is_ipv6()) {
+            command(format_args!("link set {} addrgenmode none", end.port));
+        }
+        command(format_args!("link set {} up", end.port));
+        for address in &end.addresses {
+            let at_once = if address.addr().is_ipv6() { " nodad" } else { "" };
+            command(format_args!("address add {address} dev {}{at_once}", end.port));
+        }
+    }
+    for route in node.routes {
+        let family = match route.via {
+            IpAddr::V4(_) => "-4",
+            IpAddr::V6(_) => "-6",
+        };
+        command(format_args!("{family} route add {} via {}", route.to, route.via));
+    }
+    commands
+}
+
+/// Runs the commands by one `ip`, in the namespace of a node or in the lab's own.
+fn batch(node: Option<(&NodeName, &NetNs)>, commands: &str) -> Result<(), LabError> {
+    tracing::debug!(node = node.map(|(name, _)| tracing::field::display(name)), "ip -batch\n{commands}");
+    let feed_ip = || feed("ip", &["-batch", "-"], commands);
+    let output = match node {
+        Some((_, netns)) => {
+            netns.run(|| Ok(feed_ip())).map_err(LabError::system("cannot enter a namespace"))?
+        }
+        None => feed_ip(),
+    }?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(LabError::Connect {
+        node: node.map_or_else(|| "the lab".to_owned(), |(name, _)| name.to_string()),
+        command: format!("ip {}", failed_line(&said, commands)),
+        output: said.lines().next().unwrap_or_default().to_owned(),
+    })
+}
+
+/// `ip -batch` ends with `Command failed -:LINE`.
+fn failed_line<'a>(said: &str, commands: &'a str) -> &'a str {
+    let line =
+        said.lines().find_map(|line| line.strip_prefix("Command failed -:")?.trim().parse::<usize>().ok());
+    line.and_then(|line| commands.lines().nth(line.checked_sub(1)?)).unwrap_or("-batch -")
+}
+
+/// Makes a host send whole packets with finished checksums, as what comes off a real wire. A veth leaves both to a device
+/// that does not exist here, and what is captured or put into a tunnel on the way would be a packet that no network
+/// carries.
+fn complete_frames(topology: &Topology, node: &Node<'_>, netns: &NetNs) -> Result<(), LabError> {
+    for Cable { near: end, .. } in topology.cables(node.name) {
+        let arguments = ["-K", end.port.as_str(), "tx", "off", "tso", "off", "gso", "off", "gro", "off"];
+        let output = netns
+            .run(|| Ok(feed("ethtool", &arguments, "")))
+            .map_err(LabError::system("cannot enter a namespace"))??;
+        if !output.status.success() {
+            return Err(LabError::Connect {
+                node: node.name.to_string(),
+                command: format!("ethtool {}", arguments.join(" ")),
+                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
