@@ -1,5 +1,7 @@
 //! What every store does, asked of each.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use catena_store::{Change, Embedded, Expect, InMemory, Revision, Store, StoreError, Transaction, Write};

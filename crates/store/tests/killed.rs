@@ -1,5 +1,7 @@
 //! A writer that is killed again and again, at any moment, loses nothing that it reported and leaves nothing half.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
