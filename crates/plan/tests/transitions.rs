@@ -11,11 +11,8 @@ use proptest::prelude::*;
 
 fn inventory() -> Model {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
-    let sources = ["network.yaml", "functions.yaml", "tenants.yaml"].map(|name| Source {
-        name: name.to_owned(),
-        text: std::fs::read_to_string(format!("{folder}{name}")).unwrap(),
-        first_line: 1,
-    });
+    let sources = ["network.yaml", "functions.yaml", "tenants.yaml"]
+        .map(|name| Source::new(name, std::fs::read_to_string(format!("{folder}{name}")).unwrap()));
     load(&sources).unwrap()
 }
 

@@ -8,17 +8,9 @@ use catena_render::render;
 /// The example's files, and `more`.
 fn paper(more: &[(&str, &str)]) -> Model {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
-    let file = |name: &str| Source {
-        name: name.to_owned(),
-        text: std::fs::read_to_string(format!("{folder}{name}")).unwrap(),
-        first_line: 1,
-    };
+    let file = |name: &str| Source::new(name, std::fs::read_to_string(format!("{folder}{name}")).unwrap());
     let mut sources: Vec<Source> = ["network.yaml", "functions.yaml", "tenants.yaml"].map(file).into();
-    sources.extend(more.iter().map(|(name, text)| Source {
-        name: (*name).to_owned(),
-        text: (*text).to_owned(),
-        first_line: 1,
-    }));
+    sources.extend(more.iter().map(|(name, text)| Source::new(*name, *text)));
     load(&sources).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
 
