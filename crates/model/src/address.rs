@@ -77,7 +77,16 @@ impl Prefix {
     }
 
     pub fn overlaps(self, other: Prefix) -> bool {
-        self.covers(other) || other.covers(self)
+        self.intersection(other).is_some()
+    }
+
+    /// The addresses that are in both: of two prefixes that overlap, one lies within the other.
+    pub fn intersection(self, other: Prefix) -> Option<Prefix> {
+        match () {
+            () if self.covers(other) => Some(other),
+            () if other.covers(self) => Some(self),
+            () => None,
+        }
     }
 }
 
@@ -241,7 +250,12 @@ impl PortRange {
     }
 
     pub fn overlaps(self, other: PortRange) -> bool {
-        self.first <= other.last && other.first <= self.last
+        self.intersection(other).is_some()
+    }
+
+    /// The ports that are in both.
+    pub fn intersection(self, other: PortRange) -> Option<PortRange> {
+        Self::new(self.first.max(other.first), self.last.min(other.last)).ok()
     }
 }
 

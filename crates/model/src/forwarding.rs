@@ -489,13 +489,29 @@ impl FlowMatch {
 
     /// Whether some packet is matched by both.
     pub fn overlaps(&self, other: &FlowMatch) -> bool {
-        fn both<T: Copy>(a: Option<T>, b: Option<T>, meet: impl Fn(T, T) -> bool) -> bool {
-            a.zip(b).is_none_or(|(a, b)| meet(a, b))
+        self.intersection(other).is_some()
+    }
+
+    /// What matches exactly the packets that both match, if there are any.
+    pub fn intersection(&self, other: &FlowMatch) -> Option<FlowMatch> {
+        /// `None`: nothing is in both. `Some(None)`: neither says anything.
+        fn both<T: Copy>(a: Option<T>, b: Option<T>, meet: impl Fn(T, T) -> Option<T>) -> Option<Option<T>> {
+            match (a, b) {
+                (Some(a), Some(b)) => meet(a, b).map(Some),
+                (one, other) => Some(one.or(other)),
+            }
         }
-        both(self.protocol, other.protocol, |a, b| a == b)
-            && both(self.ports, other.ports, PortRange::overlaps)
-            && both(self.local, other.local, Prefix::overlaps)
-            && both(self.remote, other.remote, Prefix::overlaps)
+        let both = FlowMatch {
+            protocol: both(self.protocol, other.protocol, |a, b| (a == b).then_some(a))?,
+            ports: both(self.ports, other.ports, PortRange::intersection)?,
+            local: both(self.local, other.local, Prefix::intersection)?,
+            remote: both(self.remote, other.remote, Prefix::intersection)?,
+        };
+        let one_family =
+            both.local.zip(both.remote).is_none_or(|(local, remote)| local.family() == remote.family());
+        let ports_of_something =
+            both.ports.is_none() || both.protocol.is_none_or(|protocol| protocol.has_ports());
+        (one_family && ports_of_something).then_some(both)
     }
 }
 

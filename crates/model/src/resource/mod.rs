@@ -2,15 +2,40 @@
 //!
 //! The inventory (the operator's): [`Element`], [`Host`], [`Link`]. The service (the provider's): [`ServiceFunction`].
 //! Tenancy: [`Tenant`], [`Site`], [`Chain`].
+//!
+//! [`parse`] reads texts into [`Document`]s, [`validate`] makes a [`Model`] of documents, [`load`] does both. What is
+//! wrong is told as [`Diagnostic`]s, all of it at once. The modules: [`source`] (places), `yaml` (a located tree),
+//! `fields` and `words` (reading it), [`parse`](mod@parse) (the kinds), [`written`] (what was read), `validate`.
+
+mod diagnostic;
+mod document;
+mod fields;
+mod kind;
+mod nearest;
+mod parse;
+mod problems;
+pub mod source;
+mod validate;
+mod words;
+pub mod written;
+mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use self::diagnostic::{Diagnostic, Label};
+pub use self::document::{API_VERSION, Document};
+pub use self::kind::{ResourceKind, UnknownKind};
+use self::parse::Parsed;
+pub use self::parse::parse;
+pub use self::source::Source;
+pub use self::validate::validate;
 use crate::address::{Family, PortRange, Prefix, Protocol};
-use crate::forwarding::{Insertion, NextHops};
+use crate::forwarding::{FlowMatch, Insertion, NextHops};
 use crate::name::{
     ChainName, FunctionName, InstanceName, LinkName, NodeName, PortName, SiteName, TenantName,
 };
@@ -25,6 +50,20 @@ pub struct Model {
     pub tenants: BTreeMap<TenantName, Tenant>,
     pub sites: BTreeMap<SiteName, Site>,
     pub chains: BTreeMap<ChainName, Chain>,
+}
+
+/// Reads and validates: all that is wrong is told at once, but for what depends on documents that cannot be read.
+pub fn load(sources: &[Source]) -> Result<Model, Vec<Diagnostic>> {
+    let Parsed { documents, mut diagnostics, unread } = parse::read(sources);
+    let validated = validate::validate_some(&documents, &unread);
+    match validated {
+        Ok(model) if diagnostics.is_empty() => Ok(model),
+        Ok(_) => Err(diagnostics),
+        Err(found) => {
+            diagnostics.extend(found);
+            Err(diagnostics)
+        }
+    }
 }
 
 /// A network element that the controller drives.
@@ -51,6 +90,18 @@ pub enum Role {
     Switch,
     /// The way out to the Internet.
     Gateway,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Role::Access => "access",
+            Role::Physical => "physical",
+            Role::Router => "router",
+            Role::Switch => "switch",
+            Role::Gateway => "gateway",
+        })
+    }
 }
 
 /// By what means an element is driven.
@@ -87,8 +138,15 @@ impl LinuxSpec {
     pub const MARK: u32 = 0x0400_0000;
 
     pub fn in_netns(netns: &str) -> Self {
+        Self { netns: Some(netns.to_owned()), ..Self::default() }
+    }
+}
+
+/// The controller's own namespace, and the usual numbers.
+impl Default for LinuxSpec {
+    fn default() -> Self {
         Self {
-            netns: Some(netns.to_owned()),
+            netns: None,
             rule_priority: Self::RULE_PRIORITY,
             table_base: Self::TABLE_BASE,
             protocol: Self::PROTOCOL,
@@ -256,4 +314,15 @@ pub struct Traffic {
     /// The far end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Prefix>,
+}
+
+impl Traffic {
+    /// The alternatives that it consists of, each with one range of ports.
+    pub fn flow_matches(&self) -> impl Iterator<Item = FlowMatch> {
+        let Traffic { protocol, ports, from, to } = self;
+        let every_port = ports.is_empty().then_some(None);
+        let each_port = ports.iter().copied().map(Some);
+        let with = |ports| FlowMatch { protocol: *protocol, ports, local: *from, remote: *to };
+        every_port.into_iter().chain(each_port).map(with)
+    }
 }

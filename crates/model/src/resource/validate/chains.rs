@@ -1,0 +1,214 @@
+//! Chains: whose traffic, and through which functions.
+
+use std::collections::{HashMap, HashSet};
+
+use super::catalogue::{Catalogue, Entry};
+use super::functions::has_family;
+use super::report::Report;
+use crate::address::Family;
+use crate::forwarding::{Insertion, MAX_HOPS};
+use crate::name::{FunctionName, NodeName};
+use crate::resource::written::{Chain, Scope, ServiceFunction, Site};
+use crate::resource::{Diagnostic, ResourceKind};
+
+pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
+    let mut without_way_out: HashMap<&NodeName, bool> = HashMap::new();
+    for chain in catalogue.chains.values() {
+        scope(catalogue, *chain, report);
+        functions(catalogue, *chain, report);
+        claimed_addresses(catalogue, *chain, report);
+        if let Some(switch) = one_switch(catalogue, *chain, report) {
+            let no_way = without_way_out.entry(switch).or_insert_with(|| !catalogue.reaches_gateway(switch));
+            if *no_way {
+                let message = format!("no links lead from {switch}, where the functions are, to a gateway");
+                let help = "link it to an element with `role: gateway`, directly or through routers";
+                let diagnostic = Diagnostic::new(message, help).at(chain.label(chain.functions.span, ""));
+                report.missing(ResourceKind::Link, diagnostic);
+            }
+        }
+    }
+    addresses(catalogue, report);
+}
+
+fn scope(catalogue: &Catalogue, chain: Entry<Chain>, report: &mut Report) {
+    match &chain.spec.scope {
+        Scope::Tenant(name) if !catalogue.tenants.contains_key(&name.value) => {
+            let known = catalogue.tenants.keys().map(|name| name.as_str());
+            report.unknown(ResourceKind::Tenant, chain.document, name, known);
+        }
+        Scope::Tenant(name) if !catalogue.tenant_has_sites(name) => {
+            let message = format!("tenant {} has no sites, so this chain has nothing to claim", **name);
+            let help = format!("add a site with `tenant: {}`", **name);
+            let diagnostic = Diagnostic::new(message, help).at(chain.label(name.span, ""));
+            report.missing(ResourceKind::Site, diagnostic);
+        }
+        Scope::Tenant(_) => {}
+        Scope::Sites(names) => {
+            let mut seen = HashSet::new();
+            for name in names {
+                if !catalogue.sites.contains_key(&name.value) {
+                    let known = catalogue.sites.keys().map(|name| name.as_str());
+                    report.unknown(ResourceKind::Site, chain.document, name, known);
+                }
+                if !seen.insert(&name.value) {
+                    let message = format!("site {} is listed twice", **name);
+                    report.add(Diagnostic::new(message, "list it once").at(chain.label(name.span, "")));
+                }
+            }
+            one_tenant(catalogue, chain, report);
+        }
+    }
+}
+
+fn one_tenant(catalogue: &Catalogue, chain: Entry<Chain>, report: &mut Report) {
+    let sites = catalogue.sites_in(chain.spec);
+    let Some((first, others)) = sites.split_first() else { return };
+    if let Some(other) = others.iter().find(|other| *other.tenant != *first.tenant) {
+        let message = format!(
+            "one chain for sites of two tenants: {} is of {}, {} of {}",
+            *first.name, *first.tenant, *other.name, *other.tenant
+        );
+        let diagnostic = Diagnostic::new(message, "make one chain for each tenant")
+            .at(chain.name_label(""))
+            .at(first.label(first.tenant.span, format!("{} is here", *first.name)))
+            .at(other.label(other.tenant.span, format!("{} is here", *other.name)));
+        report.add(diagnostic);
+    }
+}
+
+fn functions(catalogue: &Catalogue, chain: Entry<Chain>, report: &mut Report) {
+    let names = &chain.spec.functions;
+    match names.len() {
+        0 => {
+            let message = format!("chain {} has no functions", *chain.name);
+            let help = "list at least one, in the order of the way to the Internet; to claim nothing, delete the chain";
+            report.add(Diagnostic::new(message, help).at(chain.label(names.span, "")));
+        }
+        1..=MAX_HOPS => {}
+        many => {
+            let message = format!("chain {} has {many} functions, more than {MAX_HOPS}", *chain.name);
+            let help = format!("keep up to {MAX_HOPS}");
+            report.add(Diagnostic::new(message, help).at(chain.label(names[MAX_HOPS].span, "one too many")));
+        }
+    }
+    let mut seen: HashMap<&FunctionName, _> = HashMap::new();
+    for name in &names.value {
+        let Some(function) = catalogue.functions.get(&name.value) else {
+            let known = catalogue.functions.keys().map(|name| name.as_str());
+            report.unknown(ResourceKind::ServiceFunction, chain.document, name, known);
+            continue;
+        };
+        let Some(first) = seen.insert(&name.value, name.span) else { continue };
+        if function.insertion == Insertion::L3 {
+            let message = format!("{} stands twice in the chain", **name);
+            let help = "list it once: when a packet comes back from a function that routes, nothing tells which of \
+                        its two places it has passed (a function with `insertion: l2` may stand twice)";
+            let diagnostic = Diagnostic::new(message, help)
+                .at(chain.label(name.span, ""))
+                .at(chain.label(first, "the first"));
+            report.add(diagnostic);
+        }
+    }
+}
+
+/// What a chain claims is traffic of its sites.
+fn claimed_addresses(catalogue: &Catalogue, chain: Entry<Chain>, report: &mut Report) {
+    let froms = chain.spec.matches.iter().flatten().filter_map(|traffic| traffic.from);
+    let mut froms = froms.peekable();
+    if froms.peek().is_none() {
+        return;
+    }
+    let sites = catalogue.sites_in(chain.spec);
+    let prefixes: Vec<_> = sites.iter().flat_map(|site| catalogue.prefixes_of(*site)).collect();
+    for from in froms {
+        if !prefixes.is_empty() && !prefixes.iter().any(|of_site| of_site.prefix.overlaps(*from)) {
+            let message = format!("no site of chain {} has addresses in {}", *chain.name, *from);
+            let help =
+                format!("take a prefix within a site's, such as {}, or leave `from` out", prefixes[0].prefix);
+            let diagnostic = Diagnostic::new(message, help)
+                .at(chain.label(from.span, ""))
+                .at(prefixes[0].label("the addresses of a site"));
+            report.add(diagnostic);
+        }
+    }
+}
+
+/// The switch that all instances of all functions are on.
+fn one_switch<'d>(
+    catalogue: &Catalogue<'d>,
+    chain: Entry<'d, Chain>,
+    report: &mut Report,
+) -> Option<&'d NodeName> {
+    let functions = catalogue.functions_of(chain.spec);
+    let mut sides = functions.flat_map(|function| {
+        function.spec.instances.iter().map(move |instance| (function, &instance.inside.element))
+    });
+    let (_, switch) = sides.next()?;
+    if let Some((function, other)) = sides.find(|(_, element)| element.value != switch.value) {
+        let message = format!(
+            "the functions of chain {} are on two switches, {} and {}",
+            *chain.name, **switch, **other
+        );
+        let help =
+            "connect all instances of all its functions to one switch: more than one is not supported yet";
+        let diagnostic = Diagnostic::new(message, help)
+            .at(chain.label(chain.functions.span, ""))
+            .at(function.label(other.span, format!("{} is on {}", *function.name, **other)));
+        report.add(diagnostic);
+    }
+    Some(&switch.value).filter(|switch| catalogue.elements.contains_key(switch))
+}
+
+/// A function that routes has addresses of each family that the sites have which use it.
+fn addresses(catalogue: &Catalogue, report: &mut Report) {
+    let mut users: HashMap<(&FunctionName, Family), Entry<Site>> = HashMap::new();
+    for chain in catalogue.chains.values() {
+        for site in catalogue.sites_in(chain.spec) {
+            for family in catalogue.prefixes_of(site).iter().map(|prefix| prefix.prefix.family()) {
+                for name in &chain.spec.functions.value {
+                    users.entry((&name.value, family)).or_insert(site);
+                }
+            }
+        }
+    }
+    for (name, function) in &catalogue.functions {
+        for family in Family::BOTH {
+            if let Some(site) = users.get(&(name, family)) {
+                function_addresses(catalogue, *function, family, *site, report);
+            }
+        }
+    }
+}
+
+fn function_addresses(
+    catalogue: &Catalogue,
+    function: Entry<ServiceFunction>,
+    family: Family,
+    site: Entry<Site>,
+    report: &mut Report,
+) {
+    if function.insertion != Insertion::L3 {
+        return;
+    }
+    for side in function.spec.instances.iter().flat_map(|instance| [&instance.inside, &instance.outside]) {
+        let Some(port) = catalogue.port(&side.element, &side.port) else { continue };
+        let addressed =
+            Family::BOTH.map(|family| has_family(port.near, family) && has_family(port.far, family));
+        // A link without any addresses is reported with the function.
+        let any = addressed.contains(&true);
+        let Some(lacking) = [port.near, port.far].into_iter().find(|end| !has_family(end, family)) else {
+            continue;
+        };
+        if any {
+            let message = format!(
+                "port `{}` of {} has no {family} address, but {} routes packets of {}, which has {family} prefixes",
+                *lacking.port, *lacking.node, *function.name, *site.name
+            );
+            let help = format!("give both ends of the link an {family} address");
+            let diagnostic = Diagnostic::new(message, help)
+                .at(port.link.label(lacking.port.span, ""))
+                .at(site.name_label("the site"));
+            report.add(diagnostic);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What the chains of one site claim: no packet twice with equal right, and all of it in one place.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::catalogue::{Catalogue, Entry, SitePrefix};
+use super::report::Report;
+use super::resolve;
+use crate::address::{PortRange, Prefix};
+use crate::forwarding::{FlowMatch, MAX_POLICY_RULES};
+use crate::name::{NodeName, SiteName};
+use crate::resource::Diagnostic;
+use crate::resource::written::{Attachment, Chain, Site};
+
+pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
+    let mut told = HashSet::new();
+    let mut tunnels: HashMap<&NodeName, Entry<Site>> = HashMap::new();
+    for (site, claims) in claims_by_site(catalogue).into_values() {
+        let rules: usize = claims.iter().map(|claim| claim.matches.len()).sum();
+        if rules > MAX_POLICY_RULES {
+            report.add(too_many(site, rules, &claims));
+        } else {
+            let prefixes = catalogue.prefixes_of(site);
+            for (index, first) in claims.iter().enumerate() {
+                for second in &claims[index + 1..] {
+                    let Some(flows) = first.contest(second, &prefixes) else { continue };
+                    if told.insert((&first.chain.spec.name.value, &second.chain.spec.name.value)) {
+                        report.add(contested(first, second, site, &flows));
+                    }
+                }
+            }
+        }
+        one_switch(catalogue, site, &claims, report);
+        one_tunnel(catalogue, site, &mut tunnels, report);
+    }
+}
+
+/// What one chain claims.
+struct Claim<'d> {
+    chain: Entry<'d, Chain>,
+    matches: Vec<FlowMatch>,
+}
+
+type Claims<'d> = (Entry<'d, Site>, Vec<Claim<'d>>);
+
+fn claims_by_site<'d>(catalogue: &Catalogue<'d>) -> BTreeMap<&'d SiteName, Claims<'d>> {
+    let mut by_site: BTreeMap<&SiteName, Claims> = BTreeMap::new();
+    for chain in catalogue.chains.values() {
+        let matches: Vec<FlowMatch> =
+            resolve::matches(chain.spec).iter().flat_map(|traffic| traffic.flow_matches()).collect();
+        for site in catalogue.sites_in(chain.spec) {
+            let claim = Claim { chain: *chain, matches: matches.clone() };
+            by_site.entry(&site.spec.name).or_insert_with(|| (site, Vec::new())).1.push(claim);
+        }
+    }
+    by_site
+}
+
+impl Claim<'_> {
+    /// The first flows of these addresses that both claim with equal right.
+    fn contest(&self, other: &Self, prefixes: &[SitePrefix]) -> Option<FlowMatch> {
+        if *self.chain.priority != *other.chain.priority {
+            return None;
+        }
+        let pairs = self.matches.iter().flat_map(|a| other.matches.iter().map(move |b| (a, b)));
+        pairs.filter_map(|(a, b)| a.intersection(b)).find(|both| {
+            prefixes.iter().any(|of_site| {
+                let site = FlowMatch { local: Some(of_site.prefix), ..FlowMatch::default() };
+                both.overlaps(&site)
+            })
+        })
+    }
+}
+
+fn contested(first: &Claim, second: &Claim, site: Entry<Site>, flows: &FlowMatch) -> Diagnostic {
+    let (a, b) = (&first.chain, &second.chain);
+    let message = format!(
+        "chains {} and {} both claim {} of site {}, with equal priority {}",
+        *a.name,
+        *b.name,
+        describe(flows),
+        *site.name,
+        *a.priority
+    );
+    let help =
+        "give one of them another `priority` (the higher one wins), or let them match different traffic";
+    Diagnostic::new(message, help)
+        .at(b.name_label(""))
+        .at(a.name_label(format!("{} claims them too", *a.name)))
+}
+
+/// Flows in words: `tcp to ports 80-443 of 198.51.100.0/24`.
+fn describe(flows: &FlowMatch) -> String {
+    let mut words = match flows.protocol {
+        Some(protocol) => format!("{protocol} packets"),
+        None => "all packets".to_owned(),
+    };
+    if let Some(local) = flows.local {
+        words += &format!(" from {local}");
+    }
+    let ports = flows.ports.map(|ports: PortRange| match ports.first() == ports.last() {
+        true => format!("port {ports}"),
+        false => format!("ports {ports}"),
+    });
+    match (ports, flows.remote.map(|remote: Prefix| remote.to_string())) {
+        (Some(ports), Some(remote)) => words += &format!(" to {ports} of {remote}"),
+        (Some(target), None) | (None, Some(target)) => words += &format!(" to {target}"),
+        (None, None) => {}
+    }
+    words
+}
+
+fn too_many(site: Entry<Site>, rules: usize, claims: &[Claim]) -> Diagnostic {
+    let message = format!(
+        "the chains of site {} list {rules} kinds of traffic, more than {MAX_POLICY_RULES}",
+        *site.name
+    );
+    let help = "each entry of `match` counts once for each of its ports: join ports into ranges, or claim all traffic";
+    let diagnostic = Diagnostic::new(message, help).at(site.name_label(""));
+    claims.iter().take(3).fold(diagnostic, |diagnostic, claim| {
+        let count = claim.matches.len();
+        diagnostic.at(claim.chain.name_label(format!("{} lists {count}", *claim.chain.name)))
+    })
+}
+
+/// A site's packets are led to one switch.
+fn one_switch(catalogue: &Catalogue, site: Entry<Site>, claims: &[Claim], report: &mut Report) {
+    let mut switches = claims.iter().filter_map(|claim| {
+        let mut functions = catalogue.functions_of(claim.chain.spec);
+        let instance = functions.find_map(|function| function.spec.instances.first())?;
+        Some((claim.chain, &instance.inside.element.value))
+    });
+    let Some((first, switch)) = switches.next() else { return };
+    if let Some((other, elsewhere)) = switches.find(|(_, element)| *element != switch) {
+        let message = format!(
+            "the chains of site {} have their functions on two switches, {switch} and {elsewhere}",
+            *site.name
+        );
+        let help =
+            "connect all functions of a site's chains to one switch: more than one is not supported yet";
+        let diagnostic = Diagnostic::new(message, help)
+            .at(other.label(other.functions.span, format!("on {elsewhere}")))
+            .at(first.label(first.functions.span, format!("on {switch}")));
+        report.add(diagnostic);
+    }
+}
+
+/// An access element sends what it claims into its tunnel: with two, it would not know which.
+fn one_tunnel<'d>(
+    catalogue: &Catalogue<'d>,
+    site: Entry<'d, Site>,
+    tunnels: &mut HashMap<&'d NodeName, Entry<'d, Site>>,
+    report: &mut Report,
+) {
+    let Attachment::Gre(gre) = &site.spec.attachment else { return };
+    let Some(access) = &gre.customer.element else { return };
+    if !catalogue.elements.contains_key(&access.value) {
+        return;
+    }
+    if let Some(other) = tunnels.insert(&access.value, site) {
+        let message =
+            format!("{} and {} have their tunnels at one element, {}", *other.name, *site.name, **access);
+        let help = "take one access element for each site with a chain, or make one site of both";
+        let diagnostic = Diagnostic::new(message, help)
+            .at(site.label(access.span, ""))
+            .at(other.name_label("the other site"));
+        report.add(diagnostic);
+    }
+}

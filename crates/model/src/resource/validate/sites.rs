@@ -1,0 +1,181 @@
+//! Sites: whose they are, which addresses they have, and how they are attached.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::catalogue::{Catalogue, Entry};
+use super::prefix_set::PrefixSet;
+use super::report::Report;
+use crate::address::{Family, Prefix};
+use crate::name::{LinkName, NodeName, TenantName};
+use crate::resource::source::Located;
+use crate::resource::written::{Attachment, Gre, Site};
+use crate::resource::{Diagnostic, ResourceKind, Role};
+
+pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
+    let mut tenants: HashMap<&TenantName, PrefixSet> = HashMap::new();
+    let mut tunnels = HashMap::new();
+    for site in catalogue.sites.values() {
+        prefixes(catalogue, *site, &mut tenants, report);
+        match &site.spec.attachment {
+            Attachment::Gre(gre) => {
+                tunnel(catalogue, *site, gre, report);
+                let identity = (*gre.customer.address, *gre.cloud.address, gre.key.map(|key| key.value));
+                if let Some(other) = tunnels.insert(identity, (*site, gre)) {
+                    report.add(same_tunnel((*site, gre), other));
+                }
+            }
+            Attachment::L2 { link } => l2(catalogue, *site, link, report),
+        }
+        at_access(catalogue, *site, report);
+    }
+}
+
+fn prefixes<'d>(
+    catalogue: &Catalogue<'d>,
+    site: Entry<'d, Site>,
+    tenants: &mut HashMap<&'d TenantName, PrefixSet>,
+    report: &mut Report,
+) {
+    let name = &site.spec.tenant;
+    let Some(tenant) = catalogue.tenants.get(&name.value) else {
+        let known = catalogue.tenants.keys().map(|name| name.as_str());
+        report.unknown(ResourceKind::Tenant, site.document, name, known);
+        return;
+    };
+    let Some(own) = &site.spec.prefixes else { return };
+    let allowed = tenants
+        .entry(&name.value)
+        .or_insert_with(|| tenant.spec.prefixes.iter().map(|prefix| prefix.value).collect());
+    for prefix in own.iter().filter(|prefix| !allowed.covers(prefix.value)) {
+        let message = format!("{} is not within the prefixes of {}", **prefix, **name);
+        let help = format!("take a prefix within the tenant's, or add this one to tenant {}", **name);
+        let diagnostic = Diagnostic::new(message, help)
+            .at(site.label(prefix.span, ""))
+            .at(tenant.name_label("the tenant"));
+        report.add(diagnostic);
+    }
+}
+
+fn tunnel(catalogue: &Catalogue, site: Entry<Site>, gre: &Gre, report: &mut Report) {
+    if let Some(element) = &gre.customer.element {
+        tunnel_end(catalogue, site, element, gre.customer.address, &[Role::Access], report);
+    }
+    let cloud = &gre.cloud;
+    tunnel_end(catalogue, site, &cloud.element, cloud.address, &[Role::Physical, Role::Router], report);
+    if *gre.customer.address == *cloud.address {
+        let message = format!("both ends of the tunnel are {}", *cloud.address);
+        let diagnostic =
+            Diagnostic::new(message, "write the customer's address at one end, the cloud's at the other")
+                .at(site.label(cloud.address.span, ""))
+                .at(site.label(gre.customer.address.span, "the customer's end"));
+        report.add(diagnostic);
+    }
+}
+
+/// An element of the right role, which has the outer address.
+fn tunnel_end(
+    catalogue: &Catalogue,
+    site: Entry<Site>,
+    name: &Located<NodeName>,
+    address: Located<Ipv4Addr>,
+    roles: &[Role],
+    report: &mut Report,
+) {
+    let Some(element) = catalogue.elements.get(&name.value) else {
+        if catalogue.hosts.contains_key(&name.value) {
+            let message = format!("{} is a host, which the controller does not drive", **name);
+            let help = match roles {
+                [Role::Access] => {
+                    "leave `element` out: the host decides itself what it sends into the tunnel"
+                }
+                _ => "name an element with `role: physical` or `role: router`",
+            };
+            report.add(Diagnostic::new(message, help).at(site.label(name.span, "")));
+        } else {
+            let known = catalogue.elements.keys().map(|name| name.as_str());
+            report.unknown(ResourceKind::Element, site.document, name, known);
+        }
+        return;
+    };
+    if !roles.contains(&element.role) {
+        let wanted: Vec<String> = roles.iter().map(|role| format!("`{role}`")).collect();
+        let message =
+            format!("a tunnel cannot end here at {}, an element of the role {}", **name, *element.role);
+        let help = format!("name an element whose role is {}", wanted.join(" or "));
+        let diagnostic = Diagnostic::new(message, help)
+            .at(site.label(name.span, ""))
+            .at(element.label(element.role.span, "its role"));
+        report.add(diagnostic);
+    }
+    if !catalogue.has_address(name, IpAddr::V4(*address)) {
+        let message = format!("{} is not an address of {}", *address, **name);
+        let some: Vec<String> = catalogue
+            .ports(name)
+            .flat_map(|port| &port.near.addresses)
+            .filter(|address| Family::of(address.addr()) == Family::V4)
+            .take(3)
+            .map(|address| address.addr().to_string())
+            .collect();
+        let help = match some.is_empty() {
+            true => format!("give a link end of {} this address", **name),
+            false => format!("it has {}: take one, or give a link end this address", some.join(", ")),
+        };
+        let diagnostic = Diagnostic::new(message, help).at(site.label(address.span, ""));
+        report.missing(ResourceKind::Link, diagnostic);
+    }
+}
+
+fn same_tunnel((site, gre): (Entry<Site>, &Gre), (other, former): (Entry<Site>, &Gre)) -> Diagnostic {
+    let message = format!("the tunnels of {} and {} cannot be told apart", *site.name, *other.name);
+    let help = "write another `key`, or another outer address, at one of the two";
+    let place = |gre: &Gre| gre.key.map_or(gre.customer.address.span, |key| key.span);
+    Diagnostic::new(message, help)
+        .at(site.label(place(gre), "equal outer addresses and key"))
+        .at(other.label(place(former), format!("the tunnel of {}", *other.name)))
+}
+
+/// A link between the customer's side and the cloud's.
+fn l2(catalogue: &Catalogue, site: Entry<Site>, name: &Located<LinkName>, report: &mut Report) {
+    let Some(link) = catalogue.links.get(&name.value) else {
+        let known = catalogue.links.keys().map(|name| name.as_str());
+        report.unknown(ResourceKind::Link, site.document, name, known);
+        return;
+    };
+    let both_known = link.ends.iter().all(|end| catalogue.is_node(&end.node));
+    if both_known && catalogue.attachment_ends(link.spec).is_none() {
+        let [a, b] = &link.spec.ends;
+        let message = format!("{} joins {} and {}, which attaches no site", **name, *a.node, *b.node);
+        let help = "take a link with a host or an element with `role: access` at one end, and an element with \
+                    `role: physical` or `role: router` at the other";
+        let diagnostic =
+            Diagnostic::new(message, help).at(site.label(name.span, "")).at(link.name_label("the link"));
+        report.add(diagnostic);
+    }
+}
+
+/// A driven access element has a port in the site's own network: there the site's packets come in and are claimed.
+fn at_access(catalogue: &Catalogue, site: Entry<Site>, report: &mut Report) {
+    let (Some(access), _) = catalogue.attached_to(site.spec) else { return };
+    let Some(element) = catalogue.elements.get(access) else { return };
+    let prefixes = catalogue.prefixes_of(site);
+    let routes: Vec<Prefix> =
+        element.routes.iter().map(|route| *route.to).filter(|to| to.length() > 0).collect();
+    let on_a_link = |prefix: Prefix| catalogue.has_address_within(access, prefix);
+    let nowhere = match prefixes.iter().any(|prefix| on_a_link(prefix.prefix)) {
+        true => prefixes.iter().find(|prefix| {
+            !on_a_link(prefix.prefix) && !routes.iter().any(|route| route.overlaps(prefix.prefix))
+        }),
+        false => prefixes.first(),
+    };
+    if let Some(nowhere) = nowhere {
+        let message = format!("{} of {} is on no link of {access}", nowhere.prefix, *site.name);
+        let help = format!(
+            "give the link end of {access} that faces the site an address in {}, or name the element that has one",
+            nowhere.prefix
+        );
+        let diagnostic =
+            Diagnostic::new(message, help).at(nowhere.label("")).at(element.name_label("the access element"));
+        report.missing(ResourceKind::Link, diagnostic);
+    }
+}
