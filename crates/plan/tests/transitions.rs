@@ -1,6 +1,8 @@
 //! From every state of the paper's network to every other: after each single change nothing that is used is missing, at
 //! the end all is as desired, and the inverse leads back.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use catena_model::forwarding::{Action, Change, ElementState, ForwardingState, Key, Object};
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Chain, Model, Source, Traffic, load};

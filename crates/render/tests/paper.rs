@@ -1,5 +1,7 @@
 //! What the elements of the paper's network are told, in words.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use catena_model::forwarding::ForwardingState;
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Model, Source, load};

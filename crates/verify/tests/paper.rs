@@ -1,5 +1,7 @@
 //! Packets through the paper's network, as rendered.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 
 use catena_model::address::Protocol;
