@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use catena_model::address::Protocol;
-use catena_model::name::NodeName;
 use catena_model::packet::Packet;
 use serde::{Deserialize, Serialize};
 
 pub use catena_control::report::*;
+pub use catena_model::resource::Diagnostic;
+pub use catena_verify::Trace;
 
 /// A YAML file: its name, as the person who sends it knows it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +48,7 @@ pub struct ResourceName {
     pub name: String,
 }
 
-/// `POST /v1alpha1/trace` → [`TraceReport`]: a packet, and where it starts.
+/// `POST /v1alpha1/trace` → [`Trace`]: a packet, sent by the node that has its source address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TraceRequest {
@@ -58,9 +59,6 @@ pub struct TraceRequest {
     pub source_port: u16,
     #[serde(default)]
     pub destination_port: u16,
-    /// The node that sends it; where it is left out, the one that has the source address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<NodeName>,
 }
 
 impl TraceRequest {
@@ -86,5 +84,5 @@ pub struct ErrorReport {
     pub help: Option<String>,
     /// With status 422: what is wrong with the sources, and where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub diagnostics: Vec<DiagnosticReport>,
+    pub diagnostics: Vec<Diagnostic>,
 }

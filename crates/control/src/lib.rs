@@ -1,3 +1,36 @@
 //! The reconcile loop: resources and events in, plans out.
+//!
+//! A [`Controller`] takes requests, renders what follows from them, plans, has drivers carry the plan out, and reads back
+//! whether it is so. It keeps it so: what others change, what fails and what a crash left half is noticed and repaired.
+//! It knows drivers only as the [`Driver`](catena_driver::Driver) trait and by way of [`Drivers`]; it must not know any
+//! of them, nor HTTP.
+//!
+//! One task owns everything that changes ([`core`]); all else sends it messages, or reads the [`View`](view::View) that
+//! it publishes. Start reading at [`core`], then [`apply`] and [`converge`].
 
+mod apply;
+mod controller;
+mod converge;
+mod core;
+mod counters;
+mod drain;
+mod drivers;
+mod error;
+mod events;
+mod execute;
+mod intent;
+mod records;
 pub mod report;
+mod retained;
+mod settings;
+mod trace;
+mod tracked;
+mod view;
+mod words;
+
+pub use controller::Controller;
+pub use drivers::Drivers;
+pub use error::{ApplyError, RecordError, Rollback, StartError, StepError, chain_of};
+pub use events::Follower;
+pub use intent::{Request, ResourceId};
+pub use settings::Settings;

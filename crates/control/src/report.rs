@@ -8,7 +8,8 @@ use std::fmt;
 use catena_driver::DropReason;
 use catena_model::forwarding::{Change, Direction, Kind, PathId};
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
-use catena_model::resource::Role;
+use catena_model::resource::{ResourceKind, Role};
+use catena_plan::Phase;
 use serde::{Deserialize, Serialize};
 
 /// A moment; in JSON as RFC 3339 writes it.
@@ -30,8 +31,7 @@ pub struct ApplyReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceChange {
-    /// As written in the file: `Chain`, `ServiceFunction`, …
-    pub kind: String,
+    pub kind: ResourceKind,
     pub name: String,
     pub outcome: Outcome,
 }
@@ -99,7 +99,7 @@ pub struct DrainReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceReport {
-    pub kind: String,
+    pub kind: ResourceKind,
     pub name: String,
     /// The store's revision when it was last changed.
     pub revision: u64,
@@ -310,31 +310,4 @@ pub enum CountedKind {
     Encapsulated,
     Decapsulated,
     Dropped,
-}
-
-/// What is wrong with a source, and where.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DiagnosticReport {
-    /// The source's name.
-    pub file: String,
-    /// Both from 1.
-    pub line: usize,
-    pub column: usize,
-    /// In bytes, in the source's text.
-    pub offset: usize,
-    pub length: usize,
-    pub message: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
-}
-
-/// The parts of a change, in the order in which they are done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Phase {
-    Install,
-    Flip,
-    Withdraw,
-    Remove,
 }

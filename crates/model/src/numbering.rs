@@ -174,6 +174,28 @@ impl Numbering {
         self.instances.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
     }
 
+    /// All sites that have a number.
+    pub fn sites(&self) -> impl Iterator<Item = (&SiteName, SiteId)> {
+        self.sites.iter().map(|(name, id)| (name, *id))
+    }
+
+    /// All instances that have a number.
+    pub fn instances(&self) -> impl Iterator<Item = (&InstanceName, InstanceId)> {
+        self.instances.iter().map(|(name, id)| (name, *id))
+    }
+
+    /// All path numbers that are taken, with whose they are.
+    pub fn paths(&self) -> impl Iterator<Item = (PathId, &PathOwner)> {
+        self.owners.iter().map(|(id, owner)| (*id, owner))
+    }
+
+    /// Passes over the numbers that `abandoned` has given since it was copied from this: for a while there may still be
+    /// packets that carry them.
+    pub fn pass_over(&mut self, abandoned: &Numbering) {
+        self.last = abandoned.last;
+        self.last_path = abandoned.last_path;
+    }
+
     fn free_path(&mut self) -> Result<PathId, Exhausted> {
         // Numbers go up and are reused only after all others, so that a packet in flight with an old number meets no
         // new path.
@@ -238,6 +260,18 @@ mod tests {
         // After the last number comes the first free one.
         numbering.last_path = PathId::MAX.0;
         assert_eq!(numbering.path(&owner(), &3), Ok(first));
+    }
+
+    #[test]
+    fn numbers_of_an_abandoned_copy_are_not_given_again() {
+        let mut numbering = Numbering::default();
+        numbering.path(&owner(), &1).unwrap();
+        let mut copy = numbering.clone();
+        let abandoned = copy.path(&owner(), &2).unwrap();
+        let site = copy.site(&"hq".parse().unwrap());
+        numbering.pass_over(&copy);
+        assert_ne!(numbering.path(&owner(), &3), Ok(abandoned));
+        assert_ne!(numbering.site(&"branch".parse().unwrap()), site);
     }
 
     #[test]

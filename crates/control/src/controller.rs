@@ -1,0 +1,108 @@
+use std::sync::Arc;
+
+use catena_model::packet::Packet;
+use catena_model::resource::ResourceKind;
+use catena_store::Store;
+use catena_verify::Trace;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::core::{Core, Message};
+use crate::drivers::Drivers;
+use crate::error::{ApplyError, StartError};
+use crate::events::{EventLog, Follower};
+use crate::intent::{Request, ResourceId};
+use crate::records::Records;
+use crate::report::{ApplyReport, CounterReport, EventReport, ResourceReport, StatusReport};
+use crate::settings::Settings;
+use crate::view::View;
+
+/// A running controller. Clones are the same one; it ends, leaving everything installed, when the last is dropped.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    post: mpsc::Sender<Message>,
+    view: watch::Receiver<Arc<View>>,
+    events: EventLog,
+}
+
+impl Controller {
+    /// Takes up what is in the store, heals what a crash left half, and returns when everything that can be reached is as
+    /// it must be, or could not be repaired at once.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        drivers: Arc<dyn Drivers>,
+        settings: Settings,
+    ) -> Result<Self, StartError> {
+        let memory = Records::open(store).await?;
+        let events = EventLog::new(settings.events);
+        let (post, inbox) = mpsc::channel(settings.queue);
+        let arrivals = drivers.arrivals();
+        let mut core = Core::new(drivers, settings, memory, events.clone(), (post.downgrade(), inbox));
+        core.begin().await;
+        let view = core.view();
+        if let Some(arrivals) = arrivals {
+            tokio::spawn(pass_on(arrivals, post.downgrade()));
+        }
+        tokio::spawn(core.run());
+        Ok(Self { post, view, events })
+    }
+
+    /// Does what is asked, or with `dry_run` says what would be done. Returns when it is installed and read back. Once
+    /// begun, it is carried to its end, also when the caller stops waiting.
+    pub async fn request(&self, request: Request, dry_run: bool) -> Result<ApplyReport, ApplyError> {
+        let (answer, result) = oneshot::channel();
+        let message = Message::Request { request, dry_run, answer };
+        self.post.send(message).await.map_err(|_| ApplyError::Stopped)?;
+        result.await.map_err(|_| ApplyError::Stopped)?
+    }
+
+    pub fn resources(&self, kind: Option<ResourceKind>) -> Vec<ResourceReport> {
+        self.now().resources(kind)
+    }
+
+    pub fn resource(&self, id: &ResourceId) -> Option<ResourceReport> {
+        self.now().resource(id)
+    }
+
+    pub fn status(&self) -> StatusReport {
+        self.now().status()
+    }
+
+    /// Waits until everything is installed as asked for.
+    pub async fn converged(&self) {
+        let mut view = self.view.clone();
+        // If the loop has ended, nothing will change any more.
+        let _ = view.wait_for(|view| view.is_converged()).await;
+    }
+
+    pub async fn counters(&self) -> Vec<CounterReport> {
+        self.now().counters().await
+    }
+
+    /// Where a packet goes that a node of the network sends now, and where the answer to it goes.
+    pub async fn trace(&self, packet: Packet) -> Trace {
+        self.now().trace(packet).await
+    }
+
+    /// The latest events, the oldest first.
+    pub fn events(&self) -> Vec<EventReport> {
+        self.events.all()
+    }
+
+    /// Follows the events from the one after `id` on; from the oldest remembered with 0.
+    pub fn follow(&self, id: u64) -> Follower {
+        self.events.follow(id)
+    }
+
+    fn now(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+}
+
+async fn pass_on(mut arrivals: mpsc::Receiver<()>, post: mpsc::WeakSender<Message>) {
+    while arrivals.recv().await.is_some() {
+        let Some(post) = post.upgrade() else { return };
+        if post.send(Message::Arrivals).await.is_err() {
+            return;
+        }
+    }
+}

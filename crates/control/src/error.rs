@@ -1,0 +1,167 @@
+//! Why a request was not done, and what became of it.
+
+use std::fmt;
+
+use catena_driver::DriverError;
+use catena_model::name::NodeName;
+use catena_model::resource::Diagnostic;
+use catena_plan::Phase;
+use catena_store::StoreError;
+
+/// The controller cannot remember, or not recall.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the record {key} is not readable: restore the store from a backup, or move it away to begin anew"
+    )]
+    Damaged {
+        key: String,
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The controller cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot read what was stored")]
+    Records(#[from] RecordError),
+    /// Stored by another version, most likely.
+    #[error(
+        "the resources in the store are not valid in this version; what is installed stays as it is: start the version \
+         that stored them, or move the store away and apply the resources anew"
+    )]
+    Invalid(Vec<Diagnostic>),
+}
+
+/// A request was not done. Unless it says otherwise, nothing was touched.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error("{}; nothing was touched", mistakes(.0))]
+    Invalid(Vec<Diagnostic>),
+    #[error("other resources need what is to be deleted; nothing was touched")]
+    StillNeeded(Vec<Diagnostic>),
+    #[error(
+        "the driver of element {element} cannot change while {objects} objects of ours are installed there"
+    )]
+    DriverInUse { element: NodeName, objects: usize },
+    #[error("element {element} cannot be reached; nothing was touched")]
+    Unreachable {
+        element: NodeName,
+        #[source]
+        source: DriverError,
+    },
+    #[error("element {element} cannot take the change; nothing was touched")]
+    Refused {
+        element: NodeName,
+        #[source]
+        source: DriverError,
+    },
+    #[error("element {element} failed to {phase}; {rollback}")]
+    Failed {
+        element: NodeName,
+        phase: Phase,
+        rollback: Rollback,
+        #[source]
+        source: StepError,
+    },
+    #[error("cannot remember the change; nothing was touched")]
+    Store(#[source] RecordError),
+    #[error("the controller is stopping")]
+    Stopped,
+}
+
+impl ApplyError {
+    /// What to do about it.
+    pub fn help(&self) -> Option<String> {
+        let help = match self {
+            Self::Invalid(_) => "correct what the diagnostics name, and apply again",
+            Self::StillNeeded(_) => "delete those that need it in the same request, or change them first",
+            Self::DriverInUse { .. } => {
+                "delete the chains that use the element, change its driver, apply the chains again"
+            }
+            Self::Unreachable { .. } => {
+                "`catena status` shows whether it is there; it is tried again all the time"
+            }
+            Self::Refused { source, .. } if source.is_transient() => "try again",
+            Self::Refused { .. } => "change what the element lacks, or the resources",
+            Self::Failed { rollback: Rollback::Whole, .. } => "remove the cause, and apply again",
+            Self::Failed { rollback: Rollback::Partial(_), .. } => {
+                "what could not be rolled back is tried again all the time; `catena status` shows it"
+            }
+            Self::Failed { rollback: Rollback::Unrecorded { .. }, .. } => {
+                "see to the store's file and disk, and apply what you want before the controller is started again"
+            }
+            Self::Store(_) => "see to the store's file and disk, and apply again",
+            Self::Stopped => "start the controller again",
+        };
+        Some(help.to_owned())
+    }
+
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match self {
+            Self::Invalid(diagnostics) | Self::StillNeeded(diagnostics) => diagnostics,
+            _ => &[],
+        }
+    }
+}
+
+/// What became of the part that had been done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rollback {
+    Whole,
+    /// These elements are not as they were before; they are repaired as soon as they can be.
+    Partial(Vec<(NodeName, String)>),
+    /// The store still has the new resources: the next controller on it would make the change.
+    Unrecorded {
+        why: String,
+    },
+}
+
+impl fmt::Display for Rollback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Rollback::Whole => f.write_str("everything was rolled back"),
+            Rollback::Unrecorded { why } => {
+                write!(f, "it was rolled back, but this cannot be remembered ({why})")
+            }
+            Rollback::Partial(elements) => {
+                f.write_str("it was rolled back but for ")?;
+                for (index, (element, why)) in elements.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}{element} ({why})")?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Why a step was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    #[error("what was installed is not there when read back: {missing}")]
+    NotConfirmed { missing: String },
+}
+
+/// The text of an error and of all that caused it, on one line.
+pub fn chain_of(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    let mut text = error.to_string();
+    for cause in causes {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+    }
+    text
+}
+
+fn mistakes(diagnostics: &[Diagnostic]) -> String {
+    match diagnostics.len() {
+        1 => "there is a mistake in what was given".to_owned(),
+        several => format!("there are {several} mistakes in what was given"),
+    }
+}

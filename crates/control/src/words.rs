@@ -1,0 +1,251 @@
+//! Forwarding state in the words of an engineer: names for numbers, one line for an object.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+
+use catena_model::forwarding::{
+    Action, Change, ElementState, FlowMatch, Ingress, Insertion, Instance, InstanceId, Object, Path, PathId,
+    Policy, PolicyRule, Purpose, Rule, Selector, Side, SiteId, Table, Tunnel,
+};
+use catena_model::name::{ChainName, InstanceName, SiteName};
+use catena_model::numbering::{Numbering, PathOwner};
+
+use crate::core::generation_of;
+
+/// The names of all numbers that may be met: of the present and of those that are on their way out.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    sites: BTreeMap<SiteId, SiteName>,
+    instances: BTreeMap<InstanceId, InstanceName>,
+    paths: BTreeMap<PathId, (PathOwner, Option<u32>)>,
+}
+
+impl Names {
+    pub fn of(numbering: &Numbering) -> Self {
+        let mut names = Self::default();
+        names.add(numbering);
+        names
+    }
+
+    /// Adds the names of `numbering`; names that are known already stay.
+    pub fn add(&mut self, numbering: &Numbering) {
+        for (name, id) in numbering.sites() {
+            self.sites.entry(id).or_insert_with(|| name.clone());
+        }
+        for (name, id) in numbering.instances() {
+            self.instances.entry(id).or_insert_with(|| name.clone());
+        }
+        for (id, owner) in numbering.paths() {
+            self.add_path(id, owner, generation_of(numbering, id));
+        }
+    }
+
+    /// Adds the names that `others` knows; names that are known already stay.
+    pub fn add_all(&mut self, others: &Names) {
+        for (id, name) in &others.sites {
+            self.sites.entry(*id).or_insert_with(|| name.clone());
+        }
+        for (id, name) in &others.instances {
+            self.instances.entry(*id).or_insert_with(|| name.clone());
+        }
+        for (id, (owner, generation)) in &others.paths {
+            self.add_path(*id, owner, *generation);
+        }
+    }
+
+    fn add_path(&mut self, id: PathId, owner: &PathOwner, generation: Option<u32>) {
+        let known = self.paths.entry(id).or_insert_with(|| (owner.clone(), generation));
+        known.1 = known.1.or(generation);
+    }
+
+    /// Says which generation a path was that `numbering` knows only as a former one.
+    pub fn add_generation(&mut self, path: PathId, generation: u32) {
+        if let Some(known) = self.paths.get_mut(&path) {
+            known.1 = known.1.or(Some(generation));
+        }
+    }
+
+    pub fn owner(&self, id: PathId) -> Option<&PathOwner> {
+        self.paths.get(&id).map(|(owner, _)| owner)
+    }
+
+    /// The chain that the path is for, if it is for one alone.
+    pub fn chain(&self, id: PathId) -> Option<&ChainName> {
+        match self.owner(id)? {
+            PathOwner::Chain(chain, _) => Some(chain),
+            PathOwner::Up(_) | PathOwner::Home(_) | PathOwner::Down(_) => None,
+        }
+    }
+
+    pub fn generation(&self, id: PathId) -> Option<u32> {
+        self.paths.get(&id).and_then(|(_, generation)| *generation)
+    }
+
+    pub fn site_name(&self, id: SiteId) -> Option<&SiteName> {
+        self.sites.get(&id)
+    }
+
+    pub fn instance_name(&self, id: InstanceId) -> Option<&InstanceName> {
+        self.instances.get(&id)
+    }
+
+    /// One line. Begins with `+` for what is new, `~` for what takes another's place, `-` for what goes.
+    pub fn change(&self, change: &Change) -> String {
+        match change {
+            Change::Put { new, old: None } => format!("+ {}", self.object(new)),
+            Change::Put { new, old: Some(old) } => {
+                format!("~ {} (was: {})", self.object(new), self.object(old))
+            }
+            Change::Delete { old } => format!("- {}", self.object(old)),
+        }
+    }
+
+    pub fn object(&self, object: &Object) -> String {
+        match object {
+            Object::Table(table) => self.table(table),
+            Object::Tunnel(tunnel) => self.tunnel(tunnel),
+            Object::Ingress(ingress) => ingress_words(ingress),
+            Object::Instance(instance) => self.instance_words(instance),
+            Object::Path(path) => self.path_words(path),
+            Object::Rule(rule) => self.rule(rule),
+            Object::Policy(policy) => self.policy(policy),
+        }
+    }
+
+    /// How `found` differs from `expected`, in one line; `None` if it does not.
+    pub fn difference(&self, expected: &ElementState, found: &ElementState) -> Option<String> {
+        /// The rest is counted.
+        const SHOWN: usize = 3;
+        let missing = expected.iter().filter(|object| found.get(&object.key()).is_none());
+        let altered = expected
+            .iter()
+            .filter(|object| !found.contains(object))
+            .filter_map(|object| Some((object, found.get(&object.key())?)));
+        let surplus = found.iter().filter(|object| expected.get(&object.key()).is_none());
+        let mut parts: Vec<String> = missing.map(|o| format!("missing: {}", self.object(o))).collect();
+        parts.extend(altered.map(|(expected, found)| {
+            format!("altered: {} (found: {})", self.object(expected), self.object(found))
+        }));
+        parts.extend(surplus.map(|object| format!("not wanted: {}", self.object(object))));
+        let more = parts.len().saturating_sub(SHOWN);
+        parts.truncate(SHOWN);
+        if more > 0 {
+            parts.push(format!("and {more} more"));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    pub fn path(&self, id: PathId) -> String {
+        match self.paths.get(&id) {
+            Some((owner, Some(generation))) => format!("path {id} ({owner} gen {generation})"),
+            Some((owner, None)) => format!("path {id} ({owner}, retired)"),
+            None => format!("path {id}"),
+        }
+    }
+
+    fn site(&self, id: SiteId) -> String {
+        match self.sites.get(&id) {
+            Some(name) => format!("site {name}"),
+            None => format!("site number {id}"),
+        }
+    }
+
+    fn instance(&self, id: InstanceId) -> String {
+        match self.instances.get(&id) {
+            Some(name) => name.to_string(),
+            None => format!("instance number {id}"),
+        }
+    }
+
+    fn table(&self, table: &Table) -> String {
+        let via = table.via.map(|via| format!(" via {via}")).unwrap_or_default();
+        let path = self.path(table.path);
+        format!("{} table of {path}: default{via} dev {}, else unreachable", table.family, table.port)
+    }
+
+    fn tunnel(&self, tunnel: &Tunnel) -> String {
+        let Tunnel { site, underlay, local, remote, key, mtu, allowed } = tunnel;
+        let key = key.map(|key| format!(" key {key}")).unwrap_or_default();
+        let allowed = list(allowed);
+        let site = self.site(*site);
+        format!("tunnel of {site}: gre {local} to {remote}{key} dev {underlay} mtu {mtu}, inside {allowed}")
+    }
+
+    fn instance_words(&self, instance: &Instance) -> String {
+        let insertion = match instance.insertion {
+            Insertion::L3 => "l3",
+            Insertion::L2 => "l2",
+        };
+        let (inside, outside) = (side(&instance.inside), side(&instance.outside));
+        format!("instance {} ({insertion}): inside {inside}, outside {outside}", self.instance(instance.id))
+    }
+
+    fn path_words(&self, path: &Path) -> String {
+        let hop = |ids: &[InstanceId]| match ids {
+            [one] => self.instance(*one),
+            several => {
+                let names: Vec<String> = several.iter().map(|id| self.instance(*id)).collect();
+                format!("{{{}}}", names.join(", "))
+            }
+        };
+        let hops: Vec<String> = path.hops.iter().map(|instances| hop(&instances.0)).collect();
+        format!("{}: {}", self.path(path.id), hops.join(" > "))
+    }
+
+    fn rule(&self, rule: &Rule) -> String {
+        let Selector { family, from, to, in_port, claimed } = &rule.selector;
+        let mut words = vec![format!("{family} rule")];
+        words.extend(from.map(|from| format!("from {from}")));
+        words.extend(to.map(|to| format!("to {to}")));
+        words.extend(in_port.as_ref().map(|port| format!("iif {port}")));
+        words.extend(claimed.then(|| "claimed".to_owned()));
+        words.push(format!("lookup {}", self.path(rule.table)));
+        words.join(" ")
+    }
+
+    fn policy(&self, policy: &Policy) -> String {
+        let rules: Vec<String> = policy.rules.iter().map(|rule| self.policy_rule(rule)).collect();
+        let rules = if rules.is_empty() { "nothing".to_owned() } else { rules.join(", ") };
+        let exits = match &policy.exits {
+            Some(exits) => format!("; exits up {}, down {}", side(&exits.up), side(&exits.down)),
+            None => String::new(),
+        };
+        format!("policy of {} ({}): {rules}{exits}", self.site(policy.site), list(&policy.prefixes))
+    }
+
+    fn policy_rule(&self, rule: &PolicyRule) -> String {
+        let FlowMatch { protocol, ports, local, remote } = &rule.matches;
+        let mut words: Vec<String> = Vec::new();
+        words.extend(protocol.map(|protocol| protocol.to_string()));
+        words.extend(ports.map(|ports| ports.to_string()));
+        words.extend(local.map(|local| format!("from {local}")));
+        words.extend(remote.map(|remote| format!("to {remote}")));
+        if words.is_empty() {
+            words.push("all".to_owned());
+        }
+        words.push(match rule.action {
+            Action::Claim => "claimed".to_owned(),
+            Action::Path(path) => format!("by {}", self.path(path)),
+        });
+        words.join(" ")
+    }
+}
+
+fn ingress_words(ingress: &Ingress) -> String {
+    let purpose = match ingress.purpose {
+        Purpose::Claim => "claim",
+        Purpose::Steer => "steer",
+    };
+    format!("ingress {}: {purpose} {}", ingress.port, list(&ingress.directions))
+}
+
+fn side(side: &Side) -> String {
+    let mut words = vec![format!("dev {}", side.port)];
+    words.extend(side.next_hops.v4.map(|address| format!("via {address}")));
+    words.extend(side.next_hops.v6.map(|address| format!("via {address}")));
+    words.join(" ")
+}
+
+fn list<T: Display>(items: &BTreeSet<T>) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
+}
