@@ -101,7 +101,17 @@ pub fn install() -> Result<()> {
     }
 }
 
-pub fn is_root() -> bool {
+/// Labs and most tests make network namespaces and load eBPF programs.
+pub fn need_root() -> Result<()> {
+    if !is_root() {
+        bail!(
+            "this needs root, for network namespaces and eBPF: run it again as root, such as by `sudo -E env PATH=\"$PATH\" cargo xtask …`"
+        );
+    }
+    Ok(())
+}
+
+fn is_root() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1));
     effective == Some("0")

@@ -4,12 +4,19 @@
 //! the story that `demo` and `test` tell is in [`story`].
 
 mod apt;
+mod bench;
 mod command;
+mod demo;
 mod lint;
 mod progress;
+mod story;
+mod test;
 mod workspace;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use anyhow::{Result, bail};
 
 use clap::{Parser, Subcommand};
 
@@ -23,19 +30,51 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Build the paper's world and tell its story with real traffic
+    Demo {
+        /// Build the world once more in the end, leave it up, and say what to try there
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run all tests, the examples and the demo's story
+    Test,
     /// Check formatting, run clippy with warnings as errors, check licences where cargo-deny is installed
     Lint,
+    /// Measure
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// What `demo` runs in its lab
+    #[command(hide = true)]
+    Story { catena: PathBuf },
+    /// What the story runs on a user's host
+    #[command(hide = true)]
+    Talk(story::talk::Talk),
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().chore {
-        Chore::Lint => lint::lint(),
-    };
-    match outcome {
+    match run(Arguments::parse().chore) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Demo { keep } => demo::demo(keep),
+        Chore::Test => test::test(),
+        Chore::Lint => lint::lint(),
+        Chore::Bench(bench) => bench::run(bench),
+        Chore::Story { catena } => {
+            let tally = story::tell(&catena)?;
+            println!("{}{tally}", test::Tally::PREFIX);
+            if tally.failed > 0 {
+                bail!("{} checks failed", tally.failed);
+            }
+            Ok(())
+        }
+        Chore::Talk(talk) => story::talk::run(&talk),
     }
 }

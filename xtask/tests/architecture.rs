@@ -1,5 +1,7 @@
 //! Which crate may depend on which: the table of rooms in ARCHITECTURE.md, enforced.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -19,7 +21,8 @@ struct Crate {
 /// The pure middle: no I/O, no clock, no randomness, no async.
 const PURE: [&str; 4] = ["crates/model", "crates/render", "crates/verify", "crates/plan"];
 /// What pure crates may use from outside: data types, reading and writing text, errors.
-const PURE_OUTSIDE: [&str; 5] = ["ipnet", "serde", "serde-saphyr", "serde_json", "thiserror"];
+const PURE_OUTSIDE: [&str; 7] =
+    ["granit-parser", "ipnet", "serde", "serde-saphyr", "serde_json", "strsim", "thiserror"];
 /// What would make the middle impure, as it would stand in the source.
 const IMPURE_SOURCE: [&str; 8] =
     ["async fn", ".await", "std::fs", "std::io", "std::process", "std::env", "SystemTime", "Instant::now"];

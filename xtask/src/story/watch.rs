@@ -1,0 +1,43 @@
+//! What must hold all the time: nothing that a chain claims goes round the functions, and others' objects stay.
+
+use anyhow::{Result, ensure};
+
+use crate::story::capture::Captures;
+use crate::story::node;
+
+/// A rule of somebody else's on the virtual router. It matches nothing that flows here.
+pub const FOREIGN_RULE_ADD: &str = "ip rule add from 192.0.2.0/24 lookup main priority 5000 protocol 99";
+const FOREIGN_RULE: &str = "from 192.0.2.0/24 lookup main";
+
+/// A filter of somebody else's on a port of the switch: classic BPF that returns 0, which matches no packet.
+pub const FOREIGN_FILTER_ADD: &str =
+    "tc filter add dev vr ingress pref 77 protocol all bpf bytecode 1,6 0 0 0,";
+const FOREIGN_FILTER: &str = "pref 77 bpf";
+
+/// Looks for claimed packets where only unclaimed ones may be.
+pub struct Watch(Captures);
+
+impl Watch {
+    pub fn start() -> Result<Self> {
+        // On acme's direct way, and on the virtual router's own way to the gateway. Inside the tunnel is not seen here.
+        let places = [("access-a", "wan"), ("gateway", "vr")];
+        let claimed = "tcp and (port 80 or port 443) and (net 172.16.1.0/24 or net 2001:db8:a1::/64)";
+        Ok(Self(Captures::start(&places, claimed)?))
+    }
+
+    pub fn stop(self) -> Result<String> {
+        for (node, seen) in self.0.stop()? {
+            ensure!(seen.is_empty(), "{} packets did at {node}", seen.len());
+        }
+        Ok(String::new())
+    }
+}
+
+/// Fails if anything of somebody else's is not there any more.
+pub fn foreign_objects_are_there() -> Result<()> {
+    let rules = node::ask("qrouter-1234", "ip rule show")?;
+    ensure!(rules.contains(FOREIGN_RULE), "the foreign rule is gone:\n{rules}");
+    let filters = node::ask("br-int", "tc filter show dev vr ingress")?;
+    ensure!(filters.contains(FOREIGN_FILTER), "the foreign tc program is gone:\n{filters}");
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! `cargo xtask test`: every test there is.
+
+use std::fmt;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::{Profile, build_catena, cargo, root};
+use crate::{apt, command, demo};
+
+/// How many passed, how many did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub passed: u64,
+    pub failed: u64,
+}
+
+impl Tally {
+    /// Before the line in which one program tells another.
+    pub const PREFIX: &str = "tally: ";
+
+    fn add(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+impl FromStr for Tally {
+    type Err = anyhow::Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let (passed, failed) = text.split_once(", ").context("not a tally")?;
+        let number = |text: &str, what: &str| text.strip_suffix(what)?.trim().parse().ok();
+        Ok(Self {
+            passed: number(passed, "passed").context("not a tally")?,
+            failed: number(failed, "failed").context("not a tally")?,
+        })
+    }
+}
+
+pub fn test() -> Result<()> {
+    apt::install()?;
+    apt::need_root()?;
+    let catena = build_catena(Profile::Debug)?;
+    let mut tally = workspace_tests()?;
+    tally.add(examples(&catena)?);
+    tally.add(demo::tell(&catena)?);
+    println!("\ntest: {tally}");
+    if tally.failed > 0 {
+        bail!("{} of {} failed; the first is furthest up", tally.failed, tally.passed + tally.failed);
+    }
+    Ok(())
+}
+
+/// The unit and integration tests of all crates.
+fn workspace_tests() -> Result<Tally> {
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    let mut running = tests.spawn().context("cannot run cargo")?;
+    let mut tally = Tally::default();
+    for line in BufReader::new(running.stdout.take().context("cargo has no output")?).lines() {
+        let line = line.context("cannot read what cargo prints")?;
+        println!("{line}");
+        tally.add(counted(&line).unwrap_or_default());
+    }
+    let status = running.wait().context("cannot wait for cargo")?;
+    if !status.success() && tally.failed == 0 {
+        // A test that did not compile, or died: cargo has counted nothing.
+        tally.failed = 1;
+    }
+    Ok(tally)
+}
+
+/// What a line such as `test result: ok. 4 passed; 0 failed; …` counts.
+fn counted(line: &str) -> Option<Tally> {
+    let (_, result) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |what: &str| {
+        result.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok()).unwrap_or(0)
+    };
+    Some(Tally { passed: number("passed"), failed: number("failed") })
+}
+
+/// Every folder of examples is valid, and stands on a lab as it is.
+fn examples(catena: &Path) -> Result<Tally> {
+    let mut tally = Tally::default();
+    println!("\nexamples");
+    let mut folders: Vec<PathBuf> = std::fs::read_dir(root().join("examples"))
+        .context("cannot read examples/")?
+        .filter_map(|entry| Some(entry.ok()?.path()).filter(|path| path.is_dir()))
+        .collect();
+    folders.sort();
+    for folder in folders {
+        let name = folder.strip_prefix(root()).unwrap_or(&folder).display().to_string();
+        let mut validate = Command::new(catena);
+        validate.arg("validate").arg("-f").arg(&folder);
+        let mut apply = Command::new(catena);
+        apply.args(["lab", "run", "-f"]).arg(&folder).arg("--").arg(catena);
+        apply.args(["apply", "--local", "-f"]).arg(&folder);
+        for (what, mut command) in [("is valid", validate), ("stands as it is", apply)] {
+            match command::read(&format!("{name} {what}"), &mut command) {
+                Ok(_) => {
+                    println!("  ✓ {name} {what}");
+                    tally.passed += 1;
+                }
+                Err(error) => {
+                    println!("  ✗ {name} {what}: {error:#}");
+                    tally.failed += 1;
+                }
+            }
+        }
+    }
+    Ok(tally)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargos_results_are_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
+        assert_eq!(counted(line), Some(Tally { passed: 12, failed: 3 }));
+        assert_eq!(counted("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_tally_is_told_and_understood() {
+        let tally = Tally { passed: 12, failed: 3 };
+        assert_eq!(tally.to_string().parse::<Tally>().unwrap(), tally);
+        assert!("12 passed".parse::<Tally>().is_err());
+    }
+}
