@@ -1,0 +1,202 @@
+//! Changing what is installed, so that at no moment a packet that a rule claims can go another way than by its table.
+
+use catena_driver::DriverError;
+use catena_model::address::Family;
+use catena_model::forwarding::{Change, Object, Rule, Table};
+use netlink_packet_route::route::RouteMessage;
+
+use crate::check::{foreign_routes, rule_request, table_number, unsupported_kind};
+use crate::kernel::Kernel;
+use crate::rule::{OurRule, OurRules, Request};
+use crate::table::{Routes, Way, default, deletion, unreachable};
+use crate::words;
+
+pub(crate) fn apply(kernel: &mut Kernel<'_>, changes: &[Change]) -> Result<(), DriverError> {
+    let mut step = Step { kernel, rules: None };
+    for change in changes {
+        match change {
+            Change::Put { new: Object::Rule(rule), .. } => step.put_rule(rule)?,
+            Change::Put { new: Object::Table(table), .. } => step.put_table(table)?,
+            Change::Delete { old: Object::Rule(rule) } => step.delete_rule(rule)?,
+            Change::Delete { old: Object::Table(table) } => step.delete_table(table)?,
+            other => return Err(unsupported_kind(other)),
+        }
+    }
+    step.sweep()
+}
+
+struct Step<'a, 'k> {
+    kernel: &'a mut Kernel<'k>,
+    /// Read when first needed, and kept up to date from then on: reading them for each change would cost what all
+    /// tenants' rules cost.
+    rules: Option<OurRules>,
+}
+
+impl Step<'_, '_> {
+    fn put_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
+        let request = rule_request(self.kernel, rule)?;
+        if let Some(port) = &rule.selector.in_port {
+            self.kernel.port_index(port)?;
+        }
+        self.expect_closed_table(rule)?;
+        if self.rules()?.position(|installed| installed.is(rule)).is_none() {
+            let command = format!("ip rule add {}", words::rule(rule, &self.kernel.numbers));
+            self.kernel.add_rule(request.clone(), &command)?;
+            self.log(&command);
+            self.rules()?.added(OurRule { rule: Some(rule.clone()), attached: true, request });
+        }
+        // The kernel puts a new rule behind those of its priority: the old one decides until it is gone.
+        self.delete_rules(|installed| installed.rivals(rule))
+    }
+
+    fn delete_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
+        self.delete_rules(|installed| installed.is(rule))
+    }
+
+    /// A rule whose table lets packets through to the next rule would let them round the chain.
+    fn expect_closed_table(&mut self, rule: &Rule) -> Result<(), DriverError> {
+        let number = table_number(self.kernel, rule.table)?;
+        if self.kernel.table(rule.selector.family, number)?.unreachable.is_some() {
+            return Ok(());
+        }
+        let rule = words::rule(rule, &self.kernel.numbers);
+        Err(DriverError::failed(
+            format!("{}: ip rule add {rule}", self.kernel.place),
+            format!("table {number} does not end in an unreachable route; it must be put first"),
+        ))
+    }
+
+    fn put_table(&mut self, table: &Table) -> Result<(), DriverError> {
+        let number = table_number(self.kernel, table.path)?;
+        let mut routes = self.kernel.table(table.family, number)?;
+        foreign_routes(self.kernel, table, &routes)?;
+
+        let port = match self.kernel.port_index(&table.port) {
+            Err(no_port @ DriverError::NoPort(_)) => {
+                // Until the port is back, what is claimed is dropped.
+                if self.is_used(table)? {
+                    self.close(table, number, &routes)?;
+                }
+                return Err(no_port);
+            }
+            other => other?,
+        };
+        self.close(table, number, &routes)?;
+        if !routes.odd.is_empty() || routes.defaults.len() > 1 {
+            routes = self.empty(table, number, routes)?;
+        }
+        let way = Way { port, via: table.via };
+        if routes.defaults.iter().all(|(installed, _)| *installed != way) {
+            let command = format!("ip route replace {}", words::default_route(table, &self.kernel.numbers));
+            let route = default(table.family, number, way, &self.kernel.numbers);
+            self.kernel.replace_route(route, &command)?;
+            self.log(&command);
+        }
+        Ok(())
+    }
+
+    /// The default route goes first and the unreachable one last: between the two, packets are dropped.
+    fn delete_table(&mut self, table: &Table) -> Result<(), DriverError> {
+        let number = table_number(self.kernel, table.path)?;
+        let routes = self.kernel.table(table.family, number)?;
+        if routes.unreachable.is_some() && self.is_used(table)? {
+            return Err(DriverError::failed(
+                format!(
+                    "{}: ip route flush {}",
+                    self.kernel.place,
+                    words::in_table(table, &self.kernel.numbers)
+                ),
+                "a rule of ours still looks up this table; it must go first",
+            ));
+        }
+        let routes = self.empty(table, number, routes)?;
+        routes.unreachable.into_iter().try_for_each(|route| self.delete_route(table.family, route))
+    }
+
+    /// Deletes all of our routes in a table but the unreachable one. What else is in the table may have grown by
+    /// merging (IPv6 makes one route of two with the same metric), so one look is not enough.
+    fn empty(&mut self, table: &Table, number: u32, mut routes: Routes) -> Result<Routes, DriverError> {
+        const ATTEMPTS: usize = 8;
+        for _ in 0..ATTEMPTS {
+            if routes.odd.is_empty() && routes.defaults.is_empty() {
+                return Ok(routes);
+            }
+            let defaults = routes.defaults.into_iter().map(|(_, route)| route);
+            for route in routes.odd.into_iter().chain(defaults) {
+                self.delete_route(table.family, route)?;
+            }
+            routes = self.kernel.table(table.family, number)?;
+        }
+        Err(DriverError::failed(
+            format!("{}: ip route flush {}", self.kernel.place, words::in_table(table, &self.kernel.numbers)),
+            "another program puts routes with our protocol number as fast as we delete them",
+        ))
+    }
+
+    fn delete_route(&mut self, family: Family, route: RouteMessage) -> Result<(), DriverError> {
+        let command = format!("ip{} route del {}", words::flag(family), words::route(&route));
+        self.kernel.delete_route(deletion(route), &command)?;
+        self.log(&command);
+        Ok(())
+    }
+
+    /// Makes the unreachable route, if it is not there.
+    fn close(&mut self, table: &Table, number: u32, routes: &Routes) -> Result<(), DriverError> {
+        if routes.unreachable.is_some() {
+            return Ok(());
+        }
+        let route = unreachable(table.family, number, &self.kernel.numbers);
+        let command = format!("ip route add unreachable {}", words::route(&route));
+        self.kernel.add_route(route, &command)?;
+        self.log(&command);
+        Ok(())
+    }
+
+    /// Whether a rule of ours looks up the table.
+    fn is_used(&mut self, table: &Table) -> Result<bool, DriverError> {
+        let looks_up = |installed: &OurRule| {
+            let rule = installed.rule.as_ref();
+            rule.is_some_and(|rule| rule.table == table.path && rule.selector.family == table.family)
+        };
+        Ok(self.rules()?.position(looks_up).is_some())
+    }
+
+    /// Rules with our marks that none of ours can be: left by other settings, or changed by hand. They go last, when
+    /// what shall be in their stead is there.
+    fn sweep(&mut self) -> Result<(), DriverError> {
+        if self.rules.is_none() {
+            return Ok(());
+        }
+        self.delete_rules(|installed| installed.rule.is_none())
+    }
+
+    fn delete_rules(&mut self, unwanted: impl Fn(&OurRule) -> bool) -> Result<(), DriverError> {
+        let numbers = self.kernel.numbers;
+        while let Some(position) = self.rules()?.position(&unwanted) {
+            let what = match &self.rules()?.0[position].rule {
+                Some(rule) => words::rule(rule, &numbers),
+                None => "of ours that none of ours can be".to_owned(),
+            };
+            let command = format!("ip rule del {what}");
+            for request in self.rules()?.removal(position) {
+                match request {
+                    Request::Add(rule) => self.kernel.add_rule(rule, &command)?,
+                    Request::Delete(rule) => self.kernel.delete_rule(rule, &command)?,
+                }
+            }
+            self.log(&command);
+        }
+        Ok(())
+    }
+
+    fn rules(&mut self) -> Result<&mut OurRules, DriverError> {
+        match &mut self.rules {
+            Some(rules) => Ok(rules),
+            empty => Ok(empty.insert(self.kernel.our_rules()?)),
+        }
+    }
+
+    fn log(&self, command: &str) {
+        tracing::info!(element = %self.kernel.place.element, "{command}");
+    }
+}

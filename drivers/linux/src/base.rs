@@ -1,0 +1,227 @@
+//! The routing of the element apart from ours: what its owner, the kernel and other programs set up.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use catena_driver::DriverError;
+use catena_model::address::{Family, Prefix};
+use catena_model::base::{BaseRoute, BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
+use catena_model::name::PortName;
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType, RouteVia,
+};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+
+use crate::kernel::Kernel;
+use crate::rule::{self, OurRule};
+use crate::table::{address_of, metric_of, table_of};
+use crate::words;
+
+pub(crate) fn base(kernel: &mut Kernel<'_>) -> Result<BaseRouting, DriverError> {
+    let mut base = BaseRouting { our_priority: kernel.numbers.rule_priority, ..BaseRouting::default() };
+    for address in kernel.addresses()? {
+        let Some(net) = net_of(&address) else { continue };
+        if let Some(port) = kernel.port_name(address.header.index)? {
+            base.addresses.push((port, net));
+        }
+    }
+    for family in Family::BOTH {
+        let undecidable = read_routes(kernel, family, &mut base.routes)?;
+        for message in kernel.rules(family)? {
+            if OurRule::read(message.clone(), &kernel.numbers).is_none() {
+                base.rules.push(read_rule(&message, family, &undecidable));
+            }
+        }
+    }
+    base.rules.sort_by_key(|rule| rule.priority);
+    Ok(base)
+}
+
+/// Tables with routes that cannot be told in our words, and such a route in the words of `ip route`.
+type Undecidable = BTreeMap<u32, String>;
+
+fn read_routes(
+    kernel: &mut Kernel<'_>,
+    family: Family,
+    routes: &mut Vec<BaseRoute>,
+) -> Result<Undecidable, DriverError> {
+    let mut undecidable = Undecidable::new();
+    for route in kernel.routes(family, RouteProtocol::Unspec)? {
+        let table = table_of(&route);
+        let ours = route.header.protocol == kernel.numbers.protocol && kernel.numbers.path(table).is_some();
+        if ours || route.header.flags.contains(RouteFlags::Cloned) {
+            continue;
+        }
+        match read_route(kernel, family, &route)? {
+            Some(read) => routes.extend(read),
+            None => {
+                undecidable.insert(table, words::route(&route));
+            }
+        }
+    }
+    Ok(undecidable)
+}
+
+/// One for each next hop; `None` if the route does what we have no words for.
+fn read_route(
+    kernel: &mut Kernel<'_>,
+    family: Family,
+    route: &RouteMessage,
+) -> Result<Option<Vec<BaseRoute>>, DriverError> {
+    let header = &route.header;
+    let Some(prefix) =
+        destination(route, family).filter(|_| header.tos == 0 && header.source_prefix_length == 0)
+    else {
+        return Ok(None);
+    };
+    let actions = match header.kind {
+        RouteType::Unicast => forward(kernel, route)?,
+        RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => {
+            vec![BaseRouteAction::Local]
+        }
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => vec![BaseRouteAction::Drop],
+        _ => return Ok(None),
+    };
+    let (table, metric) = (table_of(route), metric_of(route));
+    let routes = actions.into_iter().map(|action| BaseRoute { table, prefix, metric, action }).collect();
+    Ok(Some(routes))
+}
+
+fn forward(kernel: &mut Kernel<'_>, route: &RouteMessage) -> Result<Vec<BaseRouteAction>, DriverError> {
+    let mut hops = Vec::new();
+    let mut port = None;
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => port = Some(*index),
+            RouteAttribute::MultiPath(several) => {
+                hops.extend(several.iter().map(|hop| (hop.interface_index, via(&hop.attributes))));
+            }
+            _ => {}
+        }
+    }
+    hops.extend(port.filter(|_| hops.is_empty()).map(|port| (port, via(&route.attributes))));
+    let mut actions = Vec::new();
+    for (index, via) in hops {
+        actions.extend(kernel.port_name(index)?.map(|port| BaseRouteAction::Forward { port, via }));
+    }
+    Ok(actions)
+}
+
+fn via(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => address_of(address),
+        // An IPv4 route by way of an IPv6 neighbour (RFC 5549).
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        _ => None,
+    })
+}
+
+fn destination(route: &RouteMessage, family: Family) -> Option<Prefix> {
+    let address = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => Some(address),
+        _ => None,
+    });
+    match address.map(|address: &RouteAddress| address_of(address)) {
+        None => Some(Prefix::all(family)),
+        Some(address) => Some(Prefix::of(IpNet::new(address?, route.header.destination_prefix_length).ok()?)),
+    }
+}
+
+fn net_of(address: &AddressMessage) -> Option<IpNet> {
+    let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| address.attributes.iter().find_map(wanted);
+    // Of a point-to-point address, the other attribute is the far end's.
+    let local = find(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let own = local.or_else(|| {
+        find(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    });
+    IpNet::new(own?, address.header.prefix_len).ok()
+}
+
+fn read_rule(message: &RuleMessage, family: Family, undecidable: &Undecidable) -> BaseRule {
+    let header = &message.header;
+    let mut rule = BaseRule {
+        priority: rule::priority(message),
+        family,
+        from: None,
+        to: None,
+        in_port: None,
+        opaque: Vec::new(),
+        action: BaseRuleAction::Other(format!("{:?}", header.action).to_lowercase()),
+    };
+    if header.flags.contains(RuleFlags::Invert) {
+        rule.opaque.push("not".to_owned());
+    }
+    if header.tos != 0 {
+        rule.opaque.push(format!("tos {:#x}", header.tos));
+    }
+    let mut lookup = u32::from(header.table);
+    let mut goto = None;
+    let (mut mark, mut mask) = (0, 0);
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Table(number) => lookup = *number,
+            RuleAttribute::Goto(priority) => goto = Some(*priority),
+            RuleAttribute::Source(address) => rule.from = prefix(*address, header.src_len),
+            RuleAttribute::Destination(address) => rule.to = prefix(*address, header.dst_len),
+            RuleAttribute::Iifname(name) => match PortName::new(name) {
+                Ok(port) => rule.in_port = Some(port),
+                Err(_) => rule.opaque.push(format!("iif {name:?}")),
+            },
+            RuleAttribute::FwMark(value) => mark = *value,
+            RuleAttribute::FwMask(value) => mask = *value,
+            attribute => rule.opaque.extend(condition(attribute)),
+        }
+    }
+    if (mark, mask) != (0, 0) {
+        rule.opaque.push(format!("fwmark {mark:#x}/{mask:#x}"));
+    }
+    match header.action {
+        RuleAction::ToTable => {
+            rule.action = BaseRuleAction::Lookup(lookup);
+            rule.opaque.extend(undecidable.get(&lookup).map(|route| format!("with route {route}")));
+        }
+        RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit => {
+            rule.action = BaseRuleAction::Drop;
+        }
+        RuleAction::Goto => {
+            let target = goto.map(|priority| format!(" {priority}")).unwrap_or_default();
+            rule.action = BaseRuleAction::Other(format!("goto{target}"));
+        }
+        _ => {}
+    }
+    rule
+}
+
+/// A part of a rule that we cannot evaluate, in the words of `ip rule`; `None` if it says nothing of which packets.
+fn condition(attribute: &RuleAttribute) -> Option<String> {
+    const UNSET: u32 = u32::MAX;
+    Some(match attribute {
+        RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) => return None,
+        RuleAttribute::SuppressPrefixLen(UNSET) | RuleAttribute::SuppressIfGroup(UNSET) => return None,
+        RuleAttribute::L3MDev(false) => return None,
+        RuleAttribute::SuppressPrefixLen(length) => format!("suppress_prefixlength {length}"),
+        RuleAttribute::SuppressIfGroup(group) => format!("suppress_ifgroup {group}"),
+        RuleAttribute::L3MDev(true) => "l3mdev".to_owned(),
+        RuleAttribute::Oifname(name) => format!("oif {name}"),
+        RuleAttribute::TunId(id) => format!("tun_id {id}"),
+        RuleAttribute::UidRange(range) => format!("uidrange {}-{}", range.start, range.end),
+        RuleAttribute::IpProtocol(protocol) => format!("ipproto {}", u8::from(*protocol)),
+        RuleAttribute::SourcePortRange(range) => format!("sport {}-{}", range.start, range.end),
+        RuleAttribute::DestinationPortRange(range) => format!("dport {}-{}", range.start, range.end),
+        RuleAttribute::Realm(realm) => format!("realms {realm:?}"),
+        other => format!("{other:?}"),
+    })
+}
+
+fn prefix(address: IpAddr, length: u8) -> Option<Prefix> {
+    IpNet::new(address, length).ok().map(Prefix::of)
+}

@@ -1,0 +1,45 @@
+//! What is installed, read back in our own words.
+
+use std::collections::BTreeSet;
+
+use catena_driver::DriverError;
+use catena_model::address::Family;
+use catena_model::forwarding::{ElementState, Object, PathId, Table};
+
+use crate::kernel::Kernel;
+use crate::table::table_of;
+
+/// Our rules and tables, as far as they do what they should: one that is damaged is left out, so that it is put again.
+pub(crate) fn observe(kernel: &mut Kernel<'_>) -> Result<ElementState, DriverError> {
+    let mut state = ElementState::default();
+    let rules = kernel.our_rules()?.0;
+    state.extend(
+        rules.into_iter().filter(|rule| rule.attached).filter_map(|rule| rule.rule).map(Object::Rule),
+    );
+    for family in Family::BOTH {
+        for path in our_paths(kernel, family)? {
+            state.extend(observe_table(kernel, path, family)?.map(Object::Table));
+        }
+    }
+    Ok(state)
+}
+
+/// The paths that have any route of ours in their table.
+fn our_paths(kernel: &mut Kernel<'_>, family: Family) -> Result<BTreeSet<PathId>, DriverError> {
+    let numbers = kernel.numbers;
+    let routes = kernel.routes(family, numbers.protocol)?;
+    let ours = routes.iter().filter(|route| route.header.protocol == numbers.protocol);
+    Ok(ours.filter_map(|route| numbers.path(table_of(route))).collect())
+}
+
+fn observe_table(
+    kernel: &mut Kernel<'_>,
+    path: PathId,
+    family: Family,
+) -> Result<Option<Table>, DriverError> {
+    let Some(number) = kernel.numbers.table(path) else { return Ok(None) };
+    // All routes of the table, not ours alone: a foreign one would lead packets elsewhere.
+    let Some(way) = kernel.table(family, number)?.way() else { return Ok(None) };
+    let port = kernel.port_name(way.port)?;
+    Ok(port.map(|port| Table { path, family, port, via: way.via }))
+}

@@ -1,0 +1,145 @@
+//! A router in a namespace of its own, as Figure 2 of the paper has it, and how to look at it from outside.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
+
+use catena_driver::netns::NetNs;
+use catena_driver::{Driver, DriverError, Epoch};
+use catena_driver_linux::{LinuxConfig, LinuxDriver};
+use catena_model::address::Family;
+use catena_model::forwarding::{Change, ElementState, Object, PathId, Rule, Selector, Table};
+use catena_model::name::PortName;
+use catena_model::resource::LinuxSpec;
+
+/// `qr-abc` leads to the switch, `qg-ext` to the physical network, `qg-def` to the gateway. Each cable's other end is
+/// in `beyond`, under the same name with an `x` before it. Both namespaces go when the last test that holds them ends.
+pub struct World {
+    pub router: NetNs,
+    pub beyond: NetNs,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let world = Self { router: NetNs::create().unwrap(), beyond: NetNs::create().unwrap() };
+        for netns in [&world.router, &world.beyond] {
+            ip(netns, "link set lo up");
+            for family in ["ipv4", "ipv6"] {
+                set(netns, &format!("net/{family}/conf/all/forwarding"), 1);
+            }
+            for scope in ["all", "default"] {
+                set(netns, &format!("net/ipv4/conf/{scope}/rp_filter"), 0);
+                // Without addresses of the kernel's own making, nothing changes unless somebody changes it.
+                set(netns, &format!("net/ipv6/conf/{scope}/accept_dad"), 0);
+                set(netns, &format!("net/ipv6/conf/{scope}/addr_gen_mode"), 1);
+            }
+        }
+        world.cable("qr-abc", &["10.21.0.1/24", "2001:db8:21::1/64"]);
+        world.cable("qg-ext", &["10.20.0.2/24", "2001:db8:20::2/64"]);
+        world.cable("qg-def", &["10.23.0.1/30", "2001:db8:23::1/64"]);
+        world
+    }
+
+    /// Makes a port with these addresses, and the cable at it.
+    pub fn cable(&self, port: &str, addresses: &[&str]) {
+        let beyond = format!("/proc/{}/fd/{}", std::process::id(), self.beyond.as_fd().as_raw_fd());
+        ip(&self.router, &format!("link add {port} type veth peer name x{port} netns {beyond}"));
+        ip(&self.beyond, &format!("link set x{port} up"));
+        ip(&self.router, &format!("link set {port} up"));
+        for address in addresses {
+            ip(&self.router, &format!("address add {address} dev {port}"));
+        }
+    }
+
+    pub fn driver(&self) -> LinuxDriver {
+        LinuxDriver::new(LinuxConfig {
+            element: "qrouter-1234".parse().unwrap(),
+            netns: self.router.clone(),
+            spec: LinuxSpec::in_netns("qrouter-1234"),
+        })
+    }
+
+    pub fn ip(&self, arguments: &str) -> String {
+        ip(&self.router, arguments)
+    }
+
+    /// All rules, all routes of all tables and all addresses.
+    pub fn snapshot(&self) -> String {
+        ["", "-6 "]
+            .iter()
+            .flat_map(|family| {
+                ["rule show", "route show table all", "address show"]
+                    .map(|what| self.ip(&format!("{family}{what}")))
+            })
+            .collect()
+    }
+}
+
+/// Runs `ip` in a namespace. It must succeed.
+pub fn ip(netns: &NetNs, arguments: &str) -> String {
+    run(netns, &format!("ip {arguments}"))
+}
+
+pub fn run(netns: &NetNs, command: &str) -> String {
+    let output = netns.run(|| Command::new("sh").args(["-c", command]).output()).unwrap();
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn set(netns: &NetNs, setting: &str, value: u32) {
+    netns.run(|| std::fs::write(format!("/proc/sys/{setting}"), value.to_string())).unwrap();
+}
+
+pub fn port(name: &str) -> PortName {
+    name.parse().unwrap()
+}
+
+/// The default route of a path: `via` tells the family.
+pub fn table(path: u32, port_name: &str, via: &str) -> Object {
+    let via = via.parse().unwrap();
+    Object::Table(Table {
+        path: PathId(path),
+        family: Family::of(via),
+        port: port(port_name),
+        via: Some(via),
+    })
+}
+
+/// A rule for all packets of an IPv4 source.
+pub fn from(prefix: &str, path: u32) -> Object {
+    Object::Rule(Rule { order: 0, selector: selector(prefix), table: PathId(path) })
+}
+
+pub fn selector(prefix: &str) -> Selector {
+    let prefix: catena_model::address::Prefix = prefix.parse().unwrap();
+    Selector { family: prefix.family(), from: Some(prefix), to: None, in_port: None, claimed: false }
+}
+
+pub fn rule(order: u16, selector: Selector, path: u32) -> Object {
+    Object::Rule(Rule { order, selector, table: PathId(path) })
+}
+
+pub async fn put(driver: &LinuxDriver, objects: &[Object]) -> Result<(), DriverError> {
+    let changes: Vec<_> =
+        objects.iter().map(|object| Change::Put { new: object.clone(), old: None }).collect();
+    driver.apply(Epoch(1), &changes).await
+}
+
+pub async fn delete(driver: &LinuxDriver, objects: &[Object]) -> Result<(), DriverError> {
+    let changes: Vec<_> = objects.iter().map(|object| Change::Delete { old: object.clone() }).collect();
+    driver.apply(Epoch(1), &changes).await
+}
+
+pub fn state(objects: &[Object]) -> ElementState {
+    objects.iter().cloned().collect()
+}
+
+/// An error with all its causes.
+pub fn words(error: DriverError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
