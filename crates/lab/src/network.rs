@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
 
 use catena_driver::netns::NetNs;
 use catena_model::name::NodeName;
@@ -162,7 +161,7 @@ fn links(model: &Model, nodes: &BTreeMap<&NodeName, Node<'_>>) -> String {
 
 /// The commands that complete a node: its ports up, their addresses, its routes.
 fn interior(topology: &Topology, node: &Node<'_>) -> String {
-    let mut commands = String::from("link set lo up\n");
+    let mut commands = String::from("link set dev lo up\n");
     let mut command = |line: std::fmt::Arguments<'_>| {
         // Writing to a string cannot fail.
         let _ = writeln!(commands, "{line}");
@@ -170,20 +169,16 @@ fn interior(topology: &Topology, node: &Node<'_>) -> String {
     for Cable { near: end, .. } in topology.cables(node.name) {
         // A port without IPv6 addresses (one of a bridge, say) says nothing by itself either.
         if !end.addresses.iter().any(|address| address.addr().is_ipv6()) {
-            command(format_args!("link set {} addrgenmode none", end.port));
+            command(format_args!("link set dev {} addrgenmode none", end.port));
         }
-        command(format_args!("link set {} up", end.port));
+        command(format_args!("link set dev {} up", end.port));
         for address in &end.addresses {
             let at_once = if address.addr().is_ipv6() { " nodad" } else { "" };
             command(format_args!("address add {address} dev {}{at_once}", end.port));
         }
     }
     for route in node.routes {
-        let family = match route.via {
-            IpAddr::V4(_) => "-4",
-            IpAddr::V6(_) => "-6",
-        };
-        command(format_args!("{family} route add {} via {}", route.to, route.via));
+        command(format_args!("route add {} via {}", route.to, route.via));
     }
     commands
 }
