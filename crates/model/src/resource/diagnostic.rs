@@ -43,6 +43,11 @@ impl Diagnostic {
         self.labels.push(label);
         self
     }
+
+    /// By source, and there from the top.
+    pub(super) fn place(&self) -> Option<(&str, usize)> {
+        self.labels.first().map(|label| (label.source.as_str(), label.offset))
+    }
 }
 
 /// Several lines, the places with carets, as compilers print it. Without colours and without an end of line.

@@ -14,6 +14,7 @@ pub(super) struct Fields<'n, 't> {
     heading: Span,
     entries: Vec<Option<(Located<&'n str>, &'n Node<'t>)>>,
     asked: Vec<&'static str>,
+    missing: Vec<&'static str>,
 }
 
 impl<'n, 't> Fields<'n, 't> {
@@ -26,7 +27,7 @@ impl<'n, 't> Fields<'n, 't> {
             .iter()
             .map(|(key, node)| Some((Located { value: &*key.value, span: key.span }, node)))
             .collect();
-        Some(Self { heading: node.heading, entries, asked: Vec::new() })
+        Some(Self { heading: node.heading, entries, asked: Vec::new(), missing: Vec::new() })
     }
 
     /// A field that must be there.
@@ -39,11 +40,7 @@ impl<'n, 't> Fields<'n, 't> {
         match self.take(name) {
             Some(node) => read(node, problems),
             None => {
-                problems.report(
-                    self.heading,
-                    format!("`{name}` is missing here"),
-                    format!("add `{name}: …`"),
-                );
+                self.missing.push(name);
                 None
             }
         }
@@ -85,17 +82,28 @@ impl<'n, 't> Fields<'n, 't> {
         self.heading
     }
 
-    /// Reports the fields that are left.
-    pub fn finish(self, problems: &mut Problems<'_>) {
-        for (key, _) in self.entries.into_iter().flatten() {
-            let known = self.asked.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    /// Reports the fields that are left, and those that are missing. One that is only misspelt is not missing.
+    pub fn finish(mut self, problems: &mut Problems<'_>) {
+        let left = self.entries.into_iter().flatten();
+        // One that was asked for and is still there is a second one of that name, which has been refused already.
+        for (key, _) in left.filter(|(key, _)| !self.asked.contains(&key.value)) {
             let help = match nearest(key.value, self.asked.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
-                None => format!("known here: {known}"),
+                Some(name) => {
+                    self.missing.retain(|missing| *missing != name);
+                    format!("did you mean `{name}`?")
+                }
+                None => format!("known here: {}", quoted(&self.asked)),
             };
             problems.report(key.span, format!("unknown field `{}`", key.value), help);
         }
+        for name in self.missing {
+            problems.report(self.heading, format!("`{name}` is missing here"), format!("add `{name}: …`"));
+        }
     }
+}
+
+fn quoted(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The node itself, to be read later.
@@ -109,7 +117,7 @@ pub(super) fn list<'n, 't: 'n, T>(
 ) -> impl Fn(&'n Node<'t>, &mut Problems<'_>) -> Option<Vec<T>> {
     move |node, problems| {
         let Value::Sequence(items) = &node.value else {
-            wrong_type(node, "a list (`[…]`, or lines that begin with `- `)", problems);
+            not_a_list(node, problems);
             return None;
         };
         let read: Vec<Option<T>> = items.iter().map(|item| read(item, problems)).collect();
@@ -151,7 +159,7 @@ where
 {
     move |node, problems| {
         let Value::Scalar { text, plain: true } = &node.value else {
-            wrong_type(node, "a number, without quotes", problems);
+            wrong_type(node, "a number", problems);
             return None;
         };
         let parsed = match text.strip_prefix("0x") {
@@ -188,24 +196,17 @@ pub(super) fn one_of<T: Copy + 'static>(
     choices: &'static [(&'static str, T)],
 ) -> impl Fn(&Node<'_>, &mut Problems<'_>) -> Option<Located<T>> {
     move |node, problems| {
-        let all = || choices.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let text = scalar(node, "a word", problems)?;
-        match choices.iter().find(|(name, _)| *name == text) {
-            Some((_, value)) => Some(Located { value: *value, span: node.span }),
-            None => {
-                let help = match nearest(text, choices.iter().map(|(name, _)| *name)) {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("write one of {}", all()),
-                };
-                problems.report_with(
-                    node.span,
-                    format!("`{text}` is not known here"),
-                    format!("one of {}", all()),
-                    help,
-                );
-                None
-            }
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(Located { value: *value, span: node.span });
         }
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let help = match nearest(text, names.iter().copied()) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("write one of {}", quoted(&names)),
+        };
+        problems.report(node.span, format!("`{text}` is none of {}", quoted(&names)), help);
+        None
     }
 }
 
@@ -219,14 +220,32 @@ fn scalar<'n>(node: &'n Node<'_>, what: &str, problems: &mut Problems<'_>) -> Op
     }
 }
 
-pub(super) fn wrong_type(node: &Node<'_>, wanted: &str, problems: &mut Problems<'_>) {
-    let found = match &node.value {
+fn not_a_list(node: &Node<'_>, problems: &mut Problems<'_>) {
+    let help = match &node.value {
+        Value::Scalar { text, .. } if !node.is_null() => format!("write a list, also of one: `[{text}]`"),
+        _ => "write a list: `[…]`, or lines that begin with `- `".to_owned(),
+    };
+    problems.report(place(node), format!("here is {} instead of a list", what(node)), help);
+}
+
+fn wrong_type(node: &Node<'_>, wanted: &str, problems: &mut Problems<'_>) {
+    let help = match &node.value {
+        Value::Scalar { plain: false, .. } => format!("write {wanted}, without quotes"),
+        _ => format!("write {wanted}"),
+    };
+    problems.report(place(node), format!("here is {} instead of {wanted}", what(node)), help);
+}
+
+fn what(node: &Node<'_>) -> &'static str {
+    match &node.value {
         _ if node.is_null() => "nothing",
         Value::Scalar { plain: false, .. } => "text in quotes",
         Value::Scalar { .. } => "a single value",
         Value::Sequence(_) => "a list",
         Value::Mapping(_) => "a mapping",
-    };
-    let place = if node.is_null() { node.heading } else { node.span };
-    problems.report(place, format!("here is {found} instead of {wanted}"), format!("write {wanted}"));
+    }
+}
+
+fn place(node: &Node<'_>) -> Span {
+    if node.is_null() { node.heading } else { node.span }
 }

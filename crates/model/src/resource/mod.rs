@@ -55,15 +55,13 @@ pub struct Model {
 /// Reads and validates: all that is wrong is told at once, but for what depends on documents that cannot be read.
 pub fn load(sources: &[Source]) -> Result<Model, Vec<Diagnostic>> {
     let Parsed { documents, mut diagnostics, unread } = parse::read(sources);
-    let validated = validate::validate_some(&documents, &unread);
-    match validated {
-        Ok(model) if diagnostics.is_empty() => Ok(model),
-        Ok(_) => Err(diagnostics),
-        Err(found) => {
-            diagnostics.extend(found);
-            Err(diagnostics)
-        }
+    match validate::validate_some(&documents, &unread) {
+        Ok(model) if diagnostics.is_empty() => return Ok(model),
+        Ok(_) => {}
+        Err(found) => diagnostics.extend(found),
     }
+    diagnostics.sort_by(|a, b| a.place().cmp(&b.place()));
+    Err(diagnostics)
 }
 
 /// A network element that the controller drives.

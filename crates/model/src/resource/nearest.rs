@@ -4,12 +4,15 @@ use std::cell::Cell;
 
 /// The most like `wanted` of `known`, if any is like it at all.
 pub(super) fn nearest<'k>(wanted: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
-    // One slip in three characters is still the same word.
+    // One slip in three characters is still the same word; so is one that was not finished.
     let tolerance = (wanted.chars().count() / 3).max(1);
+    let unfinished = |name: &str| wanted.len() >= 3 && (name.starts_with(wanted) || wanted.starts_with(name));
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(wanted, name), name))
-        .filter(|(distance, name)| *distance <= tolerance || name.eq_ignore_ascii_case(wanted))
+        .filter(|(distance, name)| {
+            *distance <= tolerance || unfinished(name) || name.eq_ignore_ascii_case(wanted)
+        })
         .min()
         .map(|(_, name)| name)
 }
@@ -53,6 +56,7 @@ mod tests {
         let known = ["instances", "insertion"];
         assert_eq!(nearest("instnaces", known), Some("instances"));
         assert_eq!(nearest("Instances", known), Some("instances"));
+        assert_eq!(nearest("insert", known), Some("insertion"));
         assert_eq!(nearest("ports", known), None);
     }
 

@@ -49,7 +49,7 @@ pub(super) fn read(sources: &[Source]) -> Parsed {
             None if found.is_empty() => {}
             _ => {
                 parsed.diagnostics.extend(found);
-                match kind {
+                match kind.or_else(|| probable_kind(&source.text)) {
                     Some(kind) => parsed.unread.extend([kind]),
                     None => parsed.unread.extend(ResourceKind::ALL),
                 }
@@ -57,6 +57,13 @@ pub(super) fn read(sources: &[Source]) -> Parsed {
         }
     }
     parsed
+}
+
+/// What seems to be the kind of a document that is not YAML.
+fn probable_kind(text: &str) -> Option<ResourceKind> {
+    let line = text.lines().find_map(|line| line.strip_prefix("kind:"))?;
+    let word = line.split('#').next()?.trim();
+    ResourceKind::ALL.into_iter().find(|kind| kind.as_str() == word)
 }
 
 fn resource(
@@ -256,17 +263,19 @@ fn link(
 ) -> Option<Link> {
     // Every IPv4 link carries 68 bytes (RFC 791); what IPv6 needs is looked at where there are IPv6 addresses.
     let mtu = spec.optional("mtu", number(68..=u16::MAX), problems);
-    let ends = spec.required("ends", located(list(link_end)), problems);
+    let ends = spec.required("ends", ends, problems);
     let mtu = mtu?.unwrap_or(Located { value: Link::USUAL_MTU, ..Located::default() });
-    let ends = ends?;
-    let (span, count) = (ends.span, ends.len());
-    match <[LinkEnd; 2]>::try_from(ends.value) {
-        Ok(ends) => Some(Link { name: name?, mtu, ends }),
-        Err(_) => {
-            problems.report(span, format!("a link has two ends, this one {count}"), "write two ends");
-            None
-        }
+    Some(Link { name: name?, mtu, ends: ends? })
+}
+
+fn ends(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<[LinkEnd; 2]> {
+    let ends = list(link_end)(node, problems)?;
+    let count = ends.len();
+    let both = ends.try_into().ok();
+    if both.is_none() {
+        problems.report(node.heading, format!("a link has two ends, not {count}"), "write two ends");
     }
+    both
 }
 
 fn link_end(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinkEnd> {

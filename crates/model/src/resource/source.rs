@@ -109,12 +109,6 @@ pub struct Located<T> {
     pub span: Span,
 }
 
-impl<T> Located<T> {
-    pub fn map<U>(self, change: impl FnOnce(T) -> U) -> Located<U> {
-        Located { value: change(self.value), span: self.span }
-    }
-}
-
 impl<T> Deref for Located<T> {
     type Target = T;
     fn deref(&self) -> &T {

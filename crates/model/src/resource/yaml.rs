@@ -65,11 +65,17 @@ pub(super) fn read<'t>(text: &'t str, problems: &mut Problems<'_>) -> Option<Nod
                 return None;
             }
         };
-        let span =
-            span.byte_range().map_or_else(Span::default, |range| Span { start: range.start, end: range.end });
-        tree.take(event, span, problems)?;
+        if let Some(tag) = span.tag_span() {
+            let help = "leave the tag out: what a value is depends on its field";
+            problems.report(bytes(tag), "a YAML tag means nothing here", help);
+        }
+        tree.take(event, bytes(span), problems)?;
     }
     tree.root.filter(|root| !root.is_null())
+}
+
+fn bytes(span: granit_parser::Span) -> Span {
+    span.byte_range().map_or_else(Span::default, |range| Span { start: range.start, end: range.end })
 }
 
 /// A tree that is being built.
@@ -97,24 +103,15 @@ impl<'t> Tree<'t> {
     /// `None` if the document cannot be read on.
     fn take(&mut self, event: Event<'t>, span: Span, problems: &mut Problems<'_>) -> Option<()> {
         match event {
-            Event::Scalar(text, style, anchor, tag) => {
-                if tag.is_some() {
-                    refuse_tag(span, problems);
-                }
+            Event::Scalar(text, style, anchor, _) => {
                 let value = Value::Scalar { text, plain: style == ScalarStyle::Plain };
                 self.finish(Node { value, span, heading: span }, anchor, problems)
             }
-            Event::SequenceStart(_, anchor, tag) => {
-                if tag.is_some() {
-                    refuse_tag(span, problems);
-                }
+            Event::SequenceStart(_, anchor, _) => {
                 self.open.push(Open { start: span.start, anchor, children: Children::Sequence(Vec::new()) });
                 Some(())
             }
-            Event::MappingStart(_, anchor, tag) => {
-                if tag.is_some() {
-                    refuse_tag(span, problems);
-                }
+            Event::MappingStart(_, anchor, _) => {
                 let children = Children::Mapping { entries: Vec::new(), key: None };
                 self.open.push(Open { start: span.start, anchor, children });
                 Some(())
@@ -124,7 +121,10 @@ impl<'t> Tree<'t> {
                 let span = Span { start: open.start, end: span.end };
                 let value = match open.children {
                     Children::Sequence(items) => Value::Sequence(items),
-                    Children::Mapping { entries, .. } => Value::Mapping(entries),
+                    Children::Mapping { entries, .. } => {
+                        refuse_repeated_keys(&entries, problems);
+                        Value::Mapping(entries)
+                    }
                 };
                 self.finish(Node { value, span, heading: span }, open.anchor, problems)
             }
@@ -155,16 +155,8 @@ impl<'t> Tree<'t> {
             Some(Children::Mapping { entries, key }) => match key.take() {
                 None => *key = Some(as_key(node, problems)?),
                 Some(key) => {
-                    if let Some((first, _)) = entries.iter().find(|(other, _)| *other == key) {
-                        problems.report_two(
-                            (key.span, format!("`{}` stands twice in one mapping", key.value)),
-                            (first.span, "the first one"),
-                            "leave one of the two out",
-                        );
-                    } else {
-                        node.heading = key.span;
-                        entries.push((key, node));
-                    }
+                    node.heading = key.span;
+                    entries.push((key, node));
                 }
             },
         }
@@ -203,16 +195,25 @@ fn as_key<'t>(node: Node<'t>, problems: &mut Problems<'_>) -> Option<Located<Cow
     }
 }
 
-fn refuse_tag(span: Span, problems: &mut Problems<'_>) {
-    problems.report(
-        span,
-        "this value has a YAML tag, which means nothing here",
-        "leave the `!…` before it out",
-    );
+fn refuse_repeated_keys(entries: &[(Located<Cow<'_, str>>, Node<'_>)], problems: &mut Problems<'_>) {
+    let mut keys: Vec<&Located<Cow<str>>> = entries.iter().map(|(key, _)| key).collect();
+    keys.sort_by(|a, b| a.value.cmp(&b.value));
+    for pair in keys.windows(2).filter(|pair| pair[0] == pair[1]) {
+        problems.report_two(
+            (pair[1].span, format!("`{}` stands twice in one mapping", pair[1].value)),
+            (pair[0].span, "the first one"),
+            "leave one of the two out",
+        );
+    }
 }
 
 fn report_syntax(error: &ScanError, text: &str, problems: &mut Problems<'_>) {
     let start = error.marker().byte_offset().unwrap_or(text.len());
+    let message = match error.kind() {
+        ErrorKind::UnknownAnchor => "no anchor of this name comes before this alias".to_owned(),
+        ErrorKind::RecursionLimitExceeded => format!("nested more than {MAX_DEPTH} deep"),
+        _ => format!("not YAML: {}", error.info()),
+    };
     let help = match error.kind() {
         ErrorKind::TabNotAllowed
         | ErrorKind::TabInBlockIndentation
@@ -240,5 +241,5 @@ fn report_syntax(error: &ScanError, text: &str, problems: &mut Problems<'_>) {
         }
         _ => "check the indentation, and that quotes and brackets are closed",
     };
-    problems.report(Span { start, end: start + 1 }, format!("not YAML: {}", error.info()), help);
+    problems.report(Span { start, end: start + 1 }, message, help);
 }

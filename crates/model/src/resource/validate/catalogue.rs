@@ -188,7 +188,8 @@ impl<'d> Catalogue<'d> {
         match &chain.scope {
             Scope::Tenant(tenant) => self.sites_of.get(&tenant.value).cloned().unwrap_or_default(),
             Scope::Sites(names) => {
-                names.iter().filter_map(|name| self.sites.get(&name.value)).copied().collect()
+                let names: BTreeSet<&SiteName> = names.iter().map(|name| &name.value).collect();
+                names.into_iter().filter_map(|name| self.sites.get(name)).copied().collect()
             }
         }
     }

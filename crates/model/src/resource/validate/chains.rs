@@ -4,27 +4,28 @@ use std::collections::{HashMap, HashSet};
 
 use super::catalogue::{Catalogue, Entry};
 use super::functions::has_family;
+use super::ip;
 use super::report::Report;
 use crate::address::Family;
 use crate::forwarding::{Insertion, MAX_HOPS};
 use crate::name::{FunctionName, NodeName};
 use crate::resource::written::{Chain, Scope, ServiceFunction, Site};
-use crate::resource::{Diagnostic, ResourceKind};
+use crate::resource::{Diagnostic, ResourceKind, Role};
 
 pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
-    let mut without_way_out: HashMap<&NodeName, bool> = HashMap::new();
+    let mut seen = HashSet::new();
     for chain in catalogue.chains.values() {
         scope(catalogue, *chain, report);
         functions(catalogue, *chain, report);
         claimed_addresses(catalogue, *chain, report);
-        if let Some(switch) = one_switch(catalogue, *chain, report) {
-            let no_way = without_way_out.entry(switch).or_insert_with(|| !catalogue.reaches_gateway(switch));
-            if *no_way {
-                let message = format!("no links lead from {switch}, where the functions are, to a gateway");
-                let help = "link it to an element with `role: gateway`, directly or through routers";
-                let diagnostic = Diagnostic::new(message, help).at(chain.label(chain.functions.span, ""));
-                report.missing(ResourceKind::Link, diagnostic);
-            }
+        if let Some(switch) = one_switch(catalogue, *chain, report)
+            && seen.insert(switch)
+            && !catalogue.reaches_gateway(switch)
+        {
+            let message = format!("no links lead from {switch}, where the functions are, to a gateway");
+            let help = "link it to an element with `role: gateway`, directly or through routers";
+            let diagnostic = Diagnostic::new(message, help).at(chain.label(chain.functions.span, ""));
+            report.missing(&[ResourceKind::Link, ResourceKind::Element], diagnostic);
         }
     }
     addresses(catalogue, report);
@@ -40,7 +41,7 @@ fn scope(catalogue: &Catalogue, chain: Entry<Chain>, report: &mut Report) {
             let message = format!("tenant {} has no sites, so this chain has nothing to claim", **name);
             let help = format!("add a site with `tenant: {}`", **name);
             let diagnostic = Diagnostic::new(message, help).at(chain.label(name.span, ""));
-            report.missing(ResourceKind::Site, diagnostic);
+            report.missing(&[ResourceKind::Site], diagnostic);
         }
         Scope::Tenant(_) => {}
         Scope::Sites(names) => {
@@ -140,9 +141,11 @@ fn one_switch<'d>(
     report: &mut Report,
 ) -> Option<&'d NodeName> {
     let functions = catalogue.functions_of(chain.spec);
-    let mut sides = functions.flat_map(|function| {
-        function.spec.instances.iter().map(move |instance| (function, &instance.inside.element))
-    });
+    let mut sides = functions
+        .flat_map(|function| {
+            function.spec.instances.iter().map(move |instance| (function, &instance.inside.element))
+        })
+        .filter(|(_, element)| catalogue.role(element) == Some(Role::Switch));
     let (_, switch) = sides.next()?;
     if let Some((function, other)) = sides.find(|(_, element)| element.value != switch.value) {
         let message = format!(
@@ -156,7 +159,7 @@ fn one_switch<'d>(
             .at(function.label(other.span, format!("{} is on {}", *function.name, **other)));
         report.add(diagnostic);
     }
-    Some(&switch.value).filter(|switch| catalogue.elements.contains_key(switch))
+    Some(&switch.value)
 }
 
 /// A function that routes has addresses of each family that the sites have which use it.
@@ -190,6 +193,7 @@ fn function_addresses(
     if function.insertion != Insertion::L3 {
         return;
     }
+    let ip = ip(family);
     for side in function.spec.instances.iter().flat_map(|instance| [&instance.inside, &instance.outside]) {
         let Some(port) = catalogue.port(&side.element, &side.port) else { continue };
         let addressed =
@@ -201,10 +205,10 @@ fn function_addresses(
         };
         if any {
             let message = format!(
-                "port `{}` of {} has no {family} address, but {} routes packets of {}, which has {family} prefixes",
+                "port `{}` of {} has no {ip} address, but {} routes packets of {}, which has {ip} prefixes",
                 *lacking.port, *lacking.node, *function.name, *site.name
             );
-            let help = format!("give both ends of the link an {family} address");
+            let help = format!("give both ends of the link an {ip} address");
             let diagnostic = Diagnostic::new(message, help)
                 .at(port.link.label(lacking.port.span, ""))
                 .at(site.name_label("the site"));

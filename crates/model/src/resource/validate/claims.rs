@@ -8,13 +8,14 @@ use super::resolve;
 use crate::address::{PortRange, Prefix};
 use crate::forwarding::{FlowMatch, MAX_POLICY_RULES};
 use crate::name::{NodeName, SiteName};
-use crate::resource::Diagnostic;
 use crate::resource::written::{Attachment, Chain, Site};
+use crate::resource::{Diagnostic, Traffic};
 
 pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
+    let claims: Vec<Claim> = catalogue.chains.values().map(|chain| Claim::of(*chain)).collect();
     let mut told = HashSet::new();
     let mut tunnels: HashMap<&NodeName, Entry<Site>> = HashMap::new();
-    for (site, claims) in claims_by_site(catalogue).into_values() {
+    for (site, claims) in by_site(catalogue, &claims) {
         let rules: usize = claims.iter().map(|claim| claim.matches.len()).sum();
         if rules > MAX_POLICY_RULES {
             report.add(too_many(site, rules, &claims));
@@ -40,22 +41,26 @@ struct Claim<'d> {
     matches: Vec<FlowMatch>,
 }
 
-type Claims<'d> = (Entry<'d, Site>, Vec<Claim<'d>>);
-
-fn claims_by_site<'d>(catalogue: &Catalogue<'d>) -> BTreeMap<&'d SiteName, Claims<'d>> {
-    let mut by_site: BTreeMap<&SiteName, Claims> = BTreeMap::new();
-    for chain in catalogue.chains.values() {
-        let matches: Vec<FlowMatch> =
-            resolve::matches(chain.spec).iter().flat_map(|traffic| traffic.flow_matches()).collect();
-        for site in catalogue.sites_in(chain.spec) {
-            let claim = Claim { chain: *chain, matches: matches.clone() };
+/// The sites that have chains, with those.
+fn by_site<'a, 'd>(
+    catalogue: &Catalogue<'d>,
+    claims: &'a [Claim<'d>],
+) -> impl Iterator<Item = (Entry<'d, Site>, Vec<&'a Claim<'d>>)> {
+    let mut by_site: BTreeMap<&SiteName, (Entry<Site>, Vec<&Claim>)> = BTreeMap::new();
+    for claim in claims {
+        for site in catalogue.sites_in(claim.chain.spec) {
             by_site.entry(&site.spec.name).or_insert_with(|| (site, Vec::new())).1.push(claim);
         }
     }
-    by_site
+    by_site.into_values()
 }
 
-impl Claim<'_> {
+impl<'d> Claim<'d> {
+    fn of(chain: Entry<'d, Chain>) -> Self {
+        let traffic = resolve::matches(chain.spec);
+        Self { chain, matches: traffic.iter().flat_map(Traffic::flow_matches).collect() }
+    }
+
     /// The first flows of these addresses that both claim with equal right.
     fn contest(&self, other: &Self, prefixes: &[SitePrefix]) -> Option<FlowMatch> {
         if *self.chain.priority != *other.chain.priority {
@@ -74,11 +79,11 @@ impl Claim<'_> {
 fn contested(first: &Claim, second: &Claim, site: Entry<Site>, flows: &FlowMatch) -> Diagnostic {
     let (a, b) = (&first.chain, &second.chain);
     let message = format!(
-        "chains {} and {} both claim {} of site {}, with equal priority {}",
+        "chains {} and {} of site {} both claim {}, with equal priority {}",
         *a.name,
         *b.name,
-        describe(flows),
         *site.name,
+        describe(flows),
         *a.priority
     );
     let help =
@@ -109,7 +114,7 @@ fn describe(flows: &FlowMatch) -> String {
     words
 }
 
-fn too_many(site: Entry<Site>, rules: usize, claims: &[Claim]) -> Diagnostic {
+fn too_many(site: Entry<Site>, rules: usize, claims: &[&Claim]) -> Diagnostic {
     let message = format!(
         "the chains of site {} list {rules} kinds of traffic, more than {MAX_POLICY_RULES}",
         *site.name
@@ -123,7 +128,7 @@ fn too_many(site: Entry<Site>, rules: usize, claims: &[Claim]) -> Diagnostic {
 }
 
 /// A site's packets are led to one switch.
-fn one_switch(catalogue: &Catalogue, site: Entry<Site>, claims: &[Claim], report: &mut Report) {
+fn one_switch(catalogue: &Catalogue, site: Entry<Site>, claims: &[&Claim], report: &mut Report) {
     let mut switches = claims.iter().filter_map(|claim| {
         let mut functions = catalogue.functions_of(claim.chain.spec);
         let instance = functions.find_map(|function| function.spec.instances.first())?;

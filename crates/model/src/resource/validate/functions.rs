@@ -32,9 +32,10 @@ pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
                     report.add(port_taken(*function, instance, side, other, former));
                 }
             }
-            if *instance.inside.element != *instance.outside.element {
-                let message = format!("the two sides of {} are on two elements", *instance.name);
-                let diagnostic = Diagnostic::new(message, "connect both to one switch")
+            let switches = [&instance.inside, &instance.outside].map(|side| catalogue.role(&side.element));
+            if switches == [Some(Role::Switch); 2] && *instance.inside.element != *instance.outside.element {
+                let message = format!("the two sides of {} are on two switches", *instance.name);
+                let diagnostic = Diagnostic::new(message, "connect both to one")
                     .at(function.label(instance.outside.element.span, ""))
                     .at(function.label(instance.inside.element.span, "the inside"));
                 report.add(diagnostic);
@@ -108,7 +109,7 @@ fn side(catalogue: &Catalogue, function: Entry<ServiceFunction>, side: &PortRef,
             "add a link between this port and a port of the function's host".to_owned()
         });
         let diagnostic = Diagnostic::new(message, help).at(function.label(side.port.span, ""));
-        report.missing(ResourceKind::Link, diagnostic);
+        report.missing(&[ResourceKind::Link], diagnostic);
         return;
     };
     let routable = |family| has_family(port.near, family) && has_family(port.far, family);

@@ -19,6 +19,7 @@ use std::collections::BTreeSet;
 use self::catalogue::Catalogue;
 use self::report::Report;
 use super::{Diagnostic, Document, Model, ResourceKind};
+use crate::address::Family;
 
 /// Makes a model of documents, or tells all that is wrong with them.
 pub fn validate(documents: &[Document]) -> Result<Model, Vec<Diagnostic>> {
@@ -39,8 +40,18 @@ pub(super) fn validate_some(
     chains::check(&catalogue, &mut report);
     claims::check(&catalogue, &mut report);
     overlaps::check(&catalogue, &mut report);
-    match report.into_found() {
-        found if found.is_empty() => Ok(resolve::model(&catalogue)),
-        found => Err(found),
+    let mut found = report.into_found();
+    if found.is_empty() {
+        return Ok(resolve::model(&catalogue));
+    }
+    found.sort_by(|a, b| a.place().cmp(&b.place()));
+    Err(found)
+}
+
+/// The name of a family in a sentence.
+fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::catalogue::{Catalogue, Entry};
+use super::ip;
 use super::report::Report;
 use crate::address::{Family, Prefix};
 use crate::forwarding::TUNNEL_PORT;
@@ -60,7 +61,7 @@ fn link_end(catalogue: &Catalogue, link: Entry<Link>, end: &LinkEnd, report: &mu
         let help = format!("take another name: `lo` is the loopback, `{TUNNEL_PORT}` stands for all tunnels");
         report.add(Diagnostic::new(message, help).at(link.label(end.port.span, "")));
     }
-    if *end.external && catalogue.hosts.contains_key(&end.node.value) {
+    if *end.external && catalogue.role(&end.node).is_none() && catalogue.is_node(&end.node) {
         let message = format!("{} is a host, so its port cannot be external", *end.node);
         let help = "`external: true` belongs to the end at the element whose port faces the Internet";
         report.add(Diagnostic::new(message, help).at(link.label(end.external.span, "")));
@@ -93,13 +94,13 @@ fn strangers(link: Entry<Link>, near: &LinkEnd, far: &LinkEnd, family: Family) -
     }
     let first = of(far, family).next()?;
     let others: HashSet<Prefix> = of(far, family).map(|other| Prefix::of(other.value)).collect();
+    // The ends may have further addresses, as long as each has a neighbour.
     let alone = of(near, family).find(|address| !others.contains(&Prefix::of(address.value)))?;
-    let subnet = Prefix::of(alone.value);
-    let message = format!("no address of {} is in {subnet}, the subnet of {}", *far.node, alone.value);
+    let message = format!("{} and {} are not of one subnet", alone.value, first.value);
     let diagnostic =
         Diagnostic::new(message, "give the two ends of a link addresses of one subnet, with the same length")
             .at(link.label(alone.span, ""))
-            .at(link.label(first.span, format!("{} has this", *far.node)));
+            .at(link.label(first.span, "the other end"));
     Some(diagnostic)
 }
 
@@ -139,11 +140,15 @@ fn routes(
             let family = Family::of(**via);
             let some: Vec<String> = subnets.of(family).take(3).map(|subnet| subnet.to_string()).collect();
             let help = match some.is_empty() {
-                true => format!("give a link end of {} an {family} address, and take a neighbour's", **node),
+                true => {
+                    format!("give a link end of {} an {} address, and take a neighbour's", **node, ip(family))
+                }
                 false => format!("take the address of a neighbour, in {}", some.join(" or ")),
             };
-            report
-                .missing(ResourceKind::Link, Diagnostic::new(message, help).at(document.label(via.span, "")));
+            report.missing(
+                &[ResourceKind::Link],
+                Diagnostic::new(message, help).at(document.label(via.span, "")),
+            );
         }
     }
 }

@@ -66,8 +66,8 @@ fn indistinct(later: &SitePrefix, former: &SitePrefix, meeting: &Meeting) -> Dia
     };
     let message = format!("tenants {} and {} both have {}: {place}", *b.tenant, *a.tenant, later.prefix);
     Diagnostic::new(message, help)
-        .at(later.label(format!("{}, of {}", *a.name, *a.tenant)))
-        .at(former.label(format!("{}, of {}", *b.name, *b.tenant)))
+        .at(later.label(format!("{} of {} has {}", *a.name, *a.tenant, later.prefix)))
+        .at(former.label(format!("{} of {} has {}", *b.name, *b.tenant, former.prefix)))
 }
 
 /// An element at which packets of several sites with chains are told apart by their addresses.

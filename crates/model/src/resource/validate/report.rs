@@ -22,9 +22,9 @@ impl<'a> Report<'a> {
         self.found.push(diagnostic);
     }
 
-    /// Something of this kind is missing. It may stand in a document that could not be read.
-    pub fn missing(&mut self, kind: ResourceKind, diagnostic: Diagnostic) {
-        if !self.unread.contains(&kind) {
+    /// Something of one of these kinds is missing. It may stand in a document that could not be read.
+    pub fn missing(&mut self, kinds: &[ResourceKind], diagnostic: Diagnostic) {
+        if !kinds.iter().any(|kind| self.unread.contains(kind)) {
             self.found.push(diagnostic);
         }
     }
@@ -42,7 +42,7 @@ impl<'a> Report<'a> {
             format!("add a document with `kind: {kind}` and `name: {text}`, or take another name")
         });
         let message = format!("there is no {} `{text}`", kind.words());
-        self.missing(kind, Diagnostic::new(message, help).at(document.label(name.span, "")));
+        self.missing(&[kind], Diagnostic::new(message, help).at(document.label(name.span, "")));
     }
 
     /// A node that does not exist: neither an element nor a host.
@@ -58,11 +58,9 @@ impl<'a> Report<'a> {
                 "add a document with `kind: Element` or `kind: Host` and `name: {text}`, or take another name"
             )
         });
-        if !self.unread.contains(&ResourceKind::Host) {
-            let message = format!("there is no element or host `{text}`");
-            let diagnostic = Diagnostic::new(message, help).at(document.label(name.span, ""));
-            self.missing(ResourceKind::Element, diagnostic);
-        }
+        let message = format!("there is no element or host `{text}`");
+        let diagnostic = Diagnostic::new(message, help).at(document.label(name.span, ""));
+        self.missing(&[ResourceKind::Element, ResourceKind::Host], diagnostic);
     }
 
     /// A way out of an unknown name: the one that was meant, or else `otherwise`.

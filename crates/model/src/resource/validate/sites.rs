@@ -122,7 +122,7 @@ fn tunnel_end(
             false => format!("it has {}: take one, or give a link end this address", some.join(", ")),
         };
         let diagnostic = Diagnostic::new(message, help).at(site.label(address.span, ""));
-        report.missing(ResourceKind::Link, diagnostic);
+        report.missing(&[ResourceKind::Link], diagnostic);
     }
 }
 
@@ -176,6 +176,6 @@ fn at_access(catalogue: &Catalogue, site: Entry<Site>, report: &mut Report) {
         );
         let diagnostic =
             Diagnostic::new(message, help).at(nowhere.label("")).at(element.name_label("the access element"));
-        report.missing(ResourceKind::Link, diagnostic);
+        report.missing(&[ResourceKind::Link], diagnostic);
     }
 }

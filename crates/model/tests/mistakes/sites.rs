@@ -1,0 +1,320 @@
+//! Tenants and sites.
+
+use super::{told, told_all};
+
+/// A tenant that does not exist.
+#[test]
+fn an_unknown_tenant() {
+    let said = told("  tenant: globex\n", "  tenant: globx\n");
+    insta::assert_snapshot!(said, @"
+    error: there is no tenant `globx`
+       --> world.yaml:243:11
+        |
+    243 |   tenant: globx
+        |           ^^^^^
+        = help: did you mean `globex`?
+    ");
+}
+
+/// A site's prefixes are its tenant's.
+#[test]
+fn a_prefix_of_somebody_else() {
+    let said = told("  prefixes: [172.16.9.0/24]", "  prefixes: [172.16.2.0/24]");
+    insta::assert_snapshot!(said, @"
+    error: 172.16.2.0/24 is not within the prefixes of acme
+       --> world.yaml:233:14
+        |
+    233 |   prefixes: [172.16.2.0/24]
+        |              ^^^^^^^^^^^^^
+       ::: world.yaml:208:18
+        |
+    208 | metadata: {name: acme}
+        |                  ---- the tenant
+        = help: take a prefix within the tenant's, or add this one to tenant acme
+
+    error: tenants acme and globex both have 172.16.2.0/24: replies to both enter at core, which tells tenants by address
+       --> world.yaml:241:18
+        |
+    241 | metadata: {name: globex-hq}
+        |                  ^^^^^^^^^ globex-hq of globex has 172.16.2.0/24
+       ::: world.yaml:233:14
+        |
+    233 |   prefixes: [172.16.2.0/24]
+        |              ------------- acme-branch of acme has 172.16.2.0/24
+        = help: take prefixes that do not overlap, or take one of the two sites out of its chain
+    ");
+}
+
+/// Two sites of a tenant with one address.
+#[test]
+fn sites_that_overlap() {
+    let said = told("  prefixes: [172.16.9.0/24]\n", "");
+    insta::assert_snapshot!(said, @"
+    error: sites acme-branch and acme-hq of acme both have 172.16.1.0/24
+       --> world.yaml:221:14
+        |
+    221 |   prefixes: [172.16.1.0/24]
+        |              ^^^^^^^^^^^^^
+       ::: world.yaml:230:18
+        |
+    230 | metadata: {name: acme-branch}
+        |                  ----------- acme-branch has 172.16.1.0/24
+        = help: give each site the part of the tenant's prefixes that is there, by its own `prefixes`
+    ");
+}
+
+/// Two tenants with one address, whose replies come in at one element.
+#[test]
+fn tenants_that_overlap() {
+    let said =
+        told("spec: {prefixes: [172.16.2.0/24]}", "spec: {prefixes: [172.16.1.128/25, 172.16.2.0/24]}");
+    insta::assert_snapshot!(said, @"
+    error: tenants acme and globex both have 172.16.1.128/25: replies to both enter at core, which tells tenants by address
+       --> world.yaml:241:18
+        |
+    241 | metadata: {name: globex-hq}
+        |                  ^^^^^^^^^ globex-hq of globex has 172.16.1.128/25
+       ::: world.yaml:221:14
+        |
+    221 |   prefixes: [172.16.1.0/24]
+        |              ------------- acme-hq of acme has 172.16.1.0/24
+        = help: take prefixes that do not overlap, or take one of the two sites out of its chain
+    ");
+}
+
+/// The same, where nothing is said of the Internet: their packets still meet.
+#[test]
+fn tenants_that_overlap_on_an_element() {
+    let said = told_all(&[
+        ("spec: {prefixes: [172.16.2.0/24]}", "spec: {prefixes: [172.16.1.128/25, 172.16.2.0/24]}"),
+        ("addresses: [198.51.100.1/24], external: true}", "addresses: [198.51.100.1/24]}"),
+    ]);
+    insta::assert_snapshot!(said, @"
+    error: tenants acme and globex both have 172.16.1.128/25: packets of both pass br-int, which tells tenants by address
+       --> world.yaml:241:18
+        |
+    241 | metadata: {name: globex-hq}
+        |                  ^^^^^^^^^ globex-hq of globex has 172.16.1.128/25
+       ::: world.yaml:221:14
+        |
+    221 |   prefixes: [172.16.1.0/24]
+        |              ------------- acme-hq of acme has 172.16.1.0/24
+        = help: take prefixes that do not overlap, or attach one of the two at another element and give it functions on another switch
+    ");
+}
+
+/// Tenants may have one address as long as no chain claims it of both.
+#[test]
+fn tenants_that_do_not_meet() {
+    let said = told_all(&[
+        ("spec: {prefixes: [172.16.2.0/24]}", "spec: {prefixes: [172.16.1.128/25, 172.16.2.0/24]}"),
+        (
+            "---\napiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {name: globex-all}\nspec:\n  sites: [globex-hq]\n  functions: [ips]\n",
+            "",
+        ),
+    ]);
+    insta::assert_snapshot!(said, @"nothing");
+}
+
+/// The tunnel ends at an address that its element has.
+#[test]
+fn an_address_of_another_element() {
+    let said = told(
+        "customer: {element: access-a, address: 203.0.113.2}",
+        "customer: {element: access-a, address: 203.0.113.3}",
+    );
+    insta::assert_snapshot!(said, @"
+    error: 203.0.113.3 is not an address of access-a
+       --> world.yaml:224:46
+        |
+    224 |       customer: {element: access-a, address: 203.0.113.3}
+        |                                              ^^^^^^^^^^^
+        = help: it has 172.16.1.1, 203.0.113.2: take one, or give a link end this address
+    ");
+}
+
+/// Tunnels over IPv6 are for later.
+#[test]
+fn a_tunnel_over_ipv6() {
+    let said = told(
+        "customer: {element: access-a, address: 203.0.113.2}",
+        r#"customer: {element: access-a, address: "2001:db8::2"}"#,
+    );
+    insta::assert_snapshot!(said, @r#"
+    error: `2001:db8::2` is not an IPv4 address
+       --> world.yaml:224:46
+        |
+    224 |       customer: {element: access-a, address: "2001:db8::2"}
+        |                                              ^^^^^^^^^^^^^ an IPv6 address
+        = help: give the tunnel's IPv4 address: tunnels over IPv6 are not supported yet (IPv6 inside is)
+    "#);
+}
+
+/// A host decides itself what it sends into a tunnel.
+#[test]
+fn a_tunnel_to_a_host() {
+    let said = told(
+        "customer: {element: access-a, address: 203.0.113.2}",
+        "customer: {element: alice, address: 172.16.1.10}",
+    );
+    insta::assert_snapshot!(said, @"
+    error: alice is a host, which the controller does not drive
+       --> world.yaml:224:27
+        |
+    224 |       customer: {element: alice, address: 172.16.1.10}
+        |                           ^^^^^
+        = help: leave `element` out: the host decides itself what it sends into the tunnel
+    ");
+}
+
+/// A tunnel ends at a router.
+#[test]
+fn a_tunnel_to_a_switch() {
+    let said = told(
+        "cloud: {element: edge, address: 203.0.113.10}\n      key: 1001",
+        "cloud: {element: br-int, address: 10.21.0.5}\n      key: 1001",
+    );
+    insta::assert_snapshot!(said, @"
+    error: a tunnel cannot end here at br-int, an element of the role switch
+       --> world.yaml:225:24
+        |
+    225 |       cloud: {element: br-int, address: 10.21.0.5}
+        |                        ^^^^^^
+       ::: world.yaml:31:14
+        |
+     31 | spec: {role: switch, driver: simulated}
+        |              ------ its role
+        = help: name an element whose role is `physical` or `router`
+    ");
+}
+
+/// A tunnel ends at an element in the cloud.
+#[test]
+fn a_tunnel_without_a_cloud_element() {
+    let said = told(
+        "cloud: {element: edge, address: 203.0.113.10}\n      key: 1001",
+        "cloud: {address: 203.0.113.10}\n      key: 1001",
+    );
+    insta::assert_snapshot!(said, @"
+    error: `element` is missing here
+       --> world.yaml:225:7
+        |
+    225 |       cloud: {address: 203.0.113.10}
+        |       ^^^^^
+        = help: add `element: …`
+    ");
+}
+
+/// A tunnel has two ends.
+#[test]
+fn a_tunnel_to_itself() {
+    let said = told("customer: {address: 192.0.2.9}", "customer: {address: 203.0.113.10}");
+    insta::assert_snapshot!(said, @"
+    error: both ends of the tunnel are 203.0.113.10
+       --> world.yaml:237:39
+        |
+    237 |       cloud: {element: edge, address: 203.0.113.10}
+        |                                       ^^^^^^^^^^^^
+       ::: world.yaml:236:27
+        |
+    236 |       customer: {address: 203.0.113.10}
+        |                           ------------ the customer's end
+        = help: write the customer's address at one end, the cloud's at the other
+    ");
+}
+
+/// Two tunnels with equal addresses and key.
+#[test]
+fn two_tunnels_alike() {
+    let said = told(
+        "customer: {address: 192.0.2.9}\n      cloud: {element: edge, address: 203.0.113.10}",
+        "customer: {address: 203.0.113.2}\n      cloud: {element: edge, address: 203.0.113.10}\n      key: 1001",
+    );
+    insta::assert_snapshot!(said, @"
+    error: the tunnels of acme-hq and acme-branch cannot be told apart
+       --> world.yaml:226:12
+        |
+    226 |       key: 1001
+        |            ^^^^ equal outer addresses and key
+       ::: world.yaml:238:12
+        |
+    238 |       key: 1001
+        |            ---- the tunnel of acme-branch
+        = help: write another `key`, or another outer address, at one of the two
+    ");
+}
+
+/// An access element with two tunnels would not know which one to take.
+#[test]
+fn two_tunnels_at_one_access_element() {
+    let said = told_all(&[
+        ("customer: {address: 192.0.2.9}", "customer: {element: access-a, address: 203.0.113.2}"),
+        ("addresses: [172.16.1.1/24]", "addresses: [172.16.1.1/24, 172.16.9.1/24]"),
+        ("addresses: [172.16.1.10/24]", "addresses: [172.16.1.10/24, 172.16.9.10/24]"),
+    ]);
+    insta::assert_snapshot!(said, @"
+    error: acme-branch and acme-hq have their tunnels at one element, access-a
+       --> world.yaml:224:27
+        |
+    224 |       customer: {element: access-a, address: 203.0.113.2}
+        |                           ^^^^^^^^
+       ::: world.yaml:230:18
+        |
+    230 | metadata: {name: acme-branch}
+        |                  ----------- the other site
+        = help: take one access element for each site with a chain, or make one site of both
+    ");
+}
+
+/// A site at a link that does not exist.
+#[test]
+fn an_unknown_link() {
+    let said = told("l2: {link: metro-b}", "l2: {link: metro}");
+    insta::assert_snapshot!(said, @"
+    error: there is no link `metro`
+       --> world.yaml:244:27
+        |
+    244 |   attachment: {l2: {link: metro}}
+        |                           ^^^^^
+        = help: did you mean `metro-b`?
+    ");
+}
+
+/// A site at a link within the data centre.
+#[test]
+fn a_link_that_attaches_no_site() {
+    let said = told("l2: {link: metro-b}", "l2: {link: switch-gateway}");
+    insta::assert_snapshot!(said, @"
+    error: switch-gateway joins br-int and gateway, which attaches no site
+       --> world.yaml:244:27
+        |
+    244 |   attachment: {l2: {link: switch-gateway}}
+        |                           ^^^^^^^^^^^^^^
+       ::: world.yaml:114:18
+        |
+    114 | metadata: {name: switch-gateway}
+        |                  -------------- the link
+        = help: take a link with a host or an element with `role: access` at one end, and an element with `role: physical` or `role: router` at the other
+    ");
+}
+
+/// A site whose addresses are not behind its access element.
+#[test]
+fn a_site_elsewhere() {
+    let said = told_all(&[
+        ("  prefixes: [172.16.1.0/24]\n", "  prefixes: [172.16.9.0/25]\n"),
+        ("  prefixes: [172.16.9.0/24]\n", "  prefixes: [172.16.9.128/25]\n"),
+    ]);
+    insta::assert_snapshot!(said, @"
+    error: 172.16.9.0/25 of acme-hq is on no link of access-a
+       --> world.yaml:221:14
+        |
+    221 |   prefixes: [172.16.9.0/25]
+        |              ^^^^^^^^^^^^^
+       ::: world.yaml:10:18
+        |
+     10 | metadata: {name: access-a}
+        |                  -------- the access element
+        = help: give the link end of access-a that faces the site an address in 172.16.9.0/25, or name the element that has one
+    ");
+}
