@@ -1,0 +1,326 @@
+//! The command line, as `--help` shows it.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use catena_model::address::Protocol;
+use catena_model::name::NodeName;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  refused or failed; the message says whether anything was changed
+  2  the command line is wrong
+  3  the controller cannot be reached
+  `lab run` and `lab exec` end with the exit code of their command.
+
+Environment:
+  CATENA_SOCKET  the controller's socket, as --socket
+  CATENA_STATE   where the controller keeps what it was told, as --state
+  RUST_LOG       what is logged to standard error: error, warn, info, debug, or by part,
+                 such as catena_control=debug
+  NO_COLOR       if set, no colours; otherwise there are colours on a terminal only";
+
+/// Carries a remote enterprise's traffic through an ordered chain of security functions and back
+#[derive(Parser, Debug)]
+#[command(name = "catena", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub connection: Connection,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How the controller is asked.
+#[derive(Args, Debug, Clone)]
+pub struct Connection {
+    /// The controller's unix socket
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "CATENA_SOCKET",
+        hide_env = true,
+        default_value = "/run/catena/catena.sock",
+        help_heading = "Controller"
+    )]
+    pub socket: PathBuf,
+    /// Do the work in this process, without a daemon; the default in a lab where none runs
+    #[arg(long, global = true, help_heading = "Controller")]
+    pub local: bool,
+    /// Where the controller keeps what it was told, for `serve` and --local
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "CATENA_STATE",
+        hide_env = true,
+        default_value = "/var/lib/catena",
+        help_heading = "Controller"
+    )]
+    pub state: PathBuf,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Check files without a controller and without touching anything
+    #[command(after_help = "Example:\n  catena validate -f examples/paper")]
+    Validate(Validate),
+    /// Show what an apply would change, element by element, in order
+    ///
+    /// Without files: what is not installed as it was asked for. Nothing, normally.
+    #[command(after_help = "Example:\n  catena plan -f examples/paper/chain.yaml")]
+    Plan(Plan),
+    /// Create or change resources; returns once they are installed and this has been confirmed
+    #[command(
+        after_help = "Examples:\n  catena apply -f network.yaml -f chain.yaml\n  cat chain.yaml | catena apply -f -"
+    )]
+    Apply(Apply),
+    /// Delete resources
+    #[command(after_help = "Examples:\n  catena delete -f chain.yaml\n  catena delete chain acme-web")]
+    Delete(Delete),
+    /// List resources or counters
+    #[command(
+        after_help = "Examples:\n  catena get chains\n  catena get chain acme-web -o yaml\n  catena get counters"
+    )]
+    Get(Get),
+    /// Show one resource with what has become of it: a chain's path, hops and counters
+    #[command(after_help = "Example:\n  catena describe chain acme-web")]
+    Describe(Describe),
+    /// Show a packet's way and its reply's, hop by hop, with the rule that decided at each
+    #[command(
+        after_help = "Example:\n  catena trace --from 172.16.1.10 --to 198.51.100.10 --protocol tcp --port 80"
+    )]
+    Trace(Trace),
+    /// Show whether everything is installed as asked for
+    #[command(after_help = "Example:\n  catena status -o json")]
+    Status(OutputArgs),
+    /// Show what happened: applies, drift, repairs
+    #[command(after_help = "Example:\n  catena events --follow")]
+    Events(Events),
+    /// Run the controller
+    ///
+    /// It keeps what it was told in --state and answers on --socket. Packets go on flowing along the last installed
+    /// state when it ends, however it ends; when it starts again it adopts what is installed.
+    #[command(after_help = "Example:\n  catena serve --listen 127.0.0.1:8642")]
+    Serve(Serve),
+    /// Build whole networks from a file, in Linux network namespaces on this machine
+    #[command(subcommand)]
+    Lab(Lab),
+}
+
+/// Where resources are written.
+#[derive(Args, Debug)]
+pub struct Files {
+    /// A file, a folder of .yaml files, or - for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE|DIR|-", required = true)]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub struct OptionalFiles {
+    /// A file, a folder of .yaml files, or - for standard input; may be repeated
+    #[arg(short, long = "filename", value_name = "FILE|DIR|-")]
+    pub files: Vec<PathBuf>,
+}
+
+#[derive(Args, Debug, Clone, Copy)]
+pub struct OutputArgs {
+    /// How the answer is printed
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Format,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Args, Debug)]
+pub struct Validate {
+    #[command(flatten)]
+    pub files: Files,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Plan {
+    #[command(flatten)]
+    pub files: OptionalFiles,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Apply {
+    #[command(flatten)]
+    pub files: Files,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Delete {
+    #[command(flatten)]
+    pub files: OptionalFiles,
+    /// What kind of resource, unless files say so
+    #[arg(required_unless_present = "files", conflicts_with = "files", requires = "names")]
+    pub kind: Option<String>,
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Get {
+    /// chains, sites, tenants, functions, elements, hosts, links or counters
+    pub kind: String,
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Describe {
+    /// chain, site, tenant, function, element, host or link
+    pub kind: String,
+    pub name: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Trace {
+    /// The packet's source address
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: IpAddr,
+    /// The packet's destination address
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: IpAddr,
+    /// tcp, udp, sctp, icmp, icmpv6, gre or a number
+    #[arg(long, default_value = "tcp")]
+    pub protocol: Protocol,
+    /// The destination port
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub port: u16,
+    /// The source port: it takes part in the choice of instances
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub source_port: u16,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Events {
+    /// Go on showing events as they happen
+    #[arg(long)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Serve {
+    /// Answer on this loopback address too
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
+    pub listen: Option<SocketAddr>,
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr =
+        text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:8642".to_owned())?;
+    // Whoever can connect can reprogram the network: there is no authentication yet.
+    if !address.ip().is_loopback() {
+        return Err("only loopback addresses: 127.0.0.1 or [::1]".to_owned());
+    }
+    Ok(address)
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Lab {
+    /// Build a network, run a command in it, take everything down again
+    #[command(after_help = "Examples:\n  catena lab run -f examples/paper/network.yaml\n  \
+                            catena lab run -f examples/paper/network.yaml -- ip netns exec alice ping -c 1 198.51.100.10")]
+    Run {
+        #[command(flatten)]
+        network: Network,
+        /// The command; a shell if none is given
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// Build a network and leave it up
+    #[command(after_help = "Example:\n  catena lab up -f examples/paper/network.yaml --name paper")]
+    Up {
+        #[command(flatten)]
+        network: Network,
+        /// What to call it; by default after the file
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Run a command in a lab that is up, or in one of its nodes
+    #[command(after_help = "Examples:\n  catena lab exec paper -- catena status\n  \
+                            catena lab exec paper --node alice -- curl http://198.51.100.10/")]
+    Exec {
+        /// The lab's name
+        lab: String,
+        /// The node to run it in
+        #[arg(long)]
+        node: Option<NodeName>,
+        /// The command; a shell if none is given
+        #[arg(last = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
+    /// List the labs that are up
+    List(OutputArgs),
+    /// Take a lab down
+    #[command(after_help = "Example:\n  catena lab down paper")]
+    Down {
+        /// The lab's name
+        lab: String,
+    },
+    /// The first process of a lab; started by the others
+    #[command(hide = true)]
+    Init {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub struct Network {
+    /// The network file, or a folder of files
+    #[arg(short, long = "filename", value_name = "FILE|DIR")]
+    pub file: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn only_loopback_addresses_are_listened_on() {
+        assert!(loopback("127.0.0.1:80").is_ok());
+        assert!(loopback("[::1]:80").is_ok());
+        assert!(loopback("0.0.0.0:80").is_err());
+        assert!(loopback("localhost").is_err());
+    }
+}

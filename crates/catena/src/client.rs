@@ -1,0 +1,178 @@
+//! Asking the controller: over its unix socket, or the same questions to the same router in this very process.
+
+use std::io::ErrorKind;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::http::{Method, Request, Response, StatusCode, header};
+use catena_api::types::ErrorReport;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tower::ServiceExt;
+
+use crate::arguments::Connection;
+use crate::drivers;
+use crate::error::CliError;
+use crate::lab_environment;
+
+pub struct Client {
+    transport: Transport,
+}
+
+enum Transport {
+    Socket(hyper::client::conn::http1::SendRequest<Body>),
+    InProcess(Router),
+}
+
+impl Client {
+    /// The daemon; or this process if it was asked to do without, or stands in a lab where no daemon runs.
+    pub async fn connect(connection: &Connection) -> Result<Self, CliError> {
+        if connection.local {
+            return Self::in_process(connection).await;
+        }
+        let stream = match UnixStream::connect(&connection.socket).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return match error.kind() {
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused if lab_environment::is_inside() => {
+                        Self::in_process(connection).await
+                    }
+                    ErrorKind::PermissionDenied => Err(CliError::NotAllowed(connection.socket.clone())),
+                    ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                        Err(CliError::NoDaemon(connection.socket.clone()))
+                    }
+                    _ => Err(CliError::Connection(error.into())),
+                };
+            }
+        };
+        let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (sender, driven) = handshake.map_err(|error| CliError::Connection(error.into()))?;
+        // Its errors come out of the requests too.
+        tokio::spawn(driven);
+        Ok(Self { transport: Transport::Socket(sender) })
+    }
+
+    async fn in_process(connection: &Connection) -> Result<Self, CliError> {
+        let router = drivers::router(&connection.state).await?;
+        Ok(Self { transport: Transport::InProcess(router) })
+    }
+
+    pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, CliError> {
+        let response = self.send(Method::GET, path, Body::empty()).await?;
+        read(response).await
+    }
+
+    pub async fn post<T: DeserializeOwned>(
+        &mut self,
+        path: &str,
+        question: &impl Serialize,
+    ) -> Result<T, CliError> {
+        let body = serde_json::to_vec(question).map_err(CliError::unprintable)?;
+        let response = self.send(Method::POST, path, Body::from(body)).await?;
+        read(response).await
+    }
+
+    /// An answer of one JSON value a line, read as it comes.
+    pub async fn lines(&mut self, path: &str) -> Result<Lines, CliError> {
+        let response = self.send(Method::GET, path, Body::empty()).await?;
+        if !response.status().is_success() {
+            return Err(refusal(response).await?);
+        }
+        Ok(Lines { body: response.into_body(), rest: Vec::new() })
+    }
+
+    async fn send(&mut self, method: Method, path: &str, body: Body) -> Result<Response<Body>, CliError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("/v1alpha1/{path}"))
+            .header(header::HOST, "catena")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(|error| CliError::Connection(error.into()))?;
+        match &mut self.transport {
+            Transport::Socket(sender) => {
+                let response = sender.send_request(request).await;
+                Ok(response.map_err(|error| CliError::Connection(error.into()))?.map(Body::new))
+            }
+            Transport::InProcess(router) => match router.clone().oneshot(request).await {
+                Ok(response) => Ok(response),
+                Err(never) => match never {},
+            },
+        }
+    }
+}
+
+async fn read<T: DeserializeOwned>(response: Response<Body>) -> Result<T, CliError> {
+    if !response.status().is_success() {
+        return Err(refusal(response).await?);
+    }
+    let bytes = bytes(response).await?;
+    serde_json::from_slice(&bytes).map_err(|error| CliError::Answer(error.into()))
+}
+
+async fn refusal(response: Response<Body>) -> Result<CliError, CliError> {
+    let status: StatusCode = response.status();
+    let bytes = bytes(response).await?;
+    Ok(match serde_json::from_slice::<ErrorReport>(&bytes) {
+        Ok(report) => CliError::Refused(report),
+        Err(_) => CliError::Answer(format!("{status}: {}", String::from_utf8_lossy(&bytes)).into()),
+    })
+}
+
+async fn bytes(response: Response<Body>) -> Result<Bytes, CliError> {
+    let collected = response.into_body().collect().await;
+    Ok(collected.map_err(|error| CliError::Connection(error.into()))?.to_bytes())
+}
+
+/// A body of lines.
+pub struct Lines {
+    body: Body,
+    /// What has come of the next line.
+    rest: Vec<u8>,
+}
+
+impl Lines {
+    pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, CliError> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                let value = serde_json::from_slice(&line).map_err(|error| CliError::Answer(error.into()))?;
+                return Ok(Some(value));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(frame) => {
+                    let frame = frame.map_err(|error| CliError::Connection(error.into()))?;
+                    self.rest.extend(frame.into_data().unwrap_or_default());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn lines_are_found_wherever_the_frames_are_cut() {
+        let frames =
+            ["{\"a\"", ":1}\n{\"a\":2}", "\n"].map(|part| Ok::<_, std::io::Error>(Bytes::from(part)));
+        let mut lines = Lines { body: Body::from_stream(tokio_stream::iter(frames)), rest: Vec::new() };
+        let mut found = Vec::new();
+        while let Some(value) = lines.next::<serde_json::Value>().await.unwrap() {
+            found.push(value["a"].as_u64().unwrap());
+        }
+        assert_eq!(found, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_ours_is_said_to_be_so() {
+        let response = Response::builder().status(502).body(Body::from("<html>")).unwrap();
+        let error = read::<serde_json::Value>(response).await.unwrap_err();
+        assert!(error.shown().contains("502"), "{}", error.shown());
+    }
+}

@@ -1,0 +1,122 @@
+//! `plan`, `apply`, `delete`: what a change does, before and after it is done.
+
+use catena_api::types::{
+    ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, Outcome, PlanReport, ResourceName,
+};
+use catena_model::forwarding::Change;
+
+use crate::arguments::{Apply, Connection, Delete, Plan};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, BAD, FAINT, GOOD, PLAIN, STRONG, WARN, styled};
+use crate::sources;
+
+pub async fn plan(connection: &Connection, arguments: &Plan) -> Result<(), CliError> {
+    let request = ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: true };
+    let report: ApplyReport = Client::connect(connection).await?.post("apply", &request).await?;
+    output::answer(arguments.output.output, &report, |report| shown_plan(&report.plan))
+}
+
+pub async fn apply(connection: &Connection, arguments: &Apply) -> Result<(), CliError> {
+    let request =
+        ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: arguments.dry_run };
+    let report: ApplyReport = Client::connect(connection).await?.post("apply", &request).await?;
+    output::answer(arguments.output.output, &report, shown)
+}
+
+pub async fn delete(connection: &Connection, arguments: &Delete) -> Result<(), CliError> {
+    let named =
+        |name: &String| ResourceName { kind: arguments.kind.clone().unwrap_or_default(), name: name.clone() };
+    let request = DeleteRequest {
+        sources: sources::read(&arguments.files.files)?,
+        resources: arguments.names.iter().map(named).collect(),
+        dry_run: arguments.dry_run,
+    };
+    let report: ApplyReport = Client::connect(connection).await?.post("delete", &request).await?;
+    output::answer(arguments.output.output, &report, shown)
+}
+
+fn shown(report: &ApplyReport) -> String {
+    let mut text = String::new();
+    for resource in &report.resources {
+        let style = match resource.outcome {
+            Outcome::Created | Outcome::Deleted => GOOD,
+            Outcome::Changed => WARN,
+            Outcome::Unchanged | Outcome::Absent => FAINT,
+        };
+        let name = format!("{}/{}", resource.kind, resource.name);
+        text += &format!("{name} {}\n", styled(style, resource.outcome));
+    }
+    if report.dry_run {
+        text += &format!("\n{}", shown_plan(&report.plan));
+        text += &styled(FAINT, "this was a dry run: nothing was changed\n");
+    } else if report.plan.0.is_empty() {
+        text += "nothing had to be installed or removed\n";
+    } else {
+        text += &format!("done and confirmed: {}\n", summary(&report.plan));
+    }
+    for drain in &report.draining {
+        text += &shown_drain(drain);
+    }
+    text
+}
+
+/// Every step under its phase and element, and what it amounts to.
+pub fn shown_plan(plan: &PlanReport) -> String {
+    if plan.0.is_empty() {
+        return "nothing to do: what is installed is what was asked for\n".to_owned();
+    }
+    let mut text = String::new();
+    let mut last_phase = None;
+    for step in &plan.0 {
+        if last_phase != Some(step.phase) {
+            text += &format!("{}\n", styled(STRONG, step.phase));
+            last_phase = Some(step.phase);
+        }
+        text += &format!("  {}\n", step.element);
+        for change in &step.changes {
+            text += &format!("    {}\n", shown_change(change));
+        }
+    }
+    text + &format!("{}\n", summary(plan))
+}
+
+fn shown_change(change: &ChangeReport) -> String {
+    let style = match change.words.chars().next() {
+        Some('+') => GOOD,
+        Some('~') => WARN,
+        Some('-') => BAD,
+        _ => PLAIN,
+    };
+    styled(style, &change.words)
+}
+
+/// How much changes, on how many elements.
+fn summary(plan: &PlanReport) -> String {
+    let mut elements: Vec<_> = plan.0.iter().map(|step| &step.element).collect();
+    elements.sort();
+    elements.dedup();
+    let changes = || plan.0.iter().flat_map(|step| &step.changes).map(|change| &change.change);
+    let new = changes().filter(|change| matches!(change, Change::Put { old: None, .. })).count();
+    let replaced = changes().filter(|change| matches!(change, Change::Put { old: Some(_), .. })).count();
+    let gone = changes().filter(|change| matches!(change, Change::Delete { .. })).count();
+    let on = match elements.len() {
+        1 => "1 element".to_owned(),
+        number => format!("{number} elements"),
+    };
+    format!("{new} new, {replaced} replaced, {gone} removed, on {on}")
+}
+
+/// A path that waits for its last flows.
+pub fn shown_drain(drain: &DrainReport) -> String {
+    let DrainReport { element, chain, site, generation, flows, .. } = drain;
+    let flows = match flows {
+        None => "its flows".to_owned(),
+        Some(1) => "1 flow".to_owned(),
+        Some(number) => format!("{number} flows"),
+    };
+    format!(
+        "generation {generation} of {chain} for {site} stays on {element} until {flows} end, at most until {}\n",
+        drain.deadline
+    )
+}

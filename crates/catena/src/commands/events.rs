@@ -1,0 +1,46 @@
+//! `events`: what happened, and with `--follow` what happens.
+
+use catena_api::types::{EventKind, EventReport};
+
+use crate::arguments::{Connection, Events, Format};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, BAD, FAINT, GOOD, PLAIN, WARN, styled};
+
+pub async fn events(connection: &Connection, arguments: &Events) -> Result<(), CliError> {
+    let path = if arguments.follow { "events?follow=true" } else { "events" };
+    let mut client = Client::connect(connection).await?;
+    let mut lines = client.lines(path).await?;
+    while let Some(event) = lines.next::<EventReport>().await? {
+        let text = match arguments.output.output {
+            Format::Table => shown(&event),
+            // One a line, so that the reader need not wait for the end.
+            Format::Json => serde_json::to_string(&event).map_err(CliError::unprintable)? + "\n",
+            Format::Yaml => format!("---\n{}", output::yaml(&event)?),
+        };
+        output::print(&text)?;
+    }
+    Ok(())
+}
+
+fn shown(event: &EventReport) -> String {
+    let style = match event.kind {
+        EventKind::Applied | EventKind::Repaired | EventKind::Reachable | EventKind::Drained => GOOD,
+        EventKind::Drift | EventKind::Draining | EventKind::RolledBack => WARN,
+        EventKind::ApplyFailed | EventKind::RepairFailed | EventKind::Unreachable => BAD,
+        EventKind::Started => PLAIN,
+    };
+    // To the millisecond; a column of its own width.
+    let time = format!("{:.3}", event.time);
+    let kind = styled(style, format!("{:<12}", event.kind));
+    let mut about = String::new();
+    for name in
+        [event.element.as_ref().map(|name| name.as_str()), event.chain.as_ref().map(|name| name.as_str())]
+    {
+        if let Some(name) = name {
+            about += name;
+            about += ": ";
+        }
+    }
+    format!("{}  {kind}  {about}{}\n", styled(FAINT, time), event.message)
+}

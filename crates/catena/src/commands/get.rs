@@ -1,0 +1,177 @@
+//! `get`: resources and counters.
+
+use catena_api::types::{CountedKind, CounterReport, ResourceReport, StatusReport};
+use serde_json::{Value, json};
+
+use super::status;
+use crate::arguments::{Connection, Format, Get};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, Table};
+
+pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliError> {
+    let mut client = Client::connect(connection).await?;
+    let format = arguments.output.output;
+    let kind = arguments.kind.to_lowercase();
+    match (kind.as_str(), &arguments.name) {
+        ("counter" | "counters", _) => {
+            let counters: Vec<CounterReport> = client.get("counters").await?;
+            output::answer(format, &counters, |counters| shown_counters(counters))
+        }
+        (_, Some(name)) => {
+            let one: ResourceReport = client.get(&format!("resources/{kind}/{name}")).await?;
+            match format {
+                Format::Table => show_table(&mut client, &[one]).await,
+                _ => output::answer(format, &one.document, |_| String::new()),
+            }
+        }
+        (_, None) => {
+            let all: Vec<ResourceReport> = client.get(&format!("resources/{kind}")).await?;
+            match format {
+                Format::Table => show_table(&mut client, &all).await,
+                Format::Json => {
+                    let items: Vec<&Value> = all.iter().map(|resource| &resource.document).collect();
+                    let list = json!({"apiVersion": "catena/v1alpha1", "kind": "List", "items": items});
+                    output::print(&(output::json(&list)? + "\n"))
+                }
+                // As files are written, so that it can be applied again.
+                Format::Yaml => {
+                    let documents: Result<Vec<String>, CliError> =
+                        all.iter().map(|resource| output::yaml(&resource.document)).collect();
+                    output::print(&documents?.join("---\n"))
+                }
+            }
+        }
+    }
+}
+
+async fn show_table(client: &mut Client, resources: &[ResourceReport]) -> Result<(), CliError> {
+    let Some(first) = resources.first() else {
+        return output::print("there are none\n");
+    };
+    let names: Vec<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
+    // Of chains and elements, more can be said than what was written.
+    let table = match first.kind.as_str() {
+        "Chain" => {
+            let mut report: StatusReport = client.get("status").await?;
+            report.chains.retain(|chain| names.contains(&chain.name.as_str()));
+            status::chains(&report)
+        }
+        "Element" => {
+            let mut report: StatusReport = client.get("status").await?;
+            report.elements.retain(|element| names.contains(&element.name.as_str()));
+            status::elements(&report)
+        }
+        _ => written(resources),
+    };
+    output::print(&table.to_string())
+}
+
+/// What was written about each, and where.
+fn written(resources: &[ResourceReport]) -> Table {
+    let mut table = Table::new(["NAME", "SPEC", "REVISION", "SOURCE"]);
+    for resource in resources {
+        table.row([
+            (&resource.name).into(),
+            gist(&resource.document["spec"]).into(),
+            resource.revision.into(),
+            format!("{}:{}", resource.source, resource.line).into(),
+        ]);
+    }
+    table
+}
+
+/// A spec in short: `tenant: acme, prefixes: 172.16.1.0/24 2001:db8:a1::/64`.
+fn gist(spec: &Value) -> String {
+    const LIMIT: usize = 60;
+    let mut parts = Vec::new();
+    for (field, value) in spec.as_object().into_iter().flatten() {
+        match value {
+            Value::Object(_) => parts.push(format!("{field}: …")),
+            Value::Array(items) => {
+                let items: Vec<String> = items.iter().map(item).collect();
+                parts.push(format!("{field}: {}", items.join(" ")));
+            }
+            value => parts.push(format!("{field}: {}", plain(value).lines().next().unwrap_or_default())),
+        }
+    }
+    let text = parts.join(", ");
+    match text.char_indices().nth(LIMIT) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+/// One of a list: itself, or what it is called.
+fn item(value: &Value) -> String {
+    match (value.get("name"), value.get("node"), value.get("port")) {
+        (Some(name), _, _) => plain(name),
+        (None, Some(node), Some(port)) => format!("{}/{}", plain(node), plain(port)),
+        _ if value.is_object() => "…".to_owned(),
+        _ => plain(value),
+    }
+}
+
+fn shown_counters(counters: &[CounterReport]) -> String {
+    let mut table = Table::new(["ELEMENT", "COUNTED", "OF", "DIRECTION", "PACKETS", "BYTES"]);
+    for counter in counters {
+        table.row([
+            (&counter.element).into(),
+            what(counter).into(),
+            whose(counter).into(),
+            counter.direction.map(|direction| direction.to_string()).unwrap_or_default().into(),
+            counter.packets.into(),
+            counter.bytes.into(),
+        ]);
+    }
+    if table.is_empty() { "nothing has been counted\n".to_owned() } else { table.to_string() }
+}
+
+fn what(counter: &CounterReport) -> String {
+    let instance = counter.instance.as_ref().map_or("?", |name| name.as_str());
+    match counter.counted {
+        CountedKind::Hop => format!("{}. {instance}", counter.position.map_or(0, |position| position + 1)),
+        CountedKind::Exit => "exit".to_owned(),
+        CountedKind::Transit => "unclaimed".to_owned(),
+        CountedKind::Claimed => "claimed".to_owned(),
+        CountedKind::Encapsulated => "encapsulated".to_owned(),
+        CountedKind::Decapsulated => "decapsulated".to_owned(),
+        CountedKind::Dropped => format!(
+            "dropped: {}",
+            counter
+                .reason
+                .and_then(|reason| serde_json::to_value(reason).ok()?.as_str().map(str::to_owned))
+                .unwrap_or_default()
+        ),
+    }
+}
+
+fn whose(counter: &CounterReport) -> String {
+    let names = [
+        counter.chain.as_ref().map(ToString::to_string),
+        counter.site.as_ref().map(ToString::to_string),
+        counter.generation.map(|generation| format!("generation {generation}")),
+    ];
+    names.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_is_told_in_short() {
+        let spec = json!({"tenant": "acme", "prefixes": ["10.0.0.0/8"], "attachment": {"gre": {}}});
+        assert_eq!(gist(&spec), "attachment: …, prefixes: 10.0.0.0/8, tenant: acme");
+        let spec = json!({"ends": [{"node": "a", "port": "x"}, {"name": "b"}, {}], "mtu": 1500});
+        assert_eq!(gist(&spec), "ends: a/x b …, mtu: 1500");
+        assert_eq!(gist(&json!({"a": "x".repeat(100)})).chars().count(), 61);
+    }
+}

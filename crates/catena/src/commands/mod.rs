@@ -1,0 +1,43 @@
+//! The commands: each asks one question and prints the answer.
+
+mod apply;
+mod describe;
+mod events;
+mod get;
+mod lab;
+mod serve;
+mod status;
+mod trace;
+mod validate;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use crate::arguments::{Arguments, Command};
+use crate::error::CliError;
+
+pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
+    let connection = &arguments.connection;
+    match arguments.command {
+        Command::Validate(arguments) => validate::validate(&arguments)?,
+        Command::Plan(arguments) => wait(apply::plan(connection, &arguments))?,
+        Command::Apply(arguments) => wait(apply::apply(connection, &arguments))?,
+        Command::Delete(arguments) => wait(apply::delete(connection, &arguments))?,
+        Command::Get(arguments) => wait(get::get(connection, &arguments))?,
+        Command::Describe(arguments) => wait(describe::describe(connection, &arguments))?,
+        Command::Trace(arguments) => wait(trace::trace(connection, &arguments))?,
+        Command::Status(output) => wait(status::status(connection, output))?,
+        Command::Events(arguments) => wait(events::events(connection, &arguments))?,
+        Command::Serve(arguments) => wait(serve::serve(connection, &arguments))?,
+        Command::Lab(command) => return lab::lab(command),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn wait(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(CliError::Runtime)?
+        .block_on(work)
+}

@@ -1,0 +1,103 @@
+//! `status`: whether everything is installed as asked for.
+
+use catena_api::types::{ChainState, ElementState, StatusReport, Timestamp};
+
+use super::apply::shown_drain;
+use crate::arguments::{Connection, OutputArgs};
+use crate::client::Client;
+use crate::error::CliError;
+use crate::output::{self, BAD, Cell, FAINT, GOOD, Table, WARN, styled};
+
+pub async fn status(connection: &Connection, arguments: OutputArgs) -> Result<(), CliError> {
+    let report: StatusReport = Client::connect(connection).await?.get("status").await?;
+    output::answer(arguments.output, &report, shown)
+}
+
+fn shown(report: &StatusReport) -> String {
+    let mut text = if report.converged {
+        styled(GOOD, "everything is installed as asked for")
+    } else {
+        styled(BAD, "not everything is installed as asked for")
+    };
+    text += &styled(FAINT, format!(" (revision {})", report.revision));
+    text.push('\n');
+    if !report.elements.is_empty() {
+        text += &format!("\n{}", elements(report));
+    }
+    if !report.chains.is_empty() {
+        text += &format!("\n{}", chains(report));
+    }
+    for drain in &report.draining {
+        text += &format!("\n{}", shown_drain(drain));
+    }
+    text
+}
+
+pub fn elements(report: &StatusReport) -> Table {
+    let mut table = Table::new(["ELEMENT", "ROLE", "STATE", "SINCE", "OBJECTS", "LAST ERROR"]);
+    for element in &report.elements {
+        let style = match element.state {
+            ElementState::InSync => GOOD,
+            ElementState::OutOfSync => WARN,
+            ElementState::Unreachable => BAD,
+        };
+        table.row([
+            (&element.name).into(),
+            element.role.into(),
+            Cell::new(style, element.state),
+            age(element.since).into(),
+            element.objects.into(),
+            element.last_error.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table
+}
+
+pub fn chains(report: &StatusReport) -> Table {
+    let mut table = Table::new(["CHAIN", "TENANT", "FUNCTIONS", "SITES", "STATE", "REASON"]);
+    for chain in &report.chains {
+        let functions: Vec<&str> = chain.functions.iter().map(|function| function.as_str()).collect();
+        let sites: Vec<&str> = chain.sites.iter().map(|site| site.site.as_str()).collect();
+        table.row([
+            (&chain.name).into(),
+            chain.tenant.as_ref().map_or("", |tenant| tenant.as_str()).into(),
+            functions.join(" → ").into(),
+            sites.join(", ").into(),
+            Cell::new(style(chain.state), chain.state),
+            chain.reason.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table
+}
+
+pub fn style(state: ChainState) -> anstyle::Style {
+    match state {
+        ChainState::Installed => GOOD,
+        ChainState::Pending => WARN,
+        ChainState::Degraded => BAD,
+    }
+}
+
+/// How long ago, as kubectl says it.
+fn age(since: Timestamp) -> String {
+    let seconds = Timestamp::now().duration_since(since).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7200 => format!("{}m", seconds / 60),
+        7200..172_800 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        let ago = |seconds| age(Timestamp::now() - Duration::from_secs(seconds));
+        assert_eq!([5, 119, 120, 7200, 200_000].map(ago), ["5s", "119s", "2m", "2h", "2d"]);
+    }
+}

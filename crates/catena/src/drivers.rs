@@ -1,0 +1,119 @@
+//! The drivers that there are, and the controller with them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use catena_control::{Controller, Drivers, Settings};
+use catena_driver::netns::NetNs;
+use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
+use catena_driver::{Driver, DriverError};
+use catena_driver_linux::{LinuxConfig, LinuxDriver};
+use catena_model::name::NodeName;
+use catena_model::resource::{DriverSpec, Element, LinuxSpec};
+use catena_store::Embedded;
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
+use tokio::sync::mpsc;
+
+use crate::error::CliError;
+
+/// Starts a controller of this machine that remembers in the folder `state`.
+pub async fn controller(state: &Path) -> Result<Controller, CliError> {
+    let store = Embedded::open(state.join("catena.redb")).await.map_err(CliError::Store)?;
+    let started = Controller::start(Arc::new(store), Arc::new(Machine::default()), Settings::default()).await;
+    started.map_err(CliError::Start)
+}
+
+/// The questions and answers of a controller of this machine.
+pub async fn router(state: &Path) -> Result<Router, CliError> {
+    Ok(catena_api::router(controller(state).await?))
+}
+
+/// This machine: its network namespaces.
+#[derive(Debug, Default)]
+struct Machine {
+    /// They are nowhere else, so they are kept.
+    simulated: Mutex<BTreeMap<NodeName, SimulatedElement>>,
+}
+
+impl Drivers for Machine {
+    fn for_element(&self, element: &Element) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
+        match &element.driver {
+            DriverSpec::Linux(spec) => linux(&element.name, spec),
+            DriverSpec::Simulated => {
+                let mut all = self.simulated.lock().unwrap_or_else(PoisonError::into_inner);
+                let simulated = all.entry(element.name.clone()).or_insert_with(|| SimulatedElement::new(0));
+                Ok(vec![Arc::new(SimulatedDriver::new(simulated))])
+            }
+        }
+    }
+
+    fn identity(&self, element: &Element) -> Option<u64> {
+        match &element.driver {
+            DriverSpec::Linux(LinuxSpec { netns: Some(name), .. }) => {
+                let path = namespace(name);
+                // `ip netns add` makes an empty file first, and mounts the namespace over it.
+                let mounted = statfs(&path).is_ok_and(|found| found.filesystem_type() == NSFS_MAGIC);
+                fs::metadata(path).ok().filter(|_| mounted).map(|found| found.ino())
+            }
+            DriverSpec::Linux(_) | DriverSpec::Simulated => None,
+        }
+    }
+
+    fn arrivals(&self) -> Option<mpsc::Receiver<()>> {
+        let (tell, told) = mpsc::channel(1);
+        let watching = std::thread::Builder::new().name("netns-arrivals".to_owned()).spawn(move || {
+            if let Err(error) = watch_namespaces(&tell) {
+                tracing::warn!(%error, "arrivals of namespaces are not noticed at once");
+            }
+        });
+        watching.ok().map(|_| told)
+    }
+}
+
+/// Routing by one driver, steering by another.
+fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
+    let netns = match &spec.netns {
+        Some(name) => NetNs::named(name),
+        None => NetNs::current(),
+    };
+    let netns = netns.map_err(|error| {
+        let name = spec.netns.as_deref().unwrap_or("of this process");
+        DriverError::failed(format!("cannot open the network namespace {name}"), error)
+    })?;
+    let linux = LinuxConfig { element: element.clone(), netns, spec: spec.clone() };
+    Ok(vec![Arc::new(LinuxDriver::new(linux))])
+}
+
+fn namespace(name: &str) -> PathBuf {
+    Path::new(NetNs::NAMED).join(name)
+}
+
+/// Tells when something comes to where namespaces are named, until nobody listens.
+fn watch_namespaces(tell: &mpsc::Sender<()>) -> Result<(), Errno> {
+    /// `ip netns add` mounts the namespace right after it made the file.
+    const MOUNTED_AFTER: Duration = Duration::from_millis(20);
+    let inotify = Inotify::init(InitFlags::empty())?;
+    let parent = Path::new(NetNs::NAMED).parent().unwrap_or(Path::new("/"));
+    inotify.add_watch(parent, AddWatchFlags::IN_CREATE)?;
+    loop {
+        // The folder itself comes with the first namespace. Watching it again changes nothing.
+        match inotify.add_watch(NetNs::NAMED, AddWatchFlags::IN_CREATE) {
+            Ok(_) | Err(Errno::ENOENT) => {}
+            Err(error) => return Err(error),
+        }
+        inotify.read_events()?;
+        std::thread::sleep(MOUNTED_AFTER);
+        match tell.try_send(()) {
+            // Full: it has been told already.
+            Ok(()) | Err(mpsc::error::TrySendError::Full(())) => {}
+            Err(mpsc::error::TrySendError::Closed(())) => return Ok(()),
+        }
+    }
+}
