@@ -125,9 +125,14 @@ fn remove_steering_program() -> Result<()> {
 
 /// The pinned links of an element.
 fn link_pins(element: &str) -> Vec<PathBuf> {
-    let folder = Path::new("/sys/fs/bpf/catena").join(element).join("links");
-    let mut pins: Vec<PathBuf> =
-        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let folder = Path::new("/sys/fs/bpf/catena").join(element);
+    let mut pins: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("link-"))
+        .map(|entry| entry.path())
+        .collect();
     pins.sort();
     pins
 }
