@@ -89,7 +89,7 @@ impl SitePrefix<'_> {
 
 impl<'d> Catalogue<'d> {
     /// Reports names and ports that are taken twice; the first one keeps them.
-    pub fn of(documents: &'d [Document], report: &mut Report) -> Self {
+    pub fn of(documents: impl IntoIterator<Item = &'d Document>, report: &mut Report) -> Self {
         let mut catalogue = Self::default();
         for document in documents {
             catalogue.add(document, report);

@@ -22,14 +22,14 @@ use super::{Diagnostic, Document, Model, ResourceKind};
 use crate::address::Family;
 
 /// Makes a model of documents, or tells all that is wrong with them.
-pub fn validate(documents: &[Document]) -> Result<Model, Vec<Diagnostic>> {
+pub fn validate<'d>(documents: impl IntoIterator<Item = &'d Document>) -> Result<Model, Vec<Diagnostic>> {
     validate_some(documents, &BTreeSet::new())
 }
 
 /// Like [`validate`], but there are more documents, of these kinds, that could not be read: what is missing may stand
 /// in them, and is not reported.
-pub(super) fn validate_some(
-    documents: &[Document],
+pub(super) fn validate_some<'d>(
+    documents: impl IntoIterator<Item = &'d Document>,
     unread: &BTreeSet<ResourceKind>,
 ) -> Result<Model, Vec<Diagnostic>> {
     let mut report = Report::new(unread);
