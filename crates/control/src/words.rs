@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use catena_model::forwarding::{
-    Action, Change, ElementState, FlowMatch, Ingress, Insertion, Instance, InstanceId, Object, Path, PathId,
-    Policy, PolicyRule, Purpose, Rule, Selector, Side, SiteId, Table, Tunnel,
+    Action, Change, ElementState, Ingress, Insertion, Instance, InstanceId, Object, Path, PathId, Policy,
+    PolicyRule, Purpose, Rule, SiteId, Table, Tunnel,
 };
 use catena_model::name::{ChainName, InstanceName, SiteName};
 use catena_model::numbering::{Numbering, PathOwner};
@@ -176,8 +176,8 @@ impl Names {
             Insertion::L3 => "l3",
             Insertion::L2 => "l2",
         };
-        let (inside, outside) = (side(&instance.inside), side(&instance.outside));
-        format!("instance {} ({insertion}): inside {inside}, outside {outside}", self.instance(instance.id))
+        let Instance { id, inside, outside, .. } = instance;
+        format!("instance {} ({insertion}): inside {inside}, outside {outside}", self.instance(*id))
     }
 
     fn path_words(&self, path: &Path) -> String {
@@ -193,41 +193,25 @@ impl Names {
     }
 
     fn rule(&self, rule: &Rule) -> String {
-        let Selector { family, from, to, in_port, claimed } = &rule.selector;
-        let mut words = vec![format!("{family} rule")];
-        words.extend(from.map(|from| format!("from {from}")));
-        words.extend(to.map(|to| format!("to {to}")));
-        words.extend(in_port.as_ref().map(|port| format!("iif {port}")));
-        words.extend(claimed.then(|| "claimed".to_owned()));
-        words.push(format!("lookup {}", self.path(rule.table)));
-        words.join(" ")
+        let Rule { order: _, selector, table } = rule;
+        format!("{} rule {selector} lookup {}", selector.family, self.path(*table))
     }
 
     fn policy(&self, policy: &Policy) -> String {
         let rules: Vec<String> = policy.rules.iter().map(|rule| self.policy_rule(rule)).collect();
         let rules = if rules.is_empty() { "nothing".to_owned() } else { rules.join(", ") };
         let exits = match &policy.exits {
-            Some(exits) => format!("; exits up {}, down {}", side(&exits.up), side(&exits.down)),
+            Some(exits) => format!("; exits up {}, down {}", exits.up, exits.down),
             None => String::new(),
         };
         format!("policy of {} ({}): {rules}{exits}", self.site(policy.site), list(&policy.prefixes))
     }
 
     fn policy_rule(&self, rule: &PolicyRule) -> String {
-        let FlowMatch { protocol, ports, local, remote } = &rule.matches;
-        let mut words: Vec<String> = Vec::new();
-        words.extend(protocol.map(|protocol| protocol.to_string()));
-        words.extend(ports.map(|ports| ports.to_string()));
-        words.extend(local.map(|local| format!("from {local}")));
-        words.extend(remote.map(|remote| format!("to {remote}")));
-        if words.is_empty() {
-            words.push("all".to_owned());
+        match rule.action {
+            Action::Claim => format!("{} claimed", rule.matches),
+            Action::Path(path) => format!("{} by {}", rule.matches, self.path(path)),
         }
-        words.push(match rule.action {
-            Action::Claim => "claimed".to_owned(),
-            Action::Path(path) => format!("by {}", self.path(path)),
-        });
-        words.join(" ")
     }
 }
 
@@ -237,13 +221,6 @@ fn ingress_words(ingress: &Ingress) -> String {
         Purpose::Steer => "steer",
     };
     format!("ingress {}: {purpose} {}", ingress.port, list(&ingress.directions))
-}
-
-fn side(side: &Side) -> String {
-    let mut words = vec![format!("dev {}", side.port)];
-    words.extend(side.next_hops.v4.map(|address| format!("via {address}")));
-    words.extend(side.next_hops.v6.map(|address| format!("via {address}")));
-    words.join(" ")
 }
 
 fn list<T: Display>(items: &BTreeSet<T>) -> String {

@@ -1,0 +1,93 @@
+//! Errors as answers: a status and an [`ErrorReport`].
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use catena_control::{ApplyError, ResourceId, chain_of};
+use catena_model::resource::UnknownKind;
+
+use crate::types::ErrorReport;
+
+/// Why a request has no better answer.
+#[derive(Debug)]
+pub enum ApiError {
+    Malformed(JsonRejection),
+    Query(QueryRejection),
+    UnknownKind { status: StatusCode, error: UnknownKind },
+    NoResource(ResourceId),
+    NoPath,
+    NoMethod,
+    Apply(ApplyError),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(JsonRejection::JsonDataError(_)) | Self::Query(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(rejection) => rejection.status(),
+            Self::UnknownKind { status, .. } => *status,
+            Self::NoResource(_) | Self::NoPath => StatusCode::NOT_FOUND,
+            Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Apply(error) => apply_status(error),
+        }
+    }
+
+    fn report(&self) -> ErrorReport {
+        let (error, help) = match self {
+            Self::Malformed(rejection) => {
+                (rejection.body_text(), "send JSON of the form that the API describes")
+            }
+            Self::Query(rejection) => (rejection.body_text(), "write ?follow=true, ?after=ID, or nothing"),
+            Self::UnknownKind { error, .. } => (error.to_string(), "use one of these kinds"),
+            Self::NoResource(id) => (format!("there is no {id}"), "`catena get` shows what there is"),
+            Self::NoPath => ("there is nothing at this path".to_owned(), "paths begin with /v1alpha1/"),
+            Self::NoMethod => {
+                ("this path takes another method".to_owned(), "use GET to read, POST to change or to trace")
+            }
+            Self::Apply(error) => {
+                return ErrorReport {
+                    error: chain_of(error),
+                    help: error.help(),
+                    diagnostics: error.diagnostics().to_vec(),
+                };
+            }
+        };
+        ErrorReport { error, help: Some(help.to_owned()), diagnostics: Vec::new() }
+    }
+}
+
+fn apply_status(error: &ApplyError) -> StatusCode {
+    match error {
+        ApplyError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        ApplyError::StillNeeded(_) | ApplyError::DriverInUse { .. } => StatusCode::CONFLICT,
+        ApplyError::Refused { source, .. } if source.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
+        ApplyError::Refused { .. } => StatusCode::CONFLICT,
+        ApplyError::Unreachable { .. } | ApplyError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
+        ApplyError::Failed { .. } | ApplyError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status(), Json(self.report())).into_response()
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::Malformed(rejection)
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::Query(rejection)
+    }
+}
+
+impl From<ApplyError> for ApiError {
+    fn from(error: ApplyError) -> Self {
+        Self::Apply(error)
+    }
+}

@@ -1,0 +1,213 @@
+//! Which path leads to which question, and how its answer is made.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Json, Router};
+use catena_control::{Controller, Follower, Request, ResourceId};
+use catena_model::resource::{ResourceKind, Source};
+use catena_verify::Trace;
+use futures::{Stream, stream};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use crate::error::ApiError;
+use crate::types::{
+    ApplyReport, ApplyRequest, CounterReport, DeleteRequest, EventReport, ResourceReport, SourceText,
+    StatusReport, TraceRequest,
+};
+
+/// Ten thousand tenants in one file have room in it.
+pub const BODY_LIMIT: usize = 64 << 20;
+
+/// All paths, with their handlers. The crate's documentation lists the same.
+const ROUTES: [Route; 9] = [
+    Route("POST", "/v1alpha1/apply", || post(apply)),
+    Route("POST", "/v1alpha1/delete", || post(delete)),
+    Route("GET", "/v1alpha1/resources", || get(all_resources)),
+    Route("GET", "/v1alpha1/resources/{kind}", || get(resources)),
+    Route("GET", "/v1alpha1/resources/{kind}/{name}", || get(resource)),
+    Route("GET", "/v1alpha1/status", || get(status)),
+    Route("GET", "/v1alpha1/counters", || get(counters)),
+    Route("GET", "/v1alpha1/events", || get(events)),
+    Route("POST", "/v1alpha1/trace", || post(trace)),
+];
+
+/// A method, a path, and what answers there.
+struct Route(&'static str, &'static str, fn() -> MethodRouter<Api>);
+
+/// What the handlers have at hand.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    pub controller: Controller,
+    /// Becomes true when the server stops: answers that have no end, end then.
+    pub stopping: watch::Receiver<bool>,
+}
+
+/// The API of a controller, to be called or served.
+pub fn router(controller: Controller) -> Router {
+    // Nobody stops it: it ends with its last user.
+    let (_, stopping) = watch::channel(false);
+    stoppable_router(Api { controller, stopping })
+}
+
+pub(crate) fn stoppable_router(api: Api) -> Router {
+    let mut router = Router::new();
+    for Route(_, path, handler) in ROUTES {
+        router = router.route(path, handler().fallback(no_method));
+    }
+    router.fallback(no_path).layer(DefaultBodyLimit::max(BODY_LIMIT)).with_state(api)
+}
+
+async fn apply(
+    State(api): State<Api>,
+    request: Result<Json<ApplyRequest>, JsonRejection>,
+) -> Result<Json<ApplyReport>, ApiError> {
+    let Json(ApplyRequest { sources, dry_run }) = request?;
+    let request = Request::Apply(sources.into_iter().map(source).collect());
+    Ok(Json(api.controller.request(request, dry_run).await?))
+}
+
+async fn delete(
+    State(api): State<Api>,
+    request: Result<Json<DeleteRequest>, JsonRejection>,
+) -> Result<Json<ApplyReport>, ApiError> {
+    let Json(DeleteRequest { sources, resources, dry_run }) = request?;
+    let mut named = Vec::new();
+    for resource in resources {
+        let kind = kind(&resource.kind, StatusCode::UNPROCESSABLE_ENTITY)?;
+        named.push(ResourceId { kind, name: resource.name });
+    }
+    let sources = sources.into_iter().map(source).collect();
+    let request = Request::Delete { sources, resources: named };
+    Ok(Json(api.controller.request(request, dry_run).await?))
+}
+
+async fn all_resources(State(api): State<Api>) -> Json<Vec<ResourceReport>> {
+    Json(api.controller.resources(None))
+}
+
+async fn resources(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+) -> Result<Json<Vec<ResourceReport>>, ApiError> {
+    let kind = kind(&name, StatusCode::NOT_FOUND)?;
+    Ok(Json(api.controller.resources(Some(kind))))
+}
+
+async fn resource(
+    State(api): State<Api>,
+    Path((kind_name, name)): Path<(String, String)>,
+) -> Result<Json<ResourceReport>, ApiError> {
+    let id = ResourceId { kind: kind(&kind_name, StatusCode::NOT_FOUND)?, name };
+    let found = api.controller.resource(&id);
+    found.map(Json).ok_or(ApiError::NoResource(id))
+}
+
+async fn status(State(api): State<Api>) -> Json<StatusReport> {
+    Json(api.controller.status())
+}
+
+async fn counters(State(api): State<Api>) -> Json<Vec<CounterReport>> {
+    Json(api.controller.counters().await)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EventsQuery {
+    #[serde(default)]
+    follow: bool,
+    /// Only events with a higher id.
+    #[serde(default)]
+    after: u64,
+}
+
+async fn events(
+    State(api): State<Api>,
+    query: Result<Query<EventsQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(EventsQuery { follow, after }) = query?;
+    let body = if follow {
+        Body::from_stream(following(api.controller.follow(after), api.stopping))
+    } else {
+        let events = api.controller.events();
+        Body::from(events.iter().filter(|event| event.id > after).map(line).collect::<String>())
+    };
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
+}
+
+/// Events as they come, until the server stops.
+fn following(
+    follower: Follower,
+    stopping: watch::Receiver<bool>,
+) -> impl Stream<Item = Result<Bytes, Infallible>> {
+    stream::unfold((follower, stopping), async |(mut follower, mut stopping)| {
+        let stopped = async |stopping: &mut watch::Receiver<bool>| {
+            if stopping.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            event = follower.next() => Some((Ok(Bytes::from(line(&event))), (follower, stopping))),
+            () = stopped(&mut stopping) => None,
+        }
+    })
+}
+
+async fn trace(
+    State(api): State<Api>,
+    request: Result<Json<TraceRequest>, JsonRejection>,
+) -> Result<Json<Trace>, ApiError> {
+    let Json(request) = request?;
+    Ok(Json(api.controller.trace(request.packet()).await))
+}
+
+async fn no_path() -> ApiError {
+    ApiError::NoPath
+}
+
+async fn no_method() -> ApiError {
+    ApiError::NoMethod
+}
+
+fn source(SourceText { name, text }: SourceText) -> Source {
+    Source::new(name, text)
+}
+
+fn kind(name: &str, status: StatusCode) -> Result<ResourceKind, ApiError> {
+    name.parse().map_err(|error| ApiError::UnknownKind { status, error })
+}
+
+/// One JSON object and an end of line (<https://github.com/ndjson/ndjson-spec>).
+fn line(event: &EventReport) -> String {
+    // An event is of texts and numbers; it always has a form in JSON.
+    serde_json::to_string(event).map(|json| json + "\n").unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_is_documented_and_every_documented_route_is_there() {
+        let documentation = include_str!("lib.rs");
+        let rows = documentation.lines().filter_map(|line| line.strip_prefix("//! | "));
+        let mut documented: Vec<(&str, &str)> = rows
+            .filter_map(|row| {
+                let mut cells = row.split('|').map(str::trim);
+                Some((cells.next()?, cells.next()?.trim_matches('`')))
+            })
+            .filter(|(method, _)| ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(method))
+            .collect();
+        let mut routes: Vec<(&str, &str)> =
+            ROUTES.iter().map(|Route(method, path, _)| (*method, *path)).collect();
+        documented.sort_unstable();
+        routes.sort_unstable();
+        assert_eq!(documented, routes);
+    }
+}
