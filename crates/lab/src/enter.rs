@@ -25,7 +25,7 @@ pub fn exec(
 ) -> Result<u8, LabError> {
     check_root()?;
     let Some((program, arguments)) = command.split_first() else {
-        return Err(LabError::NotForPeople);
+        return Err(LabError::NoCommand);
     };
     let lab = registry::find(name)?.ok_or_else(|| LabError::NoLab(name.clone()))?;
     let supervisor = Supervisor::new().map_err(LabError::system("cannot handle signals"))?;

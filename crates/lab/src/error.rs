@@ -49,6 +49,8 @@ pub enum LabError {
         #[source]
         source: io::Error,
     },
+    #[error("there is no command; say after `--` what is to run in the lab")]
+    NoCommand,
     /// The first process of the lab has said why.
     #[error("the lab {0} was not built")]
     NotBuilt(LabName),

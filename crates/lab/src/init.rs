@@ -92,7 +92,7 @@ fn build(sources: &Sources, progress: &(dyn Fn(Progress) + Sync)) -> Result<Vec<
 
 fn start(command: &[OsString], env: &[(OsString, OsString)]) -> Result<u32, LabError> {
     let Some((program, arguments)) = command.split_first() else {
-        return Err(LabError::NotForPeople);
+        return Err(LabError::NoCommand);
     };
     let child = Command::new(program).args(arguments).envs(env.iter().cloned()).spawn();
     child

@@ -26,13 +26,6 @@ struct Node<'a> {
     netns: Option<&'a str>,
     forwarding: bool,
     routes: &'a [Route],
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Element,
-    Host,
 }
 
 /// Builds all nodes and links of `model`. This process is in the lab's own namespace.
@@ -50,8 +43,8 @@ pub(crate) fn build(model: &Model) -> Result<Namespaces, LabError> {
     for node in nodes.values() {
         batch(Some((node.name, &namespaces[node.name])), &interior(&topology, node))?;
     }
-    for node in nodes.values().filter(|node| node.kind == Kind::Host) {
-        complete_frames(&topology, node, &namespaces[node.name])?;
+    for host in model.hosts.keys() {
+        complete_frames(&topology, host, &namespaces[host])?;
     }
     Ok(namespaces)
 }
@@ -66,14 +59,12 @@ fn nodes_of(model: &Model) -> BTreeMap<&NodeName, Node<'_>> {
         // A switch hands on what it is told to hand on, and nothing else.
         forwarding: element.role != Role::Switch,
         routes: &element.routes,
-        kind: Kind::Element,
     });
     let hosts = model.hosts.values().map(|host: &Host| Node {
         name: &host.name,
         netns: Some(host.name.as_str()),
         forwarding: host.forwarding,
         routes: &host.routes,
-        kind: Kind::Host,
     });
     elements.chain(hosts).map(|node| (node.name, node)).collect()
 }
@@ -101,10 +92,9 @@ fn make_namespaces(nodes: &BTreeMap<&NodeName, Node<'_>>) -> Result<Namespaces, 
         let netns = netns.map_err(|error| LabError::system(what())(error))?;
         made.insert(node.name.clone(), netns);
     }
-    for node in nodes.values().filter(|node| node.netns != Some(node.name.as_str())) {
-        if owners.contains_key(&Some(node.name.as_str())) {
-            continue;
-        }
+    let renamed = nodes.values().filter(|node| node.netns != Some(node.name.as_str()));
+    // A name that is some other node's is left to that one.
+    for node in renamed.filter(|node| !owners.contains_key(&Some(node.name.as_str()))) {
         mounts::name_namespace(&made[node.name], node.name.as_str())
             .map_err(LabError::system(format!("{}: cannot name its network namespace", node.name)))?;
     }
@@ -214,19 +204,81 @@ fn failed_line<'a>(said: &str, commands: &'a str) -> &'a str {
 /// Makes a host send whole packets with finished checksums, as what comes off a real wire. A veth leaves both to a device
 /// that does not exist here, and what is captured or put into a tunnel on the way would be a packet that no network
 /// carries.
-fn complete_frames(topology: &Topology, node: &Node<'_>, netns: &NetNs) -> Result<(), LabError> {
-    for Cable { near: end, .. } in topology.cables(node.name) {
+fn complete_frames(topology: &Topology, host: &NodeName, netns: &NetNs) -> Result<(), LabError> {
+    for Cable { near: end, .. } in topology.cables(host) {
         let arguments = ["-K", end.port.as_str(), "tx", "off", "tso", "off", "gso", "off", "gro", "off"];
         let output = netns
             .run(|| Ok(feed("ethtool", &arguments, "")))
             .map_err(LabError::system("cannot enter a namespace"))??;
         if !output.status.success() {
             return Err(LabError::Connect {
-                node: node.name.to_string(),
+                node: host.to_string(),
                 command: format!("ethtool {}", arguments.join(" ")),
                 output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
             });
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catena_model::resource::{Source, load};
+
+    const TWO: &str = r#"
+apiVersion: catena/v1alpha1
+kind: Host
+metadata: {name: user}
+spec: {routes: [{to: default, via: 10.0.1.1}, {to: default, via: "2001:db8:1::1"}]}
+---
+apiVersion: catena/v1alpha1
+kind: Element
+metadata: {name: router}
+spec: {role: router, driver: {linux: {netns: qrouter-1}}}
+---
+apiVersion: catena/v1alpha1
+kind: Link
+metadata: {name: wire}
+spec:
+  mtu: 1400
+  ends:
+    - {node: user, port: eth0, addresses: [10.0.1.2/24, "2001:db8:1::2/64"]}
+    - {node: router, port: a, addresses: [10.0.1.1/24]}
+"#;
+
+    #[test]
+    fn what_is_asked_of_the_kernel_can_be_read() {
+        let model = load(&[Source::new("two.yaml", TWO)]).unwrap();
+        let (nodes, topology) = (nodes_of(&model), Topology::of(&model));
+        let of = |name: &str| interior(&topology, &nodes[&NodeName::new(name).unwrap()]);
+        assert_eq!(
+            links(&model, &nodes),
+            "link add name eth0 netns user mtu 1400 type veth peer name a netns qrouter-1 mtu 1400\n"
+        );
+        assert_eq!(
+            of("user"),
+            "link set dev lo up\n\
+             link set dev eth0 up\n\
+             address add 10.0.1.2/24 dev eth0\n\
+             address add 2001:db8:1::2/64 dev eth0 nodad\n\
+             route add 0.0.0.0/0 via 10.0.1.1\n\
+             route add ::/0 via 2001:db8:1::1\n"
+        );
+        assert_eq!(
+            of("router"),
+            "link set dev lo up\n\
+             link set dev a addrgenmode none\n\
+             link set dev a up\n\
+             address add 10.0.1.1/24 dev a\n"
+        );
+    }
+
+    #[test]
+    fn the_command_that_failed_is_found() {
+        let commands = "link set dev lo up\nroute add 0.0.0.0/0 via 10.0.1.1\n";
+        let said = "Error: Nexthop has invalid gateway.\nCommand failed -:2\n";
+        assert_eq!(failed_line(said, commands), "route add 0.0.0.0/0 via 10.0.1.1");
+        assert_eq!(failed_line("Killed", commands), "-batch -");
+    }
 }
