@@ -1,11 +1,13 @@
 //! Asking the controller: over its unix socket, or the same questions to the same router in this very process.
 
 use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use catena_api::types::ErrorReport;
+use catena_store::StoreError;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -28,36 +30,41 @@ enum Transport {
 }
 
 impl Client {
+    /// How long to wait for another command that does without a daemon, as this one does.
+    const PATIENCE: Duration = Duration::from_secs(5);
+
     /// The daemon; or this process if it was asked to do without, or stands in a lab where no daemon runs.
     pub async fn connect(connection: &Connection) -> Result<Self, CliError> {
-        if connection.local {
-            return Self::in_process(connection).await;
-        }
-        let stream = match UnixStream::connect(&connection.socket).await {
-            Ok(stream) => stream,
-            Err(error) => {
-                return match error.kind() {
-                    ErrorKind::NotFound | ErrorKind::ConnectionRefused if lab_environment::is_inside() => {
-                        Self::in_process(connection).await
-                    }
-                    ErrorKind::PermissionDenied => Err(CliError::NotAllowed(connection.socket.clone())),
-                    ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-                        Err(CliError::NoDaemon(connection.socket.clone()))
-                    }
-                    _ => Err(CliError::Connection(error.into())),
-                };
+        let start = Instant::now();
+        loop {
+            if !connection.local {
+                match Self::daemon(connection).await {
+                    Err(CliError::NoDaemon(_)) if lab_environment::is_inside() => {}
+                    connected => return connected,
+                }
             }
-        };
+            match drivers::router(&connection.state).await {
+                Err(CliError::Store(StoreError::InUse { .. })) if start.elapsed() < Self::PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                router => return Ok(Self { transport: Transport::InProcess(router?) }),
+            }
+        }
+    }
+
+    async fn daemon(connection: &Connection) -> Result<Self, CliError> {
+        let stream = UnixStream::connect(&connection.socket).await.map_err(|error| match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                CliError::NoDaemon(connection.socket.clone())
+            }
+            ErrorKind::PermissionDenied => CliError::NotAllowed(connection.socket.clone()),
+            _ => CliError::Connection(error.into()),
+        })?;
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (sender, driven) = handshake.map_err(|error| CliError::Connection(error.into()))?;
         // Its errors come out of the requests too.
         tokio::spawn(driven);
         Ok(Self { transport: Transport::Socket(sender) })
-    }
-
-    async fn in_process(connection: &Connection) -> Result<Self, CliError> {
-        let router = drivers::router(&connection.state).await?;
-        Ok(Self { transport: Transport::InProcess(router) })
     }
 
     pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T, CliError> {
@@ -103,6 +110,14 @@ impl Client {
             },
         }
     }
+}
+
+/// A part of a path, with what has a meaning there written as RFC 3986 says (section 2.1).
+pub fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 async fn read<T: DeserializeOwned>(response: Response<Body>) -> Result<T, CliError> {
@@ -156,6 +171,12 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_person_types_is_one_segment() {
+        assert_eq!(segment("acme-web"), "acme-web");
+        assert_eq!(segment("a/b ü"), "a%2Fb%20%C3%BC");
+    }
 
     #[tokio::test]
     async fn lines_are_found_wherever_the_frames_are_cut() {

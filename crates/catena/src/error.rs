@@ -2,10 +2,10 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use catena_api::ListenError;
 use catena_api::types::{Diagnostic, ErrorReport};
 use catena_control::StartError;
 use catena_lab::LabError;
@@ -46,12 +46,10 @@ pub enum CliError {
     Store(#[from] StoreError),
     #[error("the controller cannot begin")]
     Start(#[from] StartError),
-    #[error("cannot listen on {at}")]
-    Listen { at: String, source: std::io::Error },
-    #[error("a controller answers at {} already", .0.display())]
-    Running(PathBuf),
-    #[error("the controller stopped answering")]
-    Serve(#[source] std::io::Error),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("cannot be told to stop by signals")]
+    Signals(#[source] std::io::Error),
     #[error("cannot start the threads that this needs")]
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
@@ -109,12 +107,6 @@ impl CliError {
             Self::Connection(_) => Some("see what `catena serve` logged last; then try again".to_owned()),
             Self::Answer(_) => Some("is `catena serve` of the same version as this program?".to_owned()),
             Self::Refused(report) => report.help.clone(),
-            Self::Listen { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
-                Some("run this as root, or give --socket a place where this user may write".to_owned())
-            }
-            Self::Running(_) => {
-                Some("stop it first, or give this one another --socket and --state".to_owned())
-            }
             _ => None,
         }
     }

@@ -33,7 +33,11 @@ pub fn tell(world: &mut World, story: &mut Story) {
         let time = world.start_daemon()?;
         let report = world.catena.json(&["plan"])?;
         ensure!(report["plan"].as_array().is_some_and(Vec::is_empty), "the plan is {}", report["plan"]);
-        Ok(format!("it answers after {} ms", time.as_millis()))
+        let status = world.catena.json(&["status"])?;
+        let elements = status["elements"].as_array().into_iter().flatten();
+        let objects: u64 = elements.filter_map(|element| element["objects"].as_u64()).sum();
+        ensure!(objects > 0 && status["converged"] == true, "its status is {status}");
+        Ok(format!("it answers after {} ms and knows {objects} objects", time.as_millis()))
     });
     story.check("somebody deletes our rule on the virtual router", || {
         let rules = node::ask("qrouter-1234", "ip rule show")?;

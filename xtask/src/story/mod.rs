@@ -40,7 +40,12 @@ use world::World;
 pub fn tell(catena: &Path) -> Result<Tally> {
     let mut story = Story::default();
     let mut world = World::new(catena)?;
-    foreign_objects(&mut story);
+    story.check("somebody else's ip rule and tc program are there first", || {
+        watch::add_foreign_objects()?;
+        // The snapshots at the beginning and at the end have both.
+        watch::foreign_objects_are_there()?;
+        Ok("")
+    });
     let before = Snapshot::take()?;
 
     story.chapter("Without a chain");
@@ -111,15 +116,4 @@ impl Story {
             }
         }
     }
-}
-
-/// Other people's: a policy-routing rule on an element that we program, and a tc program on a port that we steer by.
-/// The snapshots at the beginning and the end have both.
-fn foreign_objects(story: &mut Story) {
-    story.check("somebody else's ip rule and tc program are there first", || {
-        node::ask("qrouter-1234", watch::FOREIGN_RULE_ADD)?;
-        node::ask("br-int", "tc qdisc add dev vr clsact")?;
-        node::ask("br-int", watch::FOREIGN_FILTER_ADD)?;
-        Ok("")
-    });
 }

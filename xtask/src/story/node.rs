@@ -95,10 +95,10 @@ pub fn routers(from: &str, to: &str) -> Result<Vec<String>> {
             way.push(to.to_owned());
             return Ok(way);
         }
-        // `From 203.0.113.1 icmp_seq=1 Time to live exceeded`
+        // `From 203.0.113.1 icmp_seq=1 Time to live exceeded`, with IPv6 `From 2001:db8::1: icmp_seq=1 …` at times
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let router = text.lines().find_map(|line| line.strip_prefix("From ")?.split([' ', ':']).next());
-        way.push(router.unwrap_or("?").to_owned());
+        let router = text.lines().find_map(|line| line.strip_prefix("From ")?.split(' ').next());
+        way.push(router.unwrap_or("?").trim_end_matches(':').to_owned());
     }
     bail!("{to} is not reached within {FARTHEST} hops: {}", way.join(", "))
 }

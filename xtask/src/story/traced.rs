@@ -15,6 +15,7 @@ pub fn tell(world: &World, story: &mut Story) {
             let port = source_port.to_string();
             let arguments = ["--protocol", "tcp", "--port", "80", "--source-port", &port];
             let [there, back] = world.catena.trace(V4.alice, V4.server, &arguments)?;
+            ensure!(there.functions.len() == 3, "it names {:?}", there.functions);
             ensure!(there.delivered && back.delivered, "it does not arrive by what trace says");
             let mut reversed = back.functions.clone();
             reversed.reverse();
@@ -27,9 +28,9 @@ pub fn tell(world: &World, story: &mut Story) {
                 there.functions,
                 journey.shown()
             );
-            shown.push(format!("{port} {}", there.functions[1]));
+            shown.push(format!("{port}: {}", there.functions.join(" → ")));
         }
-        Ok(shown.join(", "))
+        Ok(shown.join("; "))
     });
     story.check("it knows what the chain does not claim, and both families", || {
         in_both_families(|family| {

@@ -2,17 +2,28 @@
 
 use anyhow::{Result, ensure};
 
+use crate::command;
 use crate::story::capture::Captures;
 use crate::story::node;
 
-/// A rule of somebody else's on the virtual router. It matches nothing that flows here.
-pub const FOREIGN_RULE_ADD: &str = "ip rule add from 192.0.2.0/24 lookup main priority 5000 protocol 99";
 const FOREIGN_RULE: &str = "from 192.0.2.0/24 lookup main";
 
 /// A filter of somebody else's on a port of the switch: classic BPF that returns 0, which matches no packet.
 pub const FOREIGN_FILTER_ADD: &str =
     "tc filter add dev vr ingress pref 77 protocol all bpf bytecode 1,6 0 0 0,";
 const FOREIGN_FILTER: &str = "pref 77 bpf";
+
+/// Other people's: a policy-routing rule on an element that we program, and a tc program on a port that we steer by.
+pub fn add_foreign_objects() -> Result<()> {
+    // No packet here is from there.
+    node::ask("qrouter-1234", "ip rule add from 192.0.2.0/24 lookup main priority 5000 protocol 99")?;
+    node::ask("br-int", "tc qdisc add dev vr clsact")?;
+    let mut filter = node::on("br-int", "tc");
+    filter
+        .args(["filter", "add", "dev", "vr", "ingress", "pref", "77", "protocol", "all", "bpf", "bytecode"]);
+    // Classic BPF that returns 0: it matches no packet.
+    command::read("adding a foreign filter", filter.arg("1,6 0 0 0,")).map(drop)
+}
 
 /// Looks for claimed packets where only unclaimed ones may be.
 pub struct Watch(Captures);

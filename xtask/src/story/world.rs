@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{command, workspace};
@@ -161,7 +161,12 @@ impl World {
         let start = Instant::now();
         let mut serve = self.catena.command(&["serve"]);
         self.daemon = Some(serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
-        eventually(Duration::from_secs(10), || self.catena.say(&["status"]).map(drop))?;
+        // Without a socket the program would answer itself.
+        eventually(Duration::from_secs(10), || {
+            let socket = std::env::var("CATENA_SOCKET").context("not in a lab")?;
+            ensure!(Path::new(&socket).exists(), "the daemon does not listen");
+            self.catena.say(&["status"]).map(drop)
+        })?;
         Ok(start.elapsed())
     }
 

@@ -5,14 +5,15 @@ use catena_model::forwarding::Direction;
 
 use super::status;
 use crate::arguments::{Connection, Describe};
-use crate::client::Client;
+use crate::client::{Client, segment};
 use crate::error::CliError;
 use crate::output::{self, STRONG, Table, styled};
 
 pub async fn describe(connection: &Connection, arguments: &Describe) -> Result<(), CliError> {
     let mut client = Client::connect(connection).await?;
     let kind = arguments.kind.to_lowercase();
-    let resource: ResourceReport = client.get(&format!("resources/{kind}/{}", arguments.name)).await?;
+    let resource: ResourceReport =
+        client.get(&format!("resources/{}/{}", segment(&kind), segment(&arguments.name))).await?;
     let mut text = head(&resource);
     let mut report: StatusReport = client.get("status").await?;
     match resource.kind.as_str() {

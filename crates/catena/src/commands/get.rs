@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::status;
 use crate::arguments::{Connection, Format, Get};
-use crate::client::Client;
+use crate::client::{Client, segment};
 use crate::error::CliError;
 use crate::output::{self, Table};
 
@@ -19,14 +19,15 @@ pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliErro
             output::answer(format, &counters, |counters| shown_counters(counters))
         }
         (_, Some(name)) => {
-            let one: ResourceReport = client.get(&format!("resources/{kind}/{name}")).await?;
+            let one: ResourceReport =
+                client.get(&format!("resources/{}/{}", segment(&kind), segment(name))).await?;
             match format {
                 Format::Table => show_table(&mut client, &[one]).await,
                 _ => output::answer(format, &one.document, |_| String::new()),
             }
         }
         (_, None) => {
-            let all: Vec<ResourceReport> = client.get(&format!("resources/{kind}")).await?;
+            let all: Vec<ResourceReport> = client.get(&format!("resources/{}", segment(&kind))).await?;
             match format {
                 Format::Table => show_table(&mut client, &all).await,
                 Format::Json => {
