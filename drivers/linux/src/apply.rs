@@ -7,8 +7,9 @@ use netlink_packet_route::route::RouteMessage;
 
 use crate::check::{foreign_routes, rule_request, table_number, unsupported_kind};
 use crate::kernel::Kernel;
-use crate::rule::{OurRule, OurRules, Request};
-use crate::table::{Routes, Way, default, deletion, unreachable};
+use crate::rule::OurRule;
+use crate::rules::{OurRules, Request};
+use crate::table::{NOWHERE, Routes, Way, default, deletion, unreachable};
 use crate::words;
 
 pub(crate) fn apply(kernel: &mut Kernel<'_>, changes: &[Change]) -> Result<(), DriverError> {
@@ -39,18 +40,26 @@ impl Step<'_, '_> {
             self.kernel.port_index(port)?;
         }
         self.expect_closed_table(rule)?;
-        if self.rules()?.position(|installed| installed.is(rule)).is_none() {
+        if !self.rules()?.contains(rule) {
             let command = format!("ip rule add {}", words::rule(rule, &self.kernel.numbers));
             self.kernel.add_rule(request.clone(), &command)?;
             self.log(&command);
-            self.rules()?.added(OurRule { rule: Some(rule.clone()), attached: true, request });
+            self.rules()?.push(OurRule { rule: Some(rule.clone()), request });
         }
         // The kernel puts a new rule behind those of its priority: the old one decides until it is gone.
-        self.delete_rules(|installed| installed.rivals(rule))
+        for rival in self.rules()?.rivals(rule) {
+            self.delete_rule(&rival)?;
+        }
+        Ok(())
     }
 
     fn delete_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
-        self.delete_rules(|installed| installed.is(rule))
+        // One rule can stand there several times, after a restored backup for instance.
+        while let Some(position) = self.rules()?.position(rule) {
+            let command = format!("ip rule del {}", words::rule(rule, &self.kernel.numbers));
+            self.remove_rule(position, &command)?;
+        }
+        Ok(())
     }
 
     /// A rule whose table lets packets through to the next rule would let them round the chain.
@@ -84,6 +93,9 @@ impl Step<'_, '_> {
         self.close(table, number, &routes)?;
         if !routes.odd.is_empty() || routes.defaults.len() > 1 {
             routes = self.empty(table, number, routes)?;
+        }
+        if table.port.as_str() == NOWHERE {
+            return self.empty(table, number, routes).map(|_| ());
         }
         let way = Way { port, via: table.via };
         if routes.defaults.iter().all(|(installed, _)| *installed != way) {
@@ -154,38 +166,26 @@ impl Step<'_, '_> {
 
     /// Whether a rule of ours looks up the table.
     fn is_used(&mut self, table: &Table) -> Result<bool, DriverError> {
-        let looks_up = |installed: &OurRule| {
-            let rule = installed.rule.as_ref();
-            rule.is_some_and(|rule| rule.table == table.path && rule.selector.family == table.family)
-        };
-        Ok(self.rules()?.position(looks_up).is_some())
+        Ok(self.rules()?.look_up(table.path, table.family))
     }
 
     /// Rules with our marks that none of ours can be: left by other settings, or changed by hand. They go last, when
     /// what shall be in their stead is there.
     fn sweep(&mut self) -> Result<(), DriverError> {
-        if self.rules.is_none() {
-            return Ok(());
+        while let Some(position) = self.rules.as_ref().and_then(OurRules::odd) {
+            self.remove_rule(position, "ip rule del, of a rule of ours that was changed")?;
         }
-        self.delete_rules(|installed| installed.rule.is_none())
+        Ok(())
     }
 
-    fn delete_rules(&mut self, unwanted: impl Fn(&OurRule) -> bool) -> Result<(), DriverError> {
-        let numbers = self.kernel.numbers;
-        while let Some(position) = self.rules()?.position(&unwanted) {
-            let what = match &self.rules()?.0[position].rule {
-                Some(rule) => words::rule(rule, &numbers),
-                None => "of ours that none of ours can be".to_owned(),
-            };
-            let command = format!("ip rule del {what}");
-            for request in self.rules()?.removal(position) {
-                match request {
-                    Request::Add(rule) => self.kernel.add_rule(rule, &command)?,
-                    Request::Delete(rule) => self.kernel.delete_rule(rule, &command)?,
-                }
+    fn remove_rule(&mut self, position: usize, command: &str) -> Result<(), DriverError> {
+        for request in self.rules()?.removal(position) {
+            match request {
+                Request::Add(rule) => self.kernel.add_rule(rule, command)?,
+                Request::Delete(rule) => self.kernel.delete_rule(rule, command)?,
             }
-            self.log(&command);
         }
+        self.log(command);
         Ok(())
     }
 

@@ -176,14 +176,13 @@ impl Listener {
 
 /// A drift event that finds the backlog full is one of many that say the same: look again.
 async fn send(sender: &mpsc::Sender<Event>, event: Event) -> Result<(), ()> {
-    let outcome = match &event {
+    match &event {
         Event::Drift { .. } => match sender.try_send(event) {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
         },
         Event::Port { .. } => sender.send(event).await.map_err(|_| ()),
-    };
-    outcome
+    }
 }
 
 fn concerns_rules(rule: &RuleMessage, shared: &Shared) -> bool {

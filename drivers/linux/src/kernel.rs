@@ -16,7 +16,8 @@ use nix::errno::Errno;
 use crate::error::{Context, explain};
 use crate::netlink::{Connection, NetlinkError};
 use crate::numbers::Numbers;
-use crate::rule::{OurRule, OurRules, address_family};
+use crate::rule::{OurRule, address_family};
+use crate::rules::OurRules;
 use crate::table::{Routes, filter, table_of};
 use crate::words::Place;
 
@@ -52,7 +53,10 @@ impl<'a> Kernel<'a> {
         let mut ours = OurRules::default();
         for family in Family::BOTH {
             let rules = self.rules(family)?;
-            ours.0.extend(rules.into_iter().filter_map(|rule| OurRule::read(rule, &self.numbers)));
+            rules
+                .into_iter()
+                .filter_map(|rule| OurRule::read(rule, &self.numbers))
+                .for_each(|rule| ours.push(rule));
         }
         Ok(ours)
     }

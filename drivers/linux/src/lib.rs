@@ -28,6 +28,7 @@ mod netlink;
 mod numbers;
 mod observe;
 mod rule;
+mod rules;
 mod table;
 mod words;
 

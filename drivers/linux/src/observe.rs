@@ -5,17 +5,16 @@ use std::collections::BTreeSet;
 use catena_driver::DriverError;
 use catena_model::address::Family;
 use catena_model::forwarding::{ElementState, Object, PathId, Table};
+use catena_model::name::PortName;
 
 use crate::kernel::Kernel;
-use crate::table::table_of;
+use crate::table::{NOWHERE, table_of};
 
-/// Our rules and tables, as far as they do what they should: one that is damaged is left out, so that it is put again.
+/// All our rules and tables. A damaged table is read as one that leads nowhere ([`NOWHERE`]). A damaged rule cannot be
+/// told in our words and is left out; the next step that changes rules clears it away.
 pub(crate) fn observe(kernel: &mut Kernel<'_>) -> Result<ElementState, DriverError> {
     let mut state = ElementState::default();
-    let rules = kernel.our_rules()?.0;
-    state.extend(
-        rules.into_iter().filter(|rule| rule.attached).filter_map(|rule| rule.rule).map(Object::Rule),
-    );
+    state.extend(kernel.our_rules()?.into_rules().map(Object::Rule));
     for family in Family::BOTH {
         for path in our_paths(kernel, family)? {
             state.extend(observe_table(kernel, path, family)?.map(Object::Table));
@@ -39,7 +38,10 @@ fn observe_table(
 ) -> Result<Option<Table>, DriverError> {
     let Some(number) = kernel.numbers.table(path) else { return Ok(None) };
     // All routes of the table, not ours alone: a foreign one would lead packets elsewhere.
-    let Some(way) = kernel.table(family, number)?.way() else { return Ok(None) };
-    let port = kernel.port_name(way.port)?;
-    Ok(port.map(|port| Table { path, family, port, via: way.via }))
+    if let Some(way) = kernel.table(family, number)?.way()
+        && let Some(port) = kernel.port_name(way.port)?
+    {
+        return Ok(Some(Table { path, family, port, via: way.via }));
+    }
+    Ok(PortName::new(NOWHERE).ok().map(|port| Table { path, family, port, via: None }))
 }

@@ -1,4 +1,4 @@
-//! Rules as the kernel keeps them: one list for each family, ordered by priority, the newest last among equals.
+//! One rule as the kernel tells of it, and as it is asked for.
 
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{Rule, Selector};
@@ -17,8 +17,6 @@ const UNSUPPRESSED: u32 = u32::MAX;
 pub(crate) struct OurRule {
     /// What it is, if it is one that we could have made. `None`: someone has changed it, or our settings were others.
     pub(crate) rule: Option<Rule>,
-    /// Whether its port is there. Without, the rule matches nothing, until a port of that name comes.
-    pub(crate) attached: bool,
     /// The request that makes such a rule.
     pub(crate) request: RuleMessage,
 }
@@ -31,18 +29,8 @@ impl OurRule {
         if !attributes.contains(&RuleAttribute::Protocol(numbers.protocol)) {
             return None;
         }
-        let attached = !message.header.flags.contains(RuleFlags::IifDetached);
         let request = as_request(message);
-        Some(Self { rule: read_rule(&request, order, numbers), attached, request })
-    }
-
-    pub(crate) fn is(&self, rule: &Rule) -> bool {
-        self.rule.as_ref() == Some(rule)
-    }
-
-    /// Whether it stands where `rule` does, but leads elsewhere.
-    pub(crate) fn rivals(&self, rule: &Rule) -> bool {
-        self.rule.as_ref().is_some_and(|other| other.place() == rule.place() && other.table != rule.table)
+        Some(Self { rule: read_rule(&request, order, numbers), request })
     }
 }
 
@@ -75,71 +63,8 @@ pub(crate) fn request(rule: &Rule, numbers: &Numbers) -> Option<RuleMessage> {
     Some(message)
 }
 
-/// Our rules in the kernel's order, and what removes one of them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct OurRules(pub(crate) Vec<OurRule>);
-
-/// One request to the kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    Add(RuleMessage),
-    Delete(RuleMessage),
-}
-
-impl OurRules {
-    pub(crate) fn position(&self, wanted: impl Fn(&OurRule) -> bool) -> Option<usize> {
-        self.0.iter().position(wanted)
-    }
-
-    /// Notes that the kernel has a new rule: behind all of its priority.
-    pub(crate) fn added(&mut self, rule: OurRule) {
-        let before = |other: &OurRule| {
-            other.request.header.family == rule.request.header.family
-                && priority(&other.request) <= priority(&rule.request)
-        };
-        let behind = self.0.iter().rposition(before);
-        self.0.insert(behind.map_or(0, |last| last + 1), rule);
-    }
-
-    /// The requests that remove the rule at `position` and no other.
-    ///
-    /// The kernel deletes the first rule that has everything that the request names (`rule_find` in net/core/fib_rules.c),
-    /// so a request meant for `from P lookup T` deletes `from P iif X lookup T` if that comes first. Such a rule is put
-    /// once more, behind, before its first copy is sacrificed: at no time is it missing.
-    pub(crate) fn removal(&mut self, position: usize) -> Vec<Request> {
-        let mut requests = Vec::new();
-        let request = self.0[position].request.clone();
-        let mut position = position;
-        while let Some(first) = self.position(|rule| names(&request, &rule.request)) {
-            let hit = self.0.remove(first);
-            if first == position {
-                requests.push(Request::Delete(request));
-                break;
-            }
-            requests.push(Request::Add(hit.request.clone()));
-            requests.push(Request::Delete(request.clone()));
-            position -= 1;
-            self.added(hit);
-        }
-        requests
-    }
-}
-
-/// Whether `request`, as one to delete, means `rule`.
-fn names(request: &RuleMessage, rule: &RuleMessage) -> bool {
-    request.header.family == rule.header.family
-        && request.attributes.iter().all(|attribute| match attribute {
-            RuleAttribute::Source(_) => {
-                request.header.src_len == rule.header.src_len && rule.attributes.contains(attribute)
-            }
-            RuleAttribute::Destination(_) => {
-                request.header.dst_len == rule.header.dst_len && rule.attributes.contains(attribute)
-            }
-            attribute => rule.attributes.contains(attribute),
-        })
-}
-
-/// What the kernel told of a rule as what we would have asked for to get it.
+/// What the kernel told of a rule as what we would have asked for to get it. That its port is not there (`[detached]`)
+/// is left out: such a rule is in place, and works again by itself as soon as a port of that name comes.
 fn as_request(mut message: RuleMessage) -> RuleMessage {
     // It tells the table in an attribute; a second one in the header has room for 255 only.
     message.header.table = 0;
@@ -210,5 +135,40 @@ pub(crate) fn family(family: AddressFamily) -> Option<Family> {
         AddressFamily::Inet => Some(Family::V4),
         AddressFamily::Inet6 => Some(Family::V6),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use catena_model::forwarding::PathId;
+    use catena_model::resource::LinuxSpec;
+
+    fn numbers() -> Numbers {
+        Numbers::of(&LinuxSpec::in_netns("x"))
+    }
+
+    fn rule(from: &str, in_port: Option<&str>, claimed: bool) -> Rule {
+        let from: Prefix = from.parse().unwrap();
+        let in_port = in_port.map(|port| port.parse().unwrap());
+        let selector = Selector { family: from.family(), from: Some(from), to: None, in_port, claimed };
+        Rule { order: 255, selector, table: PathId(1) }
+    }
+
+    #[test]
+    fn a_rule_is_read_as_it_was_written() {
+        for rule in [rule("172.16.1.0/24", None, false), rule("2001:db8::/32", Some("qr-abc"), true)] {
+            let message = request(&rule, &numbers()).unwrap();
+            assert_eq!(OurRule::read(message, &numbers()).unwrap().rule, Some(rule));
+        }
+    }
+
+    #[test]
+    fn what_lacks_one_of_our_marks_is_not_ours() {
+        let message = request(&rule("172.16.1.0/24", None, false), &numbers()).unwrap();
+        let other_protocol = Numbers { protocol: 4.into(), ..numbers() };
+        let other_band = Numbers { rule_priority: 20_000, ..numbers() };
+        assert!(OurRule::read(message.clone(), &other_protocol).is_none());
+        assert!(OurRule::read(message, &other_band).is_none());
     }
 }

@@ -17,6 +17,10 @@ pub(crate) const LAST_METRIC: u32 = 4_278_198_272;
 /// The kernel's default metric in IPv6 (`IP6_RT_PRIO_USER`); in IPv4 it is 0, and not mentioned.
 const METRIC_V6: u32 = 1024;
 
+/// A table of ours that is not whole is read as one that leads to this port, where all packets end. It is no table that
+/// anybody wants, so it is put again or deleted. Put as such, it is closed: the unreachable route alone.
+pub(crate) const NOWHERE: &str = "lo";
+
 /// Where a default route leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Way {

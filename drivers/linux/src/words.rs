@@ -79,20 +79,19 @@ pub(crate) fn in_table(table: &Table, numbers: &Numbers) -> String {
     format!("table {number} proto {}", u8::from(numbers.protocol))
 }
 
-/// A rule that the kernel told of, as far as it takes to find it.
+/// A rule that the kernel told of, as far as it takes to find it, in the order of `ip rule`.
 pub(crate) fn foreign_rule(rule: &RuleMessage) -> String {
-    let mut text = format!("pref {}", crate::rule::priority(rule));
-    for attribute in &rule.attributes {
-        match attribute {
-            RuleAttribute::Source(address) => text += &format!(" from {address}/{}", rule.header.src_len),
-            RuleAttribute::Destination(address) => text += &format!(" to {address}/{}", rule.header.dst_len),
-            RuleAttribute::Iifname(port) => text += &format!(" iif {port}"),
-            RuleAttribute::Table(number) => text += &format!(" lookup {number}"),
-            RuleAttribute::Protocol(protocol) => text += &format!(" proto {}", u8::from(*protocol)),
-            _ => {}
-        }
-    }
-    text
+    let mut parts = vec![(0, format!("pref {}", crate::rule::priority(rule)))];
+    parts.extend(rule.attributes.iter().filter_map(|attribute| match attribute {
+        RuleAttribute::Source(address) => Some((1, format!("from {address}/{}", rule.header.src_len))),
+        RuleAttribute::Destination(address) => Some((2, format!("to {address}/{}", rule.header.dst_len))),
+        RuleAttribute::Iifname(port) => Some((3, format!("iif {port}"))),
+        RuleAttribute::Table(number) => Some((4, format!("lookup {number}"))),
+        RuleAttribute::Protocol(protocol) => Some((5, format!("proto {}", u8::from(*protocol)))),
+        _ => None,
+    }));
+    parts.sort();
+    parts.into_iter().map(|(_, words)| words).collect::<Vec<_>>().join(" ")
 }
 
 /// A route that the kernel told of, as far as it takes to find it.

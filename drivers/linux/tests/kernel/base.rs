@@ -1,1 +1,123 @@
+//! The routing that is not ours.
 
+use catena_driver::Driver;
+use catena_model::address::Family;
+use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
+
+use crate::world::{World, from, port, put, table};
+
+async fn base(world: &World) -> BaseRouting {
+    world.driver().base().await.unwrap().unwrap()
+}
+
+fn rules_at(base: &BaseRouting, priority: u32, family: Family) -> Vec<&BaseRule> {
+    base.rules.iter().filter(|rule| (rule.priority, rule.family) == (priority, family)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_kernel_sets_up_is_told() {
+    let world = World::new();
+    let base = base(&world).await;
+    assert_eq!(base.our_priority, 10_000);
+    assert!(base.addresses.contains(&(port("qr-abc"), "10.21.0.1/24".parse().unwrap())));
+    assert!(base.addresses.contains(&(port("qr-abc"), "2001:db8:21::1/64".parse().unwrap())));
+    for (family, expected) in [
+        (Family::V4, vec![(0, 255), (32_766, 254), (32_767, 253)]),
+        (Family::V6, vec![(0, 255), (32_766, 254)]),
+    ] {
+        let rules = base.rules.iter().filter(|rule| rule.family == family);
+        let lookups: Vec<_> =
+            rules.map(|rule| (rule.priority, rule.action.clone(), rule.opaque.len())).collect();
+        let expected: Vec<_> = expected
+            .into_iter()
+            .map(|(priority, table)| (priority, BaseRuleAction::Lookup(table), 0))
+            .collect();
+        assert_eq!(lookups, expected);
+    }
+    for net in ["10.21.0.0/24", "2001:db8:21::/64"] {
+        let route = base.routes.iter().find(|route| route.prefix.to_string() == net && route.table == 254);
+        assert_eq!(
+            route.map(|route| &route.action),
+            Some(&BaseRouteAction::Forward { port: port("qr-abc"), via: None })
+        );
+    }
+    for host in ["10.21.0.1/32", "2001:db8:21::1/128"] {
+        let route = base.routes.iter().find(|route| route.prefix.to_string() == host);
+        assert_eq!(route.map(|route| (route.table, &route.action)), Some((255, &BaseRouteAction::Local)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ours_is_not_told() {
+    let world = World::new();
+    let before = base(&world).await;
+    let objects =
+        [table(1, "qr-abc", "10.21.0.5"), table(1, "qr-abc", "2001:db8:21::5"), from("172.16.1.0/24", 1)];
+    put(&world.driver(), &objects).await.unwrap();
+    assert_eq!(base(&world).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_routes_are_told_also_among_ours() {
+    let world = World::new();
+    world.ip("route add default via 10.23.0.2 metric 7");
+    world.ip("route add blackhole 192.0.2.0/24");
+    world.ip("route add 198.51.100.0/24 via 10.23.0.2 table 10001 proto static");
+    world.ip("route add default table 77 nexthop via 10.23.0.2 dev qg-def nexthop via 10.20.0.1 dev qg-ext");
+    let base = base(&world).await;
+    let found = |table: u32, prefix: &str| -> Vec<_> {
+        let routes = base.routes.iter().filter(|r| r.table == table && r.prefix.to_string() == prefix);
+        routes.map(|route| (route.metric, route.action.clone())).collect()
+    };
+    let forward =
+        |name: &str, via: &str| BaseRouteAction::Forward { port: port(name), via: via.parse().ok() };
+    assert_eq!(found(254, "0.0.0.0/0"), [(7, forward("qg-def", "10.23.0.2"))]);
+    assert_eq!(found(254, "192.0.2.0/24"), [(0, BaseRouteAction::Drop)]);
+    assert_eq!(found(10_001, "198.51.100.0/24"), [(0, forward("qg-def", "10.23.0.2"))]);
+    assert_eq!(
+        found(77, "0.0.0.0/0"),
+        [(0, forward("qg-def", "10.23.0.2")), (0, forward("qg-ext", "10.20.0.1"))]
+    );
+}
+
+/// What cannot be evaluated is said, in the words of `ip rule`.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_rules_are_told_with_what_is_opaque_in_them() {
+    let world = World::new();
+    let cases = [
+        ("from 172.16.0.0/16 to 192.0.2.0/24 iif qg-ext lookup 77", "", BaseRuleAction::Lookup(77)),
+        ("fwmark 0x1/0xff lookup 77", "fwmark 0x1/0xff", BaseRuleAction::Lookup(77)),
+        ("not from 172.16.0.0/16 lookup 77", "not", BaseRuleAction::Lookup(77)),
+        ("ipproto tcp dport 80-81 lookup 77", "dport 80-81, ipproto 6", BaseRuleAction::Lookup(77)),
+        ("tos 0x10 lookup 77", "tos 0x10", BaseRuleAction::Lookup(77)),
+        ("lookup main suppress_prefixlength 0", "suppress_prefixlength 0", BaseRuleAction::Lookup(254)),
+        ("oif qg-ext lookup 77", "oif qg-ext", BaseRuleAction::Lookup(77)),
+        ("from 192.0.2.0/24 prohibit", "", BaseRuleAction::Drop),
+        ("from 192.0.2.0/24 goto 32766", "", BaseRuleAction::Other("goto 32766".to_owned())),
+        ("lookup 78", "with route 192.0.2.0/24 table 78 proto 3", BaseRuleAction::Lookup(78)),
+    ];
+    world.ip("route add throw 192.0.2.0/24 table 78");
+    for (priority, (words, _, _)) in (100..).zip(&cases) {
+        world.ip(&format!("rule add pref {priority} {words}"));
+    }
+    let base = base(&world).await;
+    for (priority, (words, opaque, action)) in (100..).zip(cases) {
+        let rules = rules_at(&base, priority, Family::V4);
+        let [rule] = rules[..] else { panic!("{words}: {rules:?}") };
+        assert_eq!((rule.opaque.join(", ").as_str(), &rule.action), (opaque, &action), "{words}");
+    }
+    let first = rules_at(&base, 100, Family::V4)[0];
+    assert_eq!(first.from, "172.16.0.0/16".parse().ok());
+    assert_eq!(first.to, "192.0.2.0/24".parse().ok());
+    assert_eq!(first.in_port, Some(port("qg-ext")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_rules_at_our_priorities_are_told() {
+    let world = World::new();
+    world.ip("rule add pref 10000 from 172.16.0.0/16 lookup 77 proto static");
+    world.ip("rule add pref 9000 from 172.16.0.0/16 lookup 77 proto 202");
+    let base = base(&world).await;
+    assert_eq!(rules_at(&base, 10_000, Family::V4).len(), 1);
+    assert_eq!(rules_at(&base, 9_000, Family::V4).len(), 1);
+}

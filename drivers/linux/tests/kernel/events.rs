@@ -1,1 +1,107 @@
+//! What the driver tells without being asked.
 
+use std::time::Duration;
+
+use catena_driver::{Driver, Event};
+use tokio::sync::mpsc::Receiver;
+use tokio::time::{sleep, timeout};
+
+use crate::world::{World, delete, from, port, put, run, table};
+
+const SITE: &str = "172.16.1.0/24";
+
+async fn next(events: &mut Receiver<Event>) -> Event {
+    timeout(Duration::from_secs(2), events.recv()).await.expect("an event").expect("the driver listens")
+}
+
+/// Waits for an event like this, past others.
+async fn expect(events: &mut Receiver<Event>, wanted: impl Fn(&Event) -> bool) {
+    while !wanted(&next(events).await) {}
+}
+
+fn drift(what: &str) -> impl Fn(&Event) -> bool {
+    move |event| matches!(event, Event::Drift { what: told } if told == what)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn others_changes_are_told_in_words() {
+    let world = World::new();
+    let driver = world.driver();
+    put(&driver, &[table(1, "qr-abc", "10.21.0.5"), from(SITE, 1)]).await.unwrap();
+    let mut events = driver.events();
+
+    world.ip("rule del pref 10000");
+    expect(&mut events, drift("rule pref 10000 from 172.16.1.0/24 lookup 10001 proto 202 was deleted")).await;
+    world.ip("route del default table 10001 metric 0");
+    expect(&mut events, drift("route default table 10001 proto 202 was deleted")).await;
+    world.ip("-6 route add default via 2001:db8:21::5 table 10001 proto static");
+    expect(&mut events, drift("route default table 10001 proto 4 metric 1024 was put")).await;
+    world.ip("address del 10.21.0.1/24 dev qr-abc");
+    expect(&mut events, drift("an address of qr-abc was deleted")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_told_as_they_come_and_go() {
+    let world = World::new();
+    let mut events = world.driver().events();
+    let told = |name: &str, up: bool| {
+        let port = port(name);
+        move |event: &Event| *event == Event::Port { port: port.clone(), up }
+    };
+    world.ip("link set qr-abc down");
+    expect(&mut events, told("qr-abc", false)).await;
+    world.ip("link set qr-abc up");
+    expect(&mut events, told("qr-abc", true)).await;
+    // The other end of the cable.
+    crate::world::ip(&world.switch, "link set xqr-abc down");
+    expect(&mut events, told("qr-abc", false)).await;
+    world.ip("link del qr-abc");
+    world.cable("qr-abc", &[]);
+    expect(&mut events, told("qr-abc", true)).await;
+    world.ip("link set qg-ext down");
+    world.ip("link set qg-ext name qg-new");
+    expect(&mut events, told("qg-new", false)).await;
+}
+
+/// Otherwise whoever reacts to an event by applying would never come to rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_changes_are_not_told_nor_others_that_do_not_concern_us() {
+    let world = World::new();
+    let driver = world.driver();
+    let mut events = driver.events();
+    let objects = [table(1, "qr-abc", "10.21.0.5"), from(SITE, 1)];
+    put(&driver, &objects).await.unwrap();
+    delete(&driver, &[objects[1].clone(), objects[0].clone()]).await.unwrap();
+    world.ip("route add 192.0.2.0/24 via 10.23.0.2");
+    world.ip("rule add pref 500 from 192.0.2.0/24 lookup main");
+    sleep(Duration::from_millis(100)).await;
+    assert!(events.try_recv().is_err());
+
+    world.ip("rule add pref 10000 from 192.0.2.0/24 lookup main");
+    expect(&mut events, |_| true).await;
+}
+
+/// More than the socket holds: what was missed is told as such, and a port's change is not lost.
+#[tokio::test(flavor = "current_thread")]
+async fn an_overrun_is_told() {
+    let world = World::new();
+    let driver = world.driver();
+    let mut events = driver.events();
+    // On this thread, so that nobody reads meanwhile.
+    run(
+        &world.router,
+        "for n in $(seq 4000); do echo route add 192.0.2.1 via 10.23.0.2 metric $n table 10001; done | ip -batch -",
+    );
+    world.ip("link set qr-abc down");
+    let mut missed = false;
+    loop {
+        match next(&mut events).await {
+            Event::Drift { what } => missed |= what == "events were missed: too many at once",
+            told @ Event::Port { .. } => {
+                assert_eq!(told, Event::Port { port: port("qr-abc"), up: false });
+                break;
+            }
+        }
+    }
+    assert!(missed);
+}

@@ -11,42 +11,47 @@ use catena_model::forwarding::{Change, ElementState, Object, PathId, Rule, Selec
 use catena_model::name::PortName;
 use catena_model::resource::LinuxSpec;
 
-/// `qr-abc` leads to the switch, `qg-ext` to the physical network, `qg-def` to the gateway. Each cable's other end is
-/// in `beyond`, under the same name with an `x` before it. Both namespaces go when the last test that holds them ends.
+/// The addresses of the port towards the switch. IPv6 neighbours are asked for from a link-local one.
+pub const QR_ABC: [&str; 3] = ["10.21.0.1/24", "2001:db8:21::1/64", "fe80::1/64"];
+
+/// `qr-abc` leads to the switch, `qg-ext` to the site, by way of the physical network, and `qg-def` to the gateway: a
+/// namespace each, in which the cable's other end has the port's name with an `x` before it. All go when the test ends.
 pub struct World {
     pub router: NetNs,
-    pub beyond: NetNs,
+    pub site: NetNs,
+    pub switch: NetNs,
+    pub gateway: NetNs,
 }
 
 impl World {
     pub fn new() -> Self {
-        let world = Self { router: NetNs::create().unwrap(), beyond: NetNs::create().unwrap() };
-        for netns in [&world.router, &world.beyond] {
-            ip(netns, "link set lo up");
-            for family in ["ipv4", "ipv6"] {
-                set(netns, &format!("net/{family}/conf/all/forwarding"), 1);
-            }
-            for scope in ["all", "default"] {
-                set(netns, &format!("net/ipv4/conf/{scope}/rp_filter"), 0);
-                // Without addresses of the kernel's own making, nothing changes unless somebody changes it.
-                set(netns, &format!("net/ipv6/conf/{scope}/accept_dad"), 0);
-                set(netns, &format!("net/ipv6/conf/{scope}/addr_gen_mode"), 1);
-            }
-        }
-        world.cable("qr-abc", &["10.21.0.1/24", "2001:db8:21::1/64"]);
-        world.cable("qg-ext", &["10.20.0.2/24", "2001:db8:20::2/64"]);
-        world.cable("qg-def", &["10.23.0.1/30", "2001:db8:23::1/64"]);
+        let [router, site, switch, gateway] = [(); 4].map(|()| quiet_namespace());
+        let world = Self { router, site, switch, gateway };
+        world.cable("qr-abc", &QR_ABC);
+        world.cable("qg-ext", &["10.20.0.2/24", "2001:db8:20::2/64", "fe80::1/64"]);
+        world.cable("qg-def", &["10.23.0.1/30", "2001:db8:23::1/64", "fe80::1/64"]);
         world
     }
 
-    /// Makes a port with these addresses, and the cable at it.
+    /// Makes a port of the router with these addresses, and the cable at it.
     pub fn cable(&self, port: &str, addresses: &[&str]) {
-        let beyond = format!("/proc/{}/fd/{}", std::process::id(), self.beyond.as_fd().as_raw_fd());
-        ip(&self.router, &format!("link add {port} type veth peer name x{port} netns {beyond}"));
-        ip(&self.beyond, &format!("link set x{port} up"));
-        ip(&self.router, &format!("link set {port} up"));
+        let beyond = self.beyond(port);
+        let netns = format!("/proc/{}/fd/{}", std::process::id(), beyond.as_fd().as_raw_fd());
+        self.ip(&format!("link add {port} type veth peer name x{port} netns {netns}"));
+        ip(beyond, &format!("link set x{port} up"));
+        ip(beyond, &format!("address add fe80::2/64 dev x{port}"));
+        self.ip(&format!("link set {port} up"));
         for address in addresses {
-            ip(&self.router, &format!("address add {address} dev {port}"));
+            self.ip(&format!("address add {address} dev {port}"));
+        }
+    }
+
+    /// Where a port leads.
+    pub fn beyond(&self, port: &str) -> &NetNs {
+        match port {
+            "qg-ext" => &self.site,
+            "qr-abc" => &self.switch,
+            _ => &self.gateway,
         }
     }
 
@@ -72,6 +77,22 @@ impl World {
             })
             .collect()
     }
+}
+
+/// A namespace that forwards, and in which nothing changes unless somebody changes it.
+fn quiet_namespace() -> NetNs {
+    let netns = NetNs::create().unwrap();
+    ip(&netns, "link set lo up");
+    for family in ["ipv4", "ipv6"] {
+        set(&netns, &format!("net/{family}/conf/all/forwarding"), 1);
+    }
+    for scope in ["all", "default"] {
+        set(&netns, &format!("net/ipv4/conf/{scope}/rp_filter"), 0);
+        // No addresses of the kernel's own making, which come a second or two later.
+        set(&netns, &format!("net/ipv6/conf/{scope}/accept_dad"), 0);
+        set(&netns, &format!("net/ipv6/conf/{scope}/addr_gen_mode"), 1);
+    }
+    netns
 }
 
 /// Runs `ip` in a namespace. It must succeed.
