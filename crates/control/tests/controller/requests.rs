@@ -1,9 +1,5 @@
 //! Applying and deleting: what is asked is installed everywhere, or nowhere.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod world;
-
 use std::time::Duration;
 
 use catena_control::report::{ApplyReport, ChainState, EventKind, Outcome};
@@ -12,7 +8,8 @@ use catena_driver::simulated::{Fault, SimulatedElement};
 use catena_model::forwarding::{Kind, Object, PathId};
 use catena_model::resource::Source;
 use catena_store::{Revision, Store};
-use world::*;
+
+use crate::world::*;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_applied_is_installed() {
@@ -66,7 +63,8 @@ async fn a_dry_run_says_what_would_be_done_and_touches_nothing() {
 async fn mistakes_are_shown_where_they_were_written() {
     let world = World::new(1);
     let controller = chained(&world).await;
-    let bad = Source::new("bad.yaml", "apiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {name: x}\nspec: {}\n");
+    let bad =
+        Source::new("bad.yaml", "apiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {name: x}\nspec: {}\n");
     let error = apply(&controller, &[bad]).await.unwrap_err();
     let ApplyError::Invalid(diagnostics) = &error else { panic!("{error:?}") };
     assert!(diagnostics.iter().all(|diagnostic| diagnostic.labels[0].source == "bad.yaml"));
@@ -74,7 +72,10 @@ async fn mistakes_are_shown_where_they_were_written() {
 
     let error = apply(&controller, &[chain(&["fw", "nothing"])]).await.unwrap_err();
     let ApplyError::Invalid(diagnostics) = &error else { panic!("{error:?}") };
-    assert_eq!((diagnostics[0].labels[0].source.as_str(), diagnostics[0].labels[0].line), ("acme-web.yaml", 7));
+    assert_eq!(
+        (diagnostics[0].labels[0].source.as_str(), diagnostics[0].labels[0].line),
+        ("acme-web.yaml", 7)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -108,8 +109,11 @@ async fn deleting_leaves_nothing() {
 }
 
 /// From no chain to one, from one to another, and back to none.
-const TRANSITIONS: [(Option<&[&str]>, Option<&[&str]>); 3] =
-    [(None, Some(&["fw", "ips"])), (Some(&["fw", "ips", "web"]), Some(&["ips", "fw"])), (Some(&["fw"]), None)];
+const TRANSITIONS: [(Option<&[&str]>, Option<&[&str]>); 3] = [
+    (None, Some(&["fw", "ips"])),
+    (Some(&["fw", "ips", "web"]), Some(&["ips", "fw"])),
+    (Some(&["fw"]), None),
+];
 
 #[tokio::test(start_paused = true)]
 async fn every_failure_is_rolled_back_whole() {
@@ -201,7 +205,10 @@ async fn an_element_that_is_not_there_stops_only_what_needs_it() {
     world.remove("access-a");
     let revision = world.store.revision().await.unwrap();
     let error = apply(&controller, &[chain(&["fw"])]).await.unwrap_err();
-    assert!(matches!(&error, ApplyError::Unreachable { element, .. } if element.as_str() == "access-a"), "{error:?}");
+    assert!(
+        matches!(&error, ApplyError::Unreachable { element, .. } if element.as_str() == "access-a"),
+        "{error:?}"
+    );
     assert_eq!((world.changes(), world.store.revision().await.unwrap()), (0, revision));
 
     apply(&controller, &[chain_of("globex", "globex-web", &["fw"])]).await.unwrap();
@@ -232,7 +239,10 @@ async fn the_driver_of_an_element_in_use_does_not_change() {
     let mut network = inventory();
     network[0].text = network[0].text.replace("netns: edge", "netns: other");
     let error = apply(&controller, &network).await.unwrap_err();
-    assert!(matches!(&error, ApplyError::DriverInUse { element, .. } if element.as_str() == "edge"), "{error:?}");
+    assert!(
+        matches!(&error, ApplyError::DriverInUse { element, .. } if element.as_str() == "edge"),
+        "{error:?}"
+    );
     delete(&controller, &["chain/acme-web"]).await.unwrap();
     apply(&controller, &network).await.unwrap();
     assert_converged(&controller, &world);
@@ -276,7 +286,8 @@ async fn an_edit_keeps_the_old_path_until_its_flows_have_ended() {
 #[tokio::test(start_paused = true)]
 async fn an_old_path_goes_when_its_time_is_over() {
     let world = World::new(1);
-    let settings = Settings { drain: Duration::from_millis(30), drain_poll: Duration::from_millis(20), ..settings() };
+    let settings =
+        Settings { drain: Duration::from_millis(30), drain_poll: Duration::from_millis(20), ..settings() };
     let controller = world.start(settings).await.unwrap();
     apply(&controller, &everything()).await.unwrap();
     let path = controller.status().chains[0].sites[0].path;
@@ -288,7 +299,9 @@ async fn an_old_path_goes_when_its_time_is_over() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     let status = assert_converged(&controller, &world);
     assert!(status.draining.is_empty());
-    assert!(!world.element("br-int").installed().iter().any(|o| matches!(o, Object::Path(p) if p.id == path)));
+    assert!(
+        !world.element("br-int").installed().iter().any(|o| matches!(o, Object::Path(p) if p.id == path))
+    );
 }
 
 #[tokio::test(start_paused = true)]
