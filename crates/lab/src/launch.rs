@@ -25,7 +25,7 @@ pub(crate) const UP: &[u8] = b"up\n";
 /// Builds a lab, runs `command` in it, and gives back the command's exit code. The lab ends with the command or with this
 /// process, whichever ends first and however.
 ///
-/// What goes wrong in the lab is told by its first process on standard error ([`init`](crate::init)); the exit code is
+/// What goes wrong in the lab is told by its first process on standard error ([`init()`](crate::init())); the exit code is
 /// then that process's.
 pub fn run(spec: &LabSpec, command: &[OsString]) -> Result<u8, LabError> {
     check_root()?;

@@ -9,7 +9,7 @@
 //! all that a lab is (processes, namespaces, mounts, eBPF pins) ends with its first process, however that ends. Nothing
 //! has to be cleaned up, so nothing can be forgotten.
 //!
-//! Start reading at [`run`] (`launch.rs`, the side of the caller), then [`init`], which is what runs inside.
+//! Start reading at [`run`] (`launch.rs`, the side of the caller), then [`init()`], which is what runs inside.
 
 mod enter;
 mod error;
