@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use catena_model::address::Prefix;
 use catena_model::resource::{self, Diagnostic, Source};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -97,4 +98,44 @@ proptest! {
         prop_assert_eq!(found, [], "{}", printed);
         prop_assert_eq!(&again[0].resource, &documents[0].resource, "{}", printed);
     }
+
+    /// The sorted search for overlaps against looking at each pair.
+    #[test]
+    fn tenants_overlap_if_any_two_do(prefixes in prop::collection::vec((0_u8..4, 0_u8..4, 8_u8..26), 1..7)) {
+        let prefixes: Vec<Prefix> = prefixes
+            .into_iter()
+            .map(|(a, b, length)| Prefix::of(format!("10.{a}.{b}.0/{length}").parse().unwrap()))
+            .collect();
+        let added: String = prefixes.iter().enumerate().map(|(number, prefix)| a_tenant(number, *prefix)).collect();
+        let validated = resource::load(&[Source::new("world.yaml", WORLD), Source::new("tenants.yaml", added)]);
+        let overlap = prefixes
+            .iter()
+            .enumerate()
+            .any(|(number, prefix)| prefixes[number + 1..].iter().any(|other| prefix.overlaps(*other)));
+        prop_assert_eq!(validated.is_err(), overlap, "{:?}", prefixes);
+    }
+}
+
+fn a_tenant(number: usize, prefix: Prefix) -> String {
+    format!(
+        "---
+apiVersion: catena/v1alpha1
+kind: Tenant
+metadata: {{name: t-{number}}}
+spec: {{prefixes: [{prefix}]}}
+---
+apiVersion: catena/v1alpha1
+kind: Site
+metadata: {{name: s-{number}}}
+spec:
+  tenant: t-{number}
+  attachment: {{gre: {{customer: {{address: 192.0.2.{}}}, cloud: {{element: edge, address: 203.0.113.10}}}}}}
+---
+apiVersion: catena/v1alpha1
+kind: Chain
+metadata: {{name: c-{number}}}
+spec: {{tenant: t-{number}, functions: [ips]}}
+",
+        number + 100
+    )
 }

@@ -4,8 +4,9 @@
 //! Tenancy: [`Tenant`], [`Site`], [`Chain`].
 //!
 //! [`parse`] reads texts into [`Document`]s, [`validate`] makes a [`Model`] of documents, [`load`] does both. What is
-//! wrong is told as [`Diagnostic`]s, all of it at once. The modules: [`source`] (places), `yaml` (a located tree),
-//! `fields` and `words` (reading it), [`parse`](mod@parse) (the kinds), [`written`] (what was read), `validate`.
+//! wrong is told as [`Diagnostic`]s, all of it at once. The modules, in the order of the way: [`source`] (places in
+//! texts), `yaml` (a located tree), `fields` and `words` (reading the tree), `parse` (the kinds), [`written`] (what was
+//! read), `validate` (what contradicts what).
 
 mod diagnostic;
 mod document;

@@ -429,31 +429,44 @@ fn traffic_of_nobody() {
 /// More kinds of traffic than a site's policy holds.
 #[test]
 fn too_many_rules() {
-    let said = told(
-        "  match: [{protocol: tcp, ports: [80, 443]}]",
-        "  match: [{protocol: tcp, ports: [1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 1015, 1016, 1017, 1018, 1019, 1020, 1021, 1022, 1023, 1024, 1025, 1026, 1027, 1028, 1029, 1030, 1031, 1032]}]",
-    );
+    let ports: Vec<String> = (1000..1033).map(|port| port.to_string()).collect();
+    let said = told("ports: [80, 443]", &format!("ports: [{}]", ports.join(", ")));
+    insta::assert_snapshot!(said, @"
+    error: chain acme-web lists 33 kinds of traffic, more than 32
+       --> world.yaml:248:18
+        |
+    248 | metadata: {name: acme-web}
+        |                  ^^^^^^^^
+        = help: each entry of `match` counts once for each of its ports: join ports into ranges, or claim all traffic
+    ");
+}
+
+/// The same, of two chains together.
+#[test]
+fn too_many_rules_of_two_chains() {
+    let ports: Vec<String> = (1000..1031).map(|port| port.to_string()).collect();
+    let said = told_with(&format!(
+        "apiVersion: catena/v1alpha1
+kind: Chain
+metadata: {{name: acme-more}}
+spec: {{sites: [acme-hq], match: [{{protocol: udp, ports: [{}]}}], functions: [ips]}}
+",
+        ports.join(", ")
+    ));
     insta::assert_snapshot!(said, @"
     error: the chains of site acme-hq list 33 kinds of traffic, more than 32
        --> world.yaml:218:18
         |
     218 | metadata: {name: acme-hq}
         |                  ^^^^^^^
+       ::: added.yaml:3:18
+        |
+      3 | metadata: {name: acme-more}
+        |                  --------- acme-more lists 31
        ::: world.yaml:248:18
         |
     248 | metadata: {name: acme-web}
-        |                  -------- acme-web lists 33
-        = help: each entry of `match` counts once for each of its ports: join ports into ranges, or claim all traffic
-
-    error: the chains of site acme-branch list 33 kinds of traffic, more than 32
-       --> world.yaml:230:18
-        |
-    230 | metadata: {name: acme-branch}
-        |                  ^^^^^^^^^^^
-       ::: world.yaml:248:18
-        |
-    248 | metadata: {name: acme-web}
-        |                  -------- acme-web lists 33
+        |                  -------- acme-web lists 2
         = help: each entry of `match` counts once for each of its ports: join ports into ranges, or claim all traffic
     ");
 }

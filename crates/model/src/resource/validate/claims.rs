@@ -7,28 +7,22 @@ use super::report::Report;
 use super::resolve;
 use crate::address::{PortRange, Prefix};
 use crate::forwarding::{FlowMatch, MAX_POLICY_RULES};
-use crate::name::{NodeName, SiteName};
+use crate::name::{ChainName, NodeName, SiteName};
 use crate::resource::written::{Attachment, Chain, Site};
 use crate::resource::{Diagnostic, Traffic};
 
 pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
     let claims: Vec<Claim> = catalogue.chains.values().map(|chain| Claim::of(*chain)).collect();
     let mut told = HashSet::new();
+    let mut too_long = HashSet::new();
     let mut tunnels: HashMap<&NodeName, Entry<Site>> = HashMap::new();
     for (site, claims) in by_site(catalogue, &claims) {
         let rules: usize = claims.iter().map(|claim| claim.matches.len()).sum();
-        if rules > MAX_POLICY_RULES {
-            report.add(too_many(site, rules, &claims));
-        } else {
-            let prefixes = catalogue.prefixes_of(site);
-            for (index, first) in claims.iter().enumerate() {
-                for second in &claims[index + 1..] {
-                    let Some(flows) = first.contest(second, &prefixes) else { continue };
-                    if told.insert((&first.chain.spec.name.value, &second.chain.spec.name.value)) {
-                        report.add(contested(first, second, site, &flows));
-                    }
-                }
-            }
+        match claims.iter().find(|claim| claim.matches.len() > MAX_POLICY_RULES) {
+            Some(claim) if too_long.insert(&claim.chain.spec.name.value) => report.add(too_many_of(claim)),
+            Some(_) => {}
+            None if rules > MAX_POLICY_RULES => report.add(too_many(site, rules, &claims)),
+            None => contests(catalogue, site, &claims, &mut told, report),
         }
         one_switch(catalogue, site, &claims, report);
         one_tunnel(catalogue, site, &mut tunnels, report);
@@ -76,6 +70,25 @@ impl<'d> Claim<'d> {
     }
 }
 
+/// Pairs of chains, each told once however many sites they share.
+fn contests<'d>(
+    catalogue: &Catalogue<'d>,
+    site: Entry<'d, Site>,
+    claims: &[&Claim<'d>],
+    told: &mut HashSet<(&'d ChainName, &'d ChainName)>,
+    report: &mut Report,
+) {
+    let prefixes = catalogue.prefixes_of(site);
+    for (index, first) in claims.iter().enumerate() {
+        for second in &claims[index + 1..] {
+            let Some(flows) = first.contest(second, &prefixes) else { continue };
+            if told.insert((&first.chain.spec.name, &second.chain.spec.name)) {
+                report.add(contested(first, second, site, &flows));
+            }
+        }
+    }
+}
+
 fn contested(first: &Claim, second: &Claim, site: Entry<Site>, flows: &FlowMatch) -> Diagnostic {
     let (a, b) = (&first.chain, &second.chain);
     let message = format!(
@@ -114,13 +127,21 @@ fn describe(flows: &FlowMatch) -> String {
     words
 }
 
+const COUNTED: &str =
+    "each entry of `match` counts once for each of its ports: join ports into ranges, or claim all traffic";
+
+fn too_many_of(claim: &Claim) -> Diagnostic {
+    let (name, count) = (&*claim.chain.name, claim.matches.len());
+    let message = format!("chain {name} lists {count} kinds of traffic, more than {MAX_POLICY_RULES}");
+    Diagnostic::new(message, COUNTED).at(claim.chain.name_label(""))
+}
+
 fn too_many(site: Entry<Site>, rules: usize, claims: &[&Claim]) -> Diagnostic {
     let message = format!(
         "the chains of site {} list {rules} kinds of traffic, more than {MAX_POLICY_RULES}",
         *site.name
     );
-    let help = "each entry of `match` counts once for each of its ports: join ports into ranges, or claim all traffic";
-    let diagnostic = Diagnostic::new(message, help).at(site.name_label(""));
+    let diagnostic = Diagnostic::new(message, COUNTED).at(site.name_label(""));
     claims.iter().take(3).fold(diagnostic, |diagnostic, claim| {
         let count = claim.matches.len();
         diagnostic.at(claim.chain.name_label(format!("{} lists {count}", *claim.chain.name)))
