@@ -1,1 +1,319 @@
-//! The eBPF steering engine and its loader.
+//! The eBPF steering engine and its loader: a [`Driver`] for tunnels, ingresses, instances, paths and policies.
+//!
+//! The engine is a few programs at tc ingress of the element's ports (`bpf/`, start at `bpf/steer.bpf.c`) and the maps
+//! that tell them what to do. This crate loads them, writes the maps from our words ([`words`]) and reads them back.
+//! Maps and links are pinned, so forwarding goes on without us, and the next driver adopts what it finds.
+//!
+//! What must not be known here: why something is wanted, routing tables and rules, other drivers.
+//!
+//! Start reading at [`SteerDriver`], then `apply` and `observe`.
+//!
+//! Limits: fragments of *outer* packets of tunnels are left to the stack, which drops them (we send none: the outer
+//! header forbids fragmenting). A packet that was taken out of a tunnel cannot be put into another one on the same
+//! machine: the kernel refuses to encapsulate an skb twice, and the packet is counted as dropped by the kernel.
+
+mod apply;
+mod bpf;
+mod check;
+mod contents;
+mod counters;
+mod device;
+mod engine;
+mod events;
+mod flows;
+mod hook;
+mod layout;
+mod maps;
+mod netlink;
+mod observe;
+mod pins;
+mod program;
+#[cfg(test)]
+mod tests;
+mod words;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc as sync_mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use catena_driver::netns::NetNs;
+use catena_driver::{Counter, Driver, DriverError, Epoch, Event};
+use catena_model::forwarding::{Change, ElementState, Kind, PathId};
+use catena_model::name::NodeName;
+use tokio::sync::mpsc;
+
+use crate::engine::Engine;
+pub use crate::hook::Hook;
+use crate::maps::Maps;
+use crate::observe::{Damage, Look, Observed};
+use crate::pins::Pins;
+
+/// Which element to drive, and how.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub element: NodeName,
+    pub netns: NetNs,
+    /// The folder for our pins alone, in a BPF file system; such as `/sys/fs/bpf/catena/<element>`.
+    pub pins: PathBuf,
+    /// The bit of the packet mark that says "claimed".
+    pub mark: u32,
+    /// How to attach; `None` for the best that the kernel has.
+    pub hook: Option<Hook>,
+    pub times: Times,
+}
+
+/// How long things last.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// A flow counts as alive for this long after its last packet: as long as its path is kept for it.
+    pub alive: Duration,
+    /// A TCP connection whose end was seen is alive, and remembered, for this long.
+    pub closed: Duration,
+    /// A flow that was seen in one direction only is remembered for this long.
+    pub unanswered: Duration,
+    /// A TCP connection is remembered for this long (RFC 5382 section 5 asks for no less than 2 h 4 min).
+    pub connection: Duration,
+    /// Any other flow is (RFC 4787 section 4.3 recommends 5 min).
+    pub conversation: Duration,
+    /// Flows are swept this often.
+    pub sweep: Duration,
+    /// Attachments are looked at this often, see `events`.
+    pub look: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            alive: Duration::from_secs(30),
+            closed: Duration::from_secs(2),
+            unanswered: Duration::from_secs(30),
+            connection: Duration::from_secs(2 * 3600 + 4 * 60),
+            conversation: Duration::from_secs(5 * 60),
+            sweep: Duration::from_secs(5),
+            look: Duration::from_millis(250),
+        }
+    }
+}
+
+/// The steering engine of one element. Dropping it ends nothing but our care: packets go on.
+#[derive(Debug)]
+pub struct SteerDriver {
+    inner: Arc<Inner>,
+    /// Closed by being dropped, which ends the sweeper.
+    _sweeper: sync_mpsc::Sender<()>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) pins: Pins,
+    hook: Hook,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    newest: Option<Epoch>,
+    /// Loaded ahead of its first use, because the kernel takes a while to verify it.
+    engine: Option<Engine>,
+}
+
+impl SteerDriver {
+    /// Loads the engine into the kernel, on what is pinned if there is something, but changes nothing yet. Takes some
+    /// tens of milliseconds.
+    pub fn new(config: Config) -> Result<Self, DriverError> {
+        let pins = Pins::new(config.pins.clone());
+        pins.check()?;
+        let hook = match config.hook {
+            Some(hook) => hook,
+            None => {
+                config.netns.run(|| Ok(Hook::best())).map_err(|error| namespace_failed(&config, error))?
+            }
+        };
+        let inner = Arc::new(Inner { config, pins, hook, state: Mutex::default() });
+        inner.in_netns(|| inner.with_engine(|_| Ok(())))?;
+        let (sweeper, ended) = sync_mpsc::channel();
+        let driver = Arc::downgrade(&inner);
+        let times = inner.config.times.clone();
+        std::thread::Builder::new()
+            .name("steer-sweep".to_owned())
+            .spawn(move || sweep_until(&ended, &driver, &times))
+            .map_err(|error| DriverError::failed("cannot start the sweeper of flows", error))?;
+        Ok(Self { inner, _sweeper: sweeper })
+    }
+
+    /// Runs `work`, which waits for the kernel, where waiting disturbs nobody, and in the element's namespace.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Inner>) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        let inner = Arc::clone(&self.inner);
+        match tokio::task::spawn_blocking(move || inner.in_netns(|| work(&inner))).await {
+            Ok(outcome) => outcome,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(DriverError::failed("the program ends", error)),
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for SteerDriver {
+    fn capabilities(&self) -> BTreeSet<Kind> {
+        [Kind::Tunnel, Kind::Ingress, Kind::Instance, Kind::Path, Kind::Policy].into()
+    }
+
+    async fn check(&self, changes: &[Change]) -> Result<(), DriverError> {
+        let changes = changes.to_vec();
+        self.blocking(move |inner| {
+            inner.pins.check()?;
+            check::check(&inner.observe()?.state, &changes)
+        })
+        .await
+    }
+
+    async fn observe(&self) -> Result<ElementState, DriverError> {
+        let observed = self.blocking(|inner| inner.observe()).await?;
+        for damage in &observed.damage {
+            tracing::debug!(element = %self.inner.config.element, damage, "left out of what is observed");
+        }
+        Ok(observed.state)
+    }
+
+    async fn apply(&self, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError> {
+        let changes = changes.to_vec();
+        self.blocking(move |inner| inner.apply(epoch, &changes)).await
+    }
+
+    fn events(&self) -> mpsc::Receiver<Event> {
+        events::watch(&self.inner)
+    }
+
+    async fn counters(&self) -> Result<Vec<Counter>, DriverError> {
+        self.blocking(|inner| inner.with_pinned(counters::read)).await
+    }
+
+    async fn live_flows(&self, path: PathId) -> Result<u64, DriverError> {
+        self.blocking(move |inner| inner.with_pinned(|maps| flows::live(maps, &inner.config.times, path)))
+            .await
+    }
+}
+
+impl Inner {
+    fn apply(self: &Arc<Self>, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError> {
+        let mut state = self.state();
+        match state.newest {
+            Some(newest) if epoch < newest => return Err(DriverError::Stale { given: epoch, newest }),
+            _ => state.newest = Some(epoch),
+        }
+        let puts = changes.iter().any(|change| matches!(change, Change::Put { .. }));
+        let is_empty = !self.pins.exists() && !self.has_lost_pins(&state)?;
+        if changes.is_empty() || (!puts && is_empty) {
+            return Ok(());
+        }
+        let _lock = self.pins.take()?;
+        let engine = self.current_engine(&mut state)?;
+        engine.refresh()?;
+        engine.pin()?;
+        let outcome = engine.apply(changes);
+        if engine.contents.objects.is_empty() {
+            state.engine = None;
+            self.load_ahead();
+        }
+        outcome
+    }
+
+    fn observe(&self) -> Result<Observed, DriverError> {
+        self.with_engine(|engine| self.look(engine).observe())
+    }
+
+    pub(crate) fn damage(&self) -> Result<BTreeSet<Damage>, DriverError> {
+        self.in_netns(|| self.with_engine(|engine| self.look(engine).damage(&engine.contents)))
+    }
+
+    fn look<'a>(&'a self, engine: &'a Engine) -> Look<'a> {
+        Look { pins: &self.pins, hook: self.hook, mark: self.config.mark, programs: &engine.programs }
+    }
+
+    /// Whether our programs run, and only the pins were taken away.
+    fn has_lost_pins(&self, state: &State) -> Result<bool, DriverError> {
+        match &state.engine {
+            Some(engine) => Ok(!engine.contents.objects.is_empty() && engine.is_current()?),
+            None => Ok(false),
+        }
+    }
+
+    /// The engine that holds what is pinned now, whoever pinned it.
+    fn current_engine<'a>(&self, state: &'a mut State) -> Result<&'a mut Engine, DriverError> {
+        let current = match state.engine.take() {
+            Some(engine) if engine.is_current()? => engine,
+            _ => self.load()?,
+        };
+        Ok(state.engine.insert(current))
+    }
+
+    fn with_engine<T>(&self, work: impl FnOnce(&Engine) -> Result<T, DriverError>) -> Result<T, DriverError> {
+        let mut state = self.state();
+        let engine = match state.engine.take() {
+            Some(engine) => engine,
+            None => self.load()?,
+        };
+        work(state.engine.insert(engine))
+    }
+
+    /// With the maps that are pinned; nothing where there are none.
+    fn with_pinned<T: Default>(
+        &self,
+        work: impl FnOnce(&Maps) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        match Maps::pinned(self.pins.folder())? {
+            Some(maps) => work(&maps),
+            None => Ok(T::default()),
+        }
+    }
+
+    fn load(&self) -> Result<Engine, DriverError> {
+        Engine::load(self.pins.clone(), self.config.mark, self.hook)
+    }
+
+    /// Loads the next engine while nobody waits for it.
+    fn load_ahead(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        std::thread::spawn(move || {
+            // If it cannot be loaded now, whoever needs it will be told why.
+            let _ = inner.in_netns(|| inner.with_engine(|_| Ok(())));
+        });
+    }
+
+    fn in_netns<T: Send>(
+        &self,
+        work: impl FnOnce() -> Result<T, DriverError> + Send,
+    ) -> Result<T, DriverError> {
+        self.config.netns.run(|| Ok(work())).map_err(|error| namespace_failed(&self.config, error))?
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whatever a panic left half done is found by looking at the maps.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sweep_until(ended: &sync_mpsc::Receiver<()>, driver: &Weak<Inner>, times: &Times) {
+    while ended.recv_timeout(times.sweep) == Err(sync_mpsc::RecvTimeoutError::Timeout) {
+        let Some(inner) = driver.upgrade() else { return };
+        match inner.with_pinned(|maps| flows::sweep(maps, times)) {
+            Ok(0) => {}
+            Ok(count) => tracing::trace!(element = %inner.config.element, count, "idle flows are forgotten"),
+            Err(error) => tracing::debug!(element = %inner.config.element, %error, "cannot sweep flows"),
+        }
+    }
+}
+
+fn namespace_failed(config: &Config, error: io::Error) -> DriverError {
+    DriverError::failed(format!("cannot enter the network namespace of {}", config.element), error)
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/* Verdicts, and the counters that each of them leaves behind. */
+#ifndef CATENA_COUNT_H
+#define CATENA_COUNT_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/pkt_cls.h>
+#include <bpf/bpf_helpers.h>
+
+#include "layout.h"
+#include "maps.h"
+
+/* Not ours to decide: the next program, and then the stack. TCX_NEXT and TC_ACT_UNSPEC are the same number. */
+#define NEXT TC_ACT_UNSPEC
+
+/*
+ * Counts one skb; a super-frame of GSO counts as one packet, as in the kernel's own interface counters. When the map is
+ * full a new counter is not kept.
+ */
+static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 direction, __u8 position, __u32 of,
+				  __u32 instance)
+{
+	struct counter_key key = {
+		.counted = counted,
+		.direction = direction,
+		.position = position,
+		.of = of,
+		.instance = instance,
+	};
+	struct counter zero = {};
+	struct counter *counter = bpf_map_lookup_elem(&counters, &key);
+
+	if (!counter) {
+		/* Another CPU may have been faster: then that one's is found. */
+		bpf_map_update_elem(&counters, &key, &zero, BPF_NOEXIST);
+		counter = bpf_map_lookup_elem(&counters, &key);
+		if (!counter)
+			return;
+	}
+	counter->packets++;
+	counter->bytes += skb->len - ETH_HLEN;
+}
+
+static __noinline int drop(struct __sk_buff *skb, __u8 reason)
+{
+	count(skb, COUNT_DROPPED, 0, reason, 0, 0);
+	return TC_ACT_SHOT;
+}
+
+#endif

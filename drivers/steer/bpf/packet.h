@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * Reading a packet: which flow is it of?
+ *
+ * Two kinds of packets do not say it themselves. An ICMP error is of the flow inside it, in the other direction. A later
+ * fragment has no ports: it is of the flow of its first fragment, which is remembered for it. All else in the engine
+ * sees only the answer, so that neither kind is a case of its own elsewhere.
+ *
+ * Everything is read by bpf_skb_load_bytes: it finds its way in paged skbs, and bounds need no proof.
+ */
+#ifndef CATENA_PACKET_H
+#define CATENA_PACKET_H
+
+#include <stddef.h>
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "layout.h"
+#include "maps.h"
+
+#ifndef IPPROTO_SCTP
+#define IPPROTO_SCTP 132
+#endif
+#define PROTO_ICMPV6 58
+#define PROTO_HOP_BY_HOP 0
+#define PROTO_ROUTING 43
+#define PROTO_FRAGMENT 44
+#define PROTO_DESTINATION 60
+/* RFC 8200 section 4.1 recommends five at most, with destination options twice. */
+#define MAX_EXTENSION_HEADERS 6
+
+#define FRAGMENT_OFFSET 0x1fff
+#define MORE_FRAGMENTS 0x2000
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+enum parsed {
+	/* An IP packet that steering can be asked about. */
+	PARSED,
+	/* Not IP, or a matter between neighbours: the stack's. */
+	PARSED_OTHER,
+	/* Lengths that contradict each other; the stack would drop it too. */
+	PARSED_MALFORMED,
+};
+
+/* Why the ports of a packet are not known, if they are not. */
+enum unknown {
+	KNOWN,
+	/* A later fragment, and the first one has not been seen. */
+	UNKNOWN_FRAGMENT,
+	/* The packet ends before them (RFC 1858 section 3 tells who does that). */
+	UNKNOWN_CUT_SHORT,
+};
+
+struct packet {
+	/* In the direction in which the packet goes. */
+	struct tuple tuple;
+	/* 4 or 6 */
+	__u8 family;
+	__u8 unknown;
+	/* 0 for anything but a whole TCP packet. */
+	__u8 tcp_flags;
+	/* Tells of another packet, does not belong to the flow itself. */
+	__u8 error;
+};
+
+enum fragment {
+	WHOLE,
+	FIRST_FRAGMENT,
+	LATER_FRAGMENT,
+};
+
+/* What the IP header says; ports are not yet in the tuple. */
+struct header {
+	struct tuple tuple;
+	/* Where the payload begins, and where the packet ends, from the beginning of the frame. */
+	__u32 payload;
+	__u32 end;
+	__be32 id;
+	__u8 fragment;
+	/* More extension headers than we walk: the protocol is not known. */
+	__u8 deep;
+	__u8 family;
+};
+
+static __always_inline void map_v4(__be32 to[4], __be32 address)
+{
+	to[0] = 0;
+	to[1] = 0;
+	to[2] = bpf_htonl(0xffff);
+	to[3] = address;
+}
+
+static __always_inline int has_ports(__u8 protocol)
+{
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_UDP || protocol == IPPROTO_SCTP;
+}
+
+static __always_inline void reverse(struct tuple *to, const struct tuple *from)
+{
+	__builtin_memcpy(to->source, from->destination, sizeof(to->source));
+	__builtin_memcpy(to->destination, from->source, sizeof(to->destination));
+	to->source_port = from->destination_port;
+	to->destination_port = from->source_port;
+	to->protocol = from->protocol;
+	__builtin_memset(to->pad, 0, sizeof(to->pad));
+}
+
+static __always_inline int read_v4(struct __sk_buff *skb, __u32 at, struct header *header)
+{
+	struct iphdr ip;
+	__u16 fragment;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5)
+		return -1;
+	map_v4(header->tuple.source, ip.saddr);
+	map_v4(header->tuple.destination, ip.daddr);
+	header->tuple.protocol = ip.protocol;
+	header->payload = at + ip.ihl * 4;
+	/* "BIG TCP" super-frames have length 0. */
+	header->end = ip.tot_len || !skb->gso_size ? at + bpf_ntohs(ip.tot_len) : skb->len;
+	header->id = ip.id;
+	fragment = bpf_ntohs(ip.frag_off);
+	if (fragment & FRAGMENT_OFFSET)
+		header->fragment = LATER_FRAGMENT;
+	else if (fragment & MORE_FRAGMENTS)
+		header->fragment = FIRST_FRAGMENT;
+	return 0;
+}
+
+static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct header *header)
+{
+	struct ipv6hdr ip;
+	__u8 next;
+
+	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 6)
+		return -1;
+	__builtin_memcpy(header->tuple.source, &ip.saddr, 16);
+	__builtin_memcpy(header->tuple.destination, &ip.daddr, 16);
+	header->end = ip.payload_len || !skb->gso_size ? at + sizeof(ip) + bpf_ntohs(ip.payload_len) : skb->len;
+	next = ip.nexthdr;
+	at += sizeof(ip);
+	for (int i = 0; i < MAX_EXTENSION_HEADERS; i++) {
+		struct {
+			__u8 next;
+			__u8 length;
+			__be16 fragment;
+			__be32 id;
+		} extension;
+
+		if (next != PROTO_HOP_BY_HOP && next != PROTO_ROUTING && next != PROTO_DESTINATION &&
+		    next != PROTO_FRAGMENT) {
+			header->tuple.protocol = next;
+			header->payload = at;
+			return 0;
+		}
+		if (header->fragment == LATER_FRAGMENT)
+			break;
+		if (bpf_skb_load_bytes(skb, at, &extension, sizeof(extension)))
+			return -1;
+		if (next == PROTO_FRAGMENT) {
+			header->id = extension.id;
+			/* Offset in units of eight bytes in the upper bits, "more" in the lowest. */
+			if (extension.fragment & bpf_htons(0xfff8))
+				header->fragment = LATER_FRAGMENT;
+			else if (extension.fragment & bpf_htons(1))
+				header->fragment = FIRST_FRAGMENT;
+			at += 8;
+		} else {
+			at += (extension.length + 1) * 8;
+		}
+		next = extension.next;
+	}
+	header->tuple.protocol = next;
+	header->payload = at;
+	header->deep = 1;
+	return 0;
+}
+
+__noinline int read_header(struct __sk_buff *skb, __u32 at, struct header *header)
+{
+	if (!header)
+		return -1;
+	return header->family == 4 ? read_v4(skb, at, header) : read_v6(skb, at, header);
+}
+
+static __always_inline void fragment_key(const struct header *header, struct fragment_key *key)
+{
+	__builtin_memset(key, 0, sizeof(*key));
+	__builtin_memcpy(key->source, header->tuple.source, sizeof(key->source));
+	__builtin_memcpy(key->destination, header->tuple.destination, sizeof(key->destination));
+	key->id = header->id;
+	if (header->family == 4)
+		key->protocol = header->tuple.protocol;
+}
+
+static __always_inline void remember(const struct header *header, const struct tuple *tuple)
+{
+	struct fragment_key key;
+
+	fragment_key(header, &key);
+	bpf_map_update_elem(&fragments, &key, tuple, BPF_ANY);
+}
+
+static __always_inline __u8 recall(const struct header *header, struct tuple *tuple)
+{
+	struct fragment_key key;
+	struct tuple *first;
+
+	fragment_key(header, &key);
+	first = bpf_map_lookup_elem(&fragments, &key);
+	if (!first)
+		return UNKNOWN_FRAGMENT;
+	*tuple = *first;
+	return KNOWN;
+}
+
+/* Completes the tuple; `end` is where the packet that we have ends. */
+static __noinline __u8 read_ports(struct __sk_buff *skb, struct header *header, __u32 end)
+{
+	__be16 both[2];
+
+	if (header->deep)
+		return UNKNOWN_CUT_SHORT;
+	if (header->fragment == LATER_FRAGMENT)
+		return recall(header, &header->tuple);
+	if (!has_ports(header->tuple.protocol))
+		return KNOWN;
+	if (header->payload + sizeof(both) > end ||
+	    bpf_skb_load_bytes(skb, header->payload, both, sizeof(both)))
+		return UNKNOWN_CUT_SHORT;
+	header->tuple.source_port = bpf_ntohs(both[0]);
+	header->tuple.destination_port = bpf_ntohs(both[1]);
+	return KNOWN;
+}
+
+/* Errors have the packet that they are about inside; redirects (ICMP type 5) are between neighbours. */
+static __always_inline int is_icmp_error(__u8 family, __u8 type)
+{
+	if (family == 4)
+		return type == 3 || type == 4 || type == 11 || type == 12;
+	return type >= 1 && type <= 4;
+}
+
+/* Neighbour and router discovery, RFC 4861 */
+static __always_inline int is_discovery(__u8 family, __u8 type)
+{
+	return family == 6 && type >= 133 && type <= 137;
+}
+
+/* Multicast, broadcast, link-local: never routed, so never steered. */
+static __always_inline int is_for_neighbours(__u8 family, const __be32 address[4])
+{
+	__u32 first = bpf_ntohl(family == 4 ? address[3] : address[0]);
+
+	if (family == 4)
+		return first >> 28 == 0xe || first == 0xffffffff || first >> 16 == 0xa9fe;
+	return first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6;
+}
+
+static __always_inline int is_icmp(__u8 family, __u8 protocol)
+{
+	return protocol == (family == 4 ? IPPROTO_ICMP : PROTO_ICMPV6);
+}
+
+static __always_inline enum parsed read_icmp(struct __sk_buff *skb, struct header *outer, struct packet *packet)
+{
+	struct header inner = { .family = outer->family };
+	__u8 type;
+
+	if (outer->payload + 8 > outer->end || bpf_skb_load_bytes(skb, outer->payload, &type, sizeof(type))) {
+		packet->unknown = UNKNOWN_CUT_SHORT;
+		return PARSED;
+	}
+	if (is_discovery(outer->family, type))
+		return PARSED_OTHER;
+	if (!is_icmp_error(outer->family, type))
+		return PARSED;
+	packet->error = 1;
+	if (read_header(skb, outer->payload + 8, &inner)) {
+		packet->unknown = UNKNOWN_CUT_SHORT;
+		return PARSED;
+	}
+	packet->unknown = read_ports(skb, &inner, outer->end);
+	/* What it is about went the other way. */
+	reverse(&packet->tuple, &inner.tuple);
+	return PARSED;
+}
+
+static __always_inline void read_tcp_flags(struct __sk_buff *skb, const struct header *header, struct packet *packet)
+{
+	if (header->tuple.protocol == IPPROTO_TCP && header->payload + 14 <= header->end)
+		bpf_skb_load_bytes(skb, header->payload + 13, &packet->tcp_flags, 1);
+}
+
+static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet)
+{
+	struct header header = {};
+
+	if (skb->vlan_present)
+		return PARSED_OTHER;
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		header.family = 4;
+	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
+		header.family = 6;
+	else
+		return PARSED_OTHER;
+	if (read_header(skb, ETH_HLEN, &header) || header.end > skb->len || header.payload > header.end)
+		return PARSED_MALFORMED;
+	if (is_for_neighbours(header.family, header.tuple.destination))
+		return PARSED_OTHER;
+
+	packet->family = header.family;
+	packet->unknown = read_ports(skb, &header, header.end);
+	packet->tuple = header.tuple;
+	if (packet->unknown == KNOWN && header.fragment != LATER_FRAGMENT) {
+		if (is_icmp(header.family, header.tuple.protocol)) {
+			enum parsed parsed = read_icmp(skb, &header, packet);
+
+			if (parsed != PARSED)
+				return parsed;
+		}
+		if (header.fragment == FIRST_FRAGMENT && packet->unknown == KNOWN)
+			remember(&header, &packet->tuple);
+		if (header.fragment == WHOLE)
+			read_tcp_flags(skb, &header, packet);
+	}
+	return PARSED;
+}
+
+#endif

@@ -1,0 +1,132 @@
+//! System calls on eBPF objects that libbpf-rs has no safe name for: links of tcx, pins, what a program is.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+
+use libbpf_sys::{
+    BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_TCX_INGRESS, bpf_link_create, bpf_link_create_opts, bpf_link_detach,
+    bpf_link_info, bpf_link_update, bpf_obj_get, bpf_obj_get_info_by_fd, bpf_obj_pin, bpf_prog_get_fd_by_id,
+    bpf_prog_info, bpf_prog_query_opts,
+};
+
+/// What a program is made of, and which maps it uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProgramInfo {
+    /// A digest of its instructions.
+    pub(crate) tag: [u8; 8],
+    pub(crate) maps: Vec<u32>,
+}
+
+/// Where a tcx link is attached, and what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LinkInfo {
+    /// 0 once it is detached, or its device gone.
+    pub(crate) ifindex: u32,
+    pub(crate) program: u32,
+}
+
+/// Attaches at tc ingress of a port of this thread's namespace, before all others: a packet that another program takes
+/// or lets pass must not thereby go round a chain.
+pub(crate) fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let mut options = bpf_link_create_opts {
+        sz: size_of::<bpf_link_create_opts>() as u64,
+        flags: BPF_F_BEFORE,
+        ..Default::default()
+    };
+    options.__bindgen_anon_1.tcx = Default::default();
+    // SAFETY: the descriptor is open, and the options live until the call returns.
+    let fd = unsafe { bpf_link_create(program.as_raw_fd(), ifindex as i32, BPF_TCX_INGRESS, &options) };
+    owned(fd)
+}
+
+/// Whether the kernel has tcx (Linux 6.6). Asks about the loopback device, which every namespace has as its first.
+pub(crate) fn has_tcx() -> bool {
+    const LOOPBACK: i32 = 1;
+    let mut options = libbpf_sys::bpf_prog_query_opts {
+        sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as u64,
+        ..Default::default()
+    };
+    // SAFETY: the options live until the call returns; they point nowhere, so nothing but numbers is written.
+    unsafe { bpf_prog_query_opts(LOOPBACK, BPF_TCX_INGRESS, &mut options) == 0 }
+}
+
+/// Another program in the place of the link's, between two packets.
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: both descriptors are open; null stands for no options.
+    checked(unsafe { bpf_link_update(link.as_raw_fd(), program.as_raw_fd(), ptr::null()) })
+}
+
+/// Detaches whoever else holds the link.
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is open.
+    checked(unsafe { bpf_link_detach(link.as_raw_fd()) })
+}
+
+/// `None` for what is not a tcx link.
+pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<Option<LinkInfo>> {
+    let mut info = bpf_link_info::default();
+    object_info(link, &mut info)?;
+    if info.type_ != BPF_LINK_TYPE_TCX {
+        return Ok(None);
+    }
+    // SAFETY: the kernel fills the part of the union that belongs to the type.
+    let ifindex = unsafe { info.__bindgen_anon_1.tcx.ifindex };
+    Ok(Some(LinkInfo { ifindex, program: info.prog_id }))
+}
+
+pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
+    const MOST_MAPS: usize = 64;
+    let mut maps = [0_u32; MOST_MAPS];
+    let mut info = bpf_prog_info {
+        nr_map_ids: MOST_MAPS as u32,
+        map_ids: maps.as_mut_ptr() as u64,
+        ..Default::default()
+    };
+    object_info(program, &mut info)?;
+    let count = (info.nr_map_ids as usize).min(MOST_MAPS);
+    Ok(ProgramInfo { tag: info.tag, maps: maps[..count].to_vec() })
+}
+
+/// The kernel's numbers for programs are given anew after 2³¹ others: a program is what its info says.
+pub(crate) fn program_by_id(id: u32) -> io::Result<OwnedFd> {
+    // SAFETY: takes a number, gives a descriptor that is ours.
+    owned(unsafe { bpf_prog_get_fd_by_id(id) })
+}
+
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    // SAFETY: the descriptor is open, and the string lives until the call returns.
+    checked(unsafe { bpf_obj_pin(object.as_raw_fd(), path.as_ptr()) })
+}
+
+pub(crate) fn pinned(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    // SAFETY: the string lives until the call returns; the descriptor is ours.
+    owned(unsafe { bpf_obj_get(path.as_ptr()) })
+}
+
+fn object_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let mut length = size_of::<T>() as u32;
+    let info = ptr::from_mut(info).cast();
+    // SAFETY: `T` is the kernel's structure for this kind of object, and `length` says how much of it there is.
+    checked(unsafe { bpf_obj_get_info_by_fd(object.as_fd().as_raw_fd(), info, &mut length) })
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
+}
+
+/// libbpf's calls return the negative error number.
+fn checked(outcome: i32) -> io::Result<()> {
+    if outcome < 0 { Err(io::Error::from_raw_os_error(-outcome)) } else { Ok(()) }
+}
+
+fn owned(fd: i32) -> io::Result<OwnedFd> {
+    checked(fd)?;
+    // SAFETY: the call that returned it gave it to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,107 @@
+//! The veth pair that stands for all tunnels of an element.
+//!
+//! The visible end is [`TUNNEL_PORT`]: the kernel routes into it, and receives from it. Whatever is sent into it comes
+//! out of the hidden end, where the encapsulating program takes it; nothing is ever sent into the hidden end, and the
+//! stack must do nothing there.
+
+use std::io::{self, ErrorKind};
+
+use catena_driver::DriverError;
+use catena_model::forwarding::TUNNEL_PORT;
+
+use crate::netlink::{Connection, Link};
+
+/// The hidden end.
+pub(crate) const HIDDEN_PORT: &str = "catena-gre-x";
+/// The most that a veth takes: what is too long for a tunnel is told at the visible end.
+const HIDDEN_MTU: u32 = 65_535;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) visible: Link,
+    pub(crate) hidden: Link,
+}
+
+impl Device {
+    /// What there is, in this thread's namespace.
+    pub(crate) fn find() -> Result<Option<Self>, DriverError> {
+        let mut connection = Connection::open().map_err(failed)?;
+        find(&mut connection).map_err(failed)
+    }
+
+    /// Makes it where it is not, and sets what is set otherwise. `mtu` is the largest packet that all tunnels carry.
+    pub(crate) fn ensure(mtu: u32) -> Result<Self, DriverError> {
+        let mut connection = Connection::open().map_err(failed)?;
+        let device = match find(&mut connection).map_err(failed)? {
+            Some(device) => device,
+            None => make(&mut connection)?,
+        };
+        configure().map_err(failed)?;
+        if device.hidden.mtu != HIDDEN_MTU || !device.hidden.up {
+            connection.set_up(device.hidden.ifindex, HIDDEN_MTU).map_err(failed)?;
+        }
+        if device.visible.mtu != mtu || !device.visible.up {
+            connection.set_up(device.visible.ifindex, mtu).map_err(failed)?;
+        }
+        Ok(device)
+    }
+
+    pub(crate) fn remove() -> Result<(), DriverError> {
+        let mut connection = Connection::open().map_err(failed)?;
+        match find(&mut connection).map_err(failed)? {
+            Some(device) => connection.remove_link(device.visible.ifindex).map_err(failed),
+            None => Ok(()),
+        }
+    }
+}
+
+fn find(connection: &mut Connection) -> io::Result<Option<Device>> {
+    let visible = connection.link(TUNNEL_PORT)?;
+    let hidden = connection.link(HIDDEN_PORT)?;
+    Ok(visible.zip(hidden).map(|(visible, hidden)| Device { visible, hidden }))
+}
+
+fn make(connection: &mut Connection) -> Result<Device, DriverError> {
+    match connection.add_veth(TUNNEL_PORT, HIDDEN_PORT) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(DriverError::Conflict {
+            what: format!("an interface called {TUNNEL_PORT} or {HIDDEN_PORT}, but not both,"),
+            help: "rename or remove it: tunnels need both names".to_owned(),
+        }),
+        Err(error) => Err(failed(error)),
+        Ok(()) => {
+            find(connection).map_err(failed)?.ok_or_else(|| failed(io::Error::other("it is gone at once")))
+        }
+    }
+}
+
+/// Before the first packet: the ends are still down, or have been configured before.
+fn configure() -> io::Result<()> {
+    // What arrives here comes from where base routing would not send it. Of this setting the greater one of "all" and
+    // the port's counts (Linux, ip-sysctl), so against a strict "all" the loose 2 is the least that helps.
+    let strict = read("ipv4/conf/all/rp_filter")?.as_deref() == Some("1");
+    write(&format!("ipv4/conf/{TUNNEL_PORT}/rp_filter"), if strict { "2" } else { "0" })?;
+    write(&format!("ipv4/conf/{HIDDEN_PORT}/forwarding"), "0")?;
+    write(&format!("ipv6/conf/{HIDDEN_PORT}/disable_ipv6"), "1")?;
+    // No link-local address, so no neighbour discovery and no multicast reports into the tunnels.
+    write(&format!("ipv6/conf/{TUNNEL_PORT}/addr_gen_mode"), "1")
+}
+
+/// A setting below `/proc/sys/net` of this thread's namespace; `None` without that protocol.
+pub(crate) fn read(setting: &str) -> io::Result<Option<String>> {
+    match std::fs::read_to_string(format!("/proc/sys/net/{setting}")) {
+        Ok(value) => Ok(Some(value.trim().to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write(setting: &str, value: &str) -> io::Result<()> {
+    match read(setting)? {
+        Some(there) if there != value => std::fs::write(format!("/proc/sys/net/{setting}"), value),
+        _ => Ok(()),
+    }
+}
+
+fn failed(error: io::Error) -> DriverError {
+    DriverError::failed(format!("cannot set up the interface {TUNNEL_PORT}"), error)
+}

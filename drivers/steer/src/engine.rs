@@ -1,0 +1,73 @@
+//! The engine of one element as this process holds it: programs, maps, attachments, and what it knows to be in the maps.
+
+use std::os::fd::AsFd;
+
+use catena_driver::DriverError;
+
+use crate::bpf;
+use crate::contents::Contents;
+use crate::hook::{Attachments, Hook};
+use crate::maps::Maps;
+use crate::pins::Pins;
+use crate::program::Programs;
+
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) pins: Pins,
+    /// The bit of the packet mark that says "claimed".
+    pub(crate) mark: u32,
+    pub(crate) programs: Programs,
+    pub(crate) attachments: Attachments,
+    pub(crate) contents: Contents,
+    /// Whether the maps have ever been pinned: what is in them is, or was, an element's state.
+    used: bool,
+}
+
+impl Engine {
+    /// Loads the programs on the maps that are pinned, or on new ones. Changes nothing. In the element's namespace.
+    pub(crate) fn load(pins: Pins, mark: u32, hook: Hook) -> Result<Self, DriverError> {
+        let programs = Programs::load(&pins)?;
+        let used = Maps::pinned(pins.folder())?.is_some();
+        let contents = Contents::read(&programs.maps)?;
+        Ok(Self { attachments: Attachments::open(hook, &pins)?, pins, mark, programs, contents, used })
+    }
+
+    /// Whether this is the engine to change the element with: it holds the maps that are pinned; or nothing is pinned,
+    /// and it is either new, or the pins were taken away from under programs that still run.
+    pub(crate) fn is_current(&self) -> Result<bool, DriverError> {
+        match Maps::pinned(self.pins.folder())? {
+            Some(pinned) => Ok(pinned.ids()? == self.programs.ids),
+            None => Ok(!self.used || self.attachments.any_alive()),
+        }
+    }
+
+    /// Reads the maps again if another process has changed them.
+    pub(crate) fn refresh(&mut self) -> Result<(), DriverError> {
+        if self.programs.maps.element()?.changes != self.contents.changes {
+            self.contents = Contents::read(&self.programs.maps)?;
+        }
+        Ok(())
+    }
+
+    /// Pins those maps that are not.
+    pub(crate) fn pin(&mut self) -> Result<(), DriverError> {
+        for (name, map) in self.programs.maps.fds() {
+            let path = self.pins.map(name);
+            if !path.exists() {
+                bpf::pin(map.as_fd(), &path)
+                    .map_err(|error| DriverError::failed(format!("cannot pin {}", path.display()), error))?;
+            }
+        }
+        self.used = true;
+        Ok(())
+    }
+
+    /// Tells other processes that what they know of the maps is old.
+    pub(crate) fn changed(&mut self) -> Result<(), DriverError> {
+        let mut element = self.programs.maps.element()?;
+        element.changes += 1;
+        self.programs.maps.elements.put(&0, &element)?;
+        self.contents.changes = element.changes;
+        Ok(())
+    }
+}

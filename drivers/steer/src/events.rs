@@ -1,0 +1,157 @@
+//! Telling of changes by others.
+//!
+//! Ports come and go by netlink's word. Filters and qdiscs are told by netlink too, removed pins by inotify. But when
+//! someone detaches a tcx link, or removes a program through it, the kernel tells nobody: that alone is why the
+//! attachments are also looked at every [`Times::look`](crate::Times), which costs a few system calls a port and
+//! reads no map.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use catena_driver::{DriverError, Event};
+use catena_model::name::PortName;
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::Inner;
+use crate::netlink::{Link, messages};
+use crate::observe::Damage;
+
+/// How many events wait for a slow listener; more are told as one.
+const WAITING: usize = 64;
+
+/// Watches until the listener or the driver is gone. Needs a Tokio runtime.
+pub(crate) fn watch(driver: &Arc<Inner>) -> mpsc::Receiver<Event> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let driver = Arc::downgrade(driver);
+    tokio::spawn(async move {
+        if let Err(error) = Watch::run(driver, &sender).await {
+            tracing::warn!(%error, "the steering engine is no longer watched");
+            let _ = sender.send(Event::Drift { what: format!("watching ended: {error}") }).await;
+        }
+    });
+    receiver
+}
+
+struct Watch<'a> {
+    driver: Weak<Inner>,
+    sender: &'a mpsc::Sender<Event>,
+    /// What was wrong when last looked.
+    known: BTreeSet<Damage>,
+}
+
+impl Watch<'_> {
+    async fn run(driver: Weak<Inner>, sender: &mpsc::Sender<Event>) -> Result<(), DriverError> {
+        let Some(first) = driver.upgrade() else { return Ok(()) };
+        let failed = |error: io::Error| DriverError::failed("cannot watch the element", error);
+        let netlink = first.config.netns.run(listen).map_err(failed)?;
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
+            .map_err(|error| failed(error.into()))?;
+        let links = readiness(netlink.as_fd()).map_err(failed)?;
+        let pins = readiness(inotify.as_fd()).map_err(failed)?;
+        let mut look = interval(first.config.times.look);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        drop(first);
+
+        let mut watch = Watch { driver, sender, known: BTreeSet::new() };
+        loop {
+            tokio::select! {
+                () = sender.closed() => return Ok(()),
+                ready = links.readable() => {
+                    ready.map_err(failed)?.clear_ready();
+                    for event in read_links(&netlink) {
+                        watch.tell(event);
+                    }
+                }
+                ready = pins.readable() => {
+                    ready.map_err(failed)?.clear_ready();
+                    // What happened is found out by looking.
+                    while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+                }
+                _ = look.tick() => {}
+            }
+            let Some(driver) = watch.driver.upgrade() else { return Ok(()) };
+            watch_pins(&inotify, &driver);
+            watch.look(driver).await;
+        }
+    }
+
+    async fn look(&mut self, driver: Arc<Inner>) {
+        let damage = tokio::task::spawn_blocking(move || driver.damage()).await;
+        let damage = match damage {
+            Ok(Ok(damage)) => damage,
+            Ok(Err(error)) => BTreeSet::from([format!("cannot look at the element: {error}")]),
+            // The driver ends, and the runtime with it.
+            Err(_) => return,
+        };
+        let new = damage.difference(&self.known).cloned().collect::<Vec<_>>();
+        if !new.is_empty() {
+            self.tell(Event::Drift { what: new.join(", ") });
+        }
+        self.known = damage;
+    }
+
+    fn tell(&self, event: Event) {
+        // A full queue holds events that make the listener look at everything anyway.
+        let _ = self.sender.try_send(event);
+    }
+}
+
+/// Tells when there is something to read.
+fn readiness(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the clone owns its descriptor, and nobody else can close it.
+    Ok(unsafe { AsyncFd::register(fd.try_clone_to_owned()?) }?)
+}
+
+fn listen() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.add_membership(libc::RTNLGRP_LINK)?;
+    socket.add_membership(libc::RTNLGRP_TC)?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+/// What netlink has told since. What it had no room for is found by looking.
+fn read_links(socket: &Socket) -> Vec<Event> {
+    let mut events = Vec::new();
+    loop {
+        match socket.recv_from_full() {
+            Ok((datagram, _)) => {
+                let messages = messages(&datagram).unwrap_or_default();
+                events.extend(messages.into_iter().filter_map(|message| port_event(&message.payload)));
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+            Err(_) => return events,
+        }
+    }
+}
+
+fn port_event(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
+    let (link, there) = match payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => (link, true),
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => (link, false),
+        _ => return None,
+    };
+    let link = Link::read(link)?;
+    Some(Event::Port { port: PortName::new(&link.name).ok()?, up: there && link.up })
+}
+
+/// The folder comes and goes with the objects; watching it twice is watching it once.
+fn watch_pins(inotify: &Inotify, driver: &Inner) {
+    let folder = driver.pins.folder();
+    if let Err(error) = inotify.add_watch(folder, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF)
+        && error != Errno::ENOENT
+    {
+        tracing::debug!(%error, "the folder of pins cannot be watched");
+    }
+}

@@ -1,0 +1,190 @@
+//! What the engine asks of the kernel over netlink: its veth pair, and what stands on a port's clsact qdisc.
+
+use std::io::{self, ErrorKind};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+
+/// A link, as far as we look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) ifindex: u32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) mac: [u8; 6],
+    pub(crate) mtu: u32,
+}
+
+impl Link {
+    /// `None` for a message without a name.
+    pub(crate) fn read(message: &LinkMessage) -> Option<Self> {
+        let mut link = Self {
+            ifindex: message.header.index,
+            name: String::new(),
+            up: message.header.flags.contains(LinkFlags::LowerUp),
+            mac: [0; 6],
+            mtu: 0,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name.clone(),
+                LinkAttribute::Address(address) => {
+                    link.mac = address.as_slice().try_into().unwrap_or_default()
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                _ => {}
+            }
+        }
+        (!link.name.is_empty()).then_some(link)
+    }
+}
+
+/// A socket in the namespace of the thread that opened it. The kernel handles a request while it is being sent, so no
+/// call waits.
+pub(crate) struct Connection {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Connection {
+    pub(crate) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        let answers = match self.ask(RouteNetlinkMessage::GetLink(request), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+            answers => answers?,
+        };
+        Ok(answers.iter().find_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Link::read(message),
+            _ => None,
+        }))
+    }
+
+    /// A veth pair without ARP: whatever is sent into one end comes out of the other. Both are left down.
+    pub(crate) fn add_veth(&mut self, name: &str, peer: &str) -> io::Result<()> {
+        let end = |name: &str| {
+            let mut message = LinkMessage::default();
+            message.header.flags = LinkFlags::Noarp;
+            message.header.change_mask = LinkFlags::Noarp;
+            message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            message
+        };
+        let mut request = end(name);
+        request.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(end(peer)))),
+        ]));
+        self.ask(RouteNetlinkMessage::NewLink(request), NLM_F_CREATE | NLM_F_EXCL).map(drop)
+    }
+
+    /// Sets the MTU, and takes the link up.
+    pub(crate) fn set_up(&mut self, ifindex: u32, mtu: u32) -> io::Result<()> {
+        let mut request = LinkMessage::default();
+        request.header.index = ifindex;
+        request.header.flags = LinkFlags::Up;
+        request.header.change_mask = LinkFlags::Up;
+        request.attributes.push(LinkAttribute::Mtu(mtu));
+        self.ask(RouteNetlinkMessage::SetLink(request), 0).map(drop)
+    }
+
+    pub(crate) fn remove_link(&mut self, ifindex: u32) -> io::Result<()> {
+        let mut request = LinkMessage::default();
+        request.header.index = ifindex;
+        match self.ask(RouteNetlinkMessage::DelLink(request), 0) {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// Whether the port has a clsact qdisc.
+    pub(crate) fn has_clsact(&mut self, ifindex: u32) -> io::Result<bool> {
+        let request = TcMessage::with_index(ifindex as i32);
+        let found = self.ask(RouteNetlinkMessage::GetQueueDiscipline(request), NLM_F_DUMP)?;
+        Ok(found.iter().any(|message| match message {
+            RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
+                qdisc.header.index == ifindex as i32
+                    && qdisc
+                        .attributes
+                        .iter()
+                        .any(|attribute| *attribute == TcAttribute::Kind("clsact".to_owned()))
+            }
+            _ => false,
+        }))
+    }
+
+    /// Whether any filter stands on the port's clsact qdisc, at ingress or egress.
+    pub(crate) fn has_filters(&mut self, ifindex: u32) -> io::Result<bool> {
+        /// `TC_H_CLSACT`, with `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`
+        const PARENTS: [TcHandle; 2] =
+            [TcHandle { major: 0xffff, minor: 0xfff2 }, TcHandle { major: 0xffff, minor: 0xfff3 }];
+        for parent in PARENTS {
+            let mut request = TcMessage::with_index(ifindex as i32);
+            request.header.parent = parent;
+            let found = self.ask(RouteNetlinkMessage::GetTrafficFilter(request), NLM_F_DUMP)?;
+            if found.iter().any(|message| matches!(message, RouteNetlinkMessage::NewTrafficFilter(_))) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Sends one request, and reads its answers to their end.
+    fn ask(&mut self, request: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags | if flags & NLM_F_DUMP == NLM_F_DUMP { 0 } else { NLM_F_ACK };
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(request));
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut answers = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            for message in messages(&datagram)? {
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(answer) => answers.push(answer),
+                    NetlinkPayload::Error(end) if end.code.is_some() => return Err(end.to_io()),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// The messages in a datagram.
+pub(crate) fn messages(datagram: &[u8]) -> io::Result<Vec<NetlinkMessage<RouteNetlinkMessage>>> {
+    let mut messages = Vec::new();
+    let mut rest = datagram;
+    while !rest.is_empty() {
+        let message = NetlinkMessage::deserialize(rest)
+            .map_err(|error| io::Error::new(ErrorKind::InvalidData, error.to_string()))?;
+        // Messages are aligned to four bytes (NLMSG_ALIGN).
+        let length = (message.header.length as usize).next_multiple_of(4);
+        rest = rest.get(length.max(4)..).unwrap_or_default();
+        messages.push(message);
+    }
+    Ok(messages)
+}

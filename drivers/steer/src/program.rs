@@ -1,0 +1,130 @@
+//! The programs: compiled by the build, verified and loaded by the kernel here.
+
+use std::collections::BTreeSet;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use catena_driver::DriverError;
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{ErrorKind, MapCore, MapHandle, OpenMapMut, OpenObject, ProgramImpl};
+
+use crate::bpf::{self, ProgramInfo};
+use crate::maps::Maps;
+use crate::pins::Pins;
+
+pub(crate) mod skeleton {
+    #![allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::panic, unused)]
+    include!(concat!(env!("OUT_DIR"), "/steer.skel.rs"));
+}
+
+/// A program that the kernel has verified.
+#[derive(Debug)]
+pub(crate) struct Program {
+    fd: OwnedFd,
+    info: ProgramInfo,
+}
+
+impl Program {
+    fn new<T>(program: &ProgramImpl<'_, T>) -> Result<Self, DriverError> {
+        let fd = program.as_fd().try_clone_to_owned();
+        let described = fd.and_then(|fd| Ok(Self { info: bpf::program_info(fd.as_fd())?, fd }));
+        described.map_err(|error| DriverError::failed("cannot ask about a program that was loaded", error))
+    }
+
+    /// Whether another program is the same code on the same maps.
+    pub(crate) fn is(&self, other: &ProgramInfo) -> bool {
+        self.info == *other
+    }
+}
+
+impl AsFd for Program {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// The program set, with its maps.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) maps: Maps,
+    /// The kernel's numbers of the maps.
+    pub(crate) ids: BTreeSet<u32>,
+    /// At every port.
+    pub(crate) steer: Program,
+    /// At the hidden end of the veth pair of tunnels.
+    pub(crate) encap: Program,
+}
+
+impl Programs {
+    /// Loads the programs into the kernel, on those maps that are pinned and new ones for the rest. Pins nothing.
+    pub(crate) fn load(pins: &Pins) -> Result<Self, DriverError> {
+        quiet_libbpf();
+        let mut storage = MaybeUninit::<OpenObject>::uninit();
+        let mut open = skeleton::SteerSkelBuilder::default()
+            .open(&mut storage)
+            .map_err(|error| DriverError::failed("cannot read the steering programs", error))?;
+        for mut map in open.open_object_mut().maps_mut() {
+            reuse(&mut map, pins)?;
+        }
+        let loaded = open.load().map_err(not_loaded)?;
+        let find = |name: &str| {
+            let found = libbpf_rs::skel::Skel::object(&loaded).maps().find(|map| map.name() == name);
+            let map = found.ok_or_else(|| DriverError::failed("the programs lack a map", name))?;
+            MapHandle::try_from(&map)
+                .map_err(|error| DriverError::failed(format!("cannot hold map {name}"), error))
+        };
+        let maps = Maps::find(find)?;
+        Ok(Self {
+            ids: maps.ids()?,
+            maps,
+            steer: Program::new(&loaded.progs.catena_steer)?,
+            encap: Program::new(&loaded.progs.catena_encap)?,
+        })
+    }
+}
+
+/// Takes the pinned map in the place of a new one, if there is one, and if it is what this program expects.
+fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
+    let path = map.name().to_str().map(|name| pins.map(name)).unwrap_or_default();
+    let failed = |error| DriverError::failed(format!("cannot open the pinned map {}", path.display()), error);
+    let pinned = match MapHandle::from_pinned_path(&path) {
+        Ok(pinned) => pinned,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+    };
+    let same = pinned.map_type() == map.map_type()
+        && pinned.key_size() == map.key_size()
+        && pinned.value_size() == map.value_size()
+        && pinned.max_entries() == map.max_entries();
+    if !same {
+        return Err(DriverError::Conflict {
+            what: format!("the pinned map {} of another version of the engine", path.display()),
+            help: format!(
+                "delete the chains with the version that made it, or, if forwarding may stop, remove {}",
+                pins.folder().display()
+            ),
+        });
+    }
+    map.reuse_fd(pinned.as_fd()).map_err(failed)
+}
+
+fn not_loaded(error: libbpf_rs::Error) -> DriverError {
+    match error.kind() {
+        ErrorKind::PermissionDenied => DriverError::Unsupported {
+            what: "the kernel does not let us load eBPF programs".to_owned(),
+            help: "run as root, or with the capabilities BPF, NET_ADMIN and PERFMON".to_owned(),
+        },
+        ErrorKind::Unsupported => DriverError::Unsupported {
+            what: "the kernel has no eBPF".to_owned(),
+            help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL".to_owned(),
+        },
+        _ => DriverError::failed("the kernel does not take the steering programs", error),
+    }
+}
+
+/// libbpf prints to standard error unless told otherwise; what it says belongs in the log.
+fn quiet_libbpf() {
+    libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, message| {
+        tracing::debug!(target: "libbpf", "{}", message.trim_end());
+    })));
+}

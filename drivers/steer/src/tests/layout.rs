@@ -1,0 +1,55 @@
+//! The structures here and in `bpf/layout.h` are the same.
+
+use std::mem::MaybeUninit;
+
+use libbpf_rs::AsRawLibbpf;
+use libbpf_rs::btf::types::{MemberAttr, Struct};
+use libbpf_rs::btf::{Btf, HasSize};
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+
+use crate::layout::*;
+use crate::program::skeleton::SteerSkelBuilder;
+
+#[test]
+fn structures_are_the_same_on_both_sides() {
+    let mut storage = MaybeUninit::uninit();
+    let open = SteerSkelBuilder::default().open(&mut storage).unwrap();
+    // SAFETY: the object lives as long as `open`.
+    let object = unsafe { open.open_object().as_libbpf_object().as_ref() };
+    let btf = Btf::from_bpf_object(object).unwrap().unwrap();
+    same::<Port>(&btf, "port");
+    same::<Side>(&btf, "side");
+    same::<Instance>(&btf, "instance");
+    same::<Hop>(&btf, "hop");
+    same::<Path>(&btf, "path");
+    same::<Prefix>(&btf, "prefix");
+    same::<Rule>(&btf, "rule");
+    same::<Policy>(&btf, "policy");
+    same::<FlowKey>(&btf, "flow_key");
+    same::<Flow>(&btf, "flow");
+    same::<Tunnel>(&btf, "tunnel");
+    same::<TunnelEnd>(&btf, "tunnel_end");
+    same::<Lpm4>(&btf, "lpm4");
+    same::<Lpm6>(&btf, "lpm6");
+    same::<Element>(&btf, "element");
+    same::<CounterKey>(&btf, "counter_key");
+    same::<Counter>(&btf, "counter");
+}
+
+fn same<T: Described>(btf: &Btf<'_>, name: &str) {
+    let there: Struct<'_> = btf.type_by_name(name).unwrap_or_else(|| panic!("no struct {name} in C"));
+    let fields: Vec<_> = there
+        .iter()
+        .map(|member| {
+            let name = member.name.unwrap().to_str().unwrap().to_owned();
+            let offset = match member.attr {
+                MemberAttr::Normal { offset } => offset as usize / 8,
+                _ => panic!("a bit field in {name}"),
+            };
+            (name, offset)
+        })
+        .collect();
+    let expected: Vec<_> = T::FIELDS.iter().map(|(name, offset)| ((*name).to_owned(), *offset)).collect();
+    assert_eq!(fields, expected, "struct {name} and {}", T::NAME);
+    assert_eq!(there.size(), T::SIZE, "struct {name}");
+}

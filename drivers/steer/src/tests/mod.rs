@@ -1,0 +1,13 @@
+//! Packet tables: what the programs do with one packet, asked of the kernel by `BPF_PROG_TEST_RUN`.
+//!
+//! Each case has a name and a sentence. A packet goes in at a port; what comes back is the verdict, the packet, and
+//! what was counted. Where the packet would really have gone is the business of the tests in `tests/`.
+
+mod choice;
+mod claiming;
+mod fragments;
+mod layout;
+mod packets;
+mod rig;
+mod steering;
+mod tunnels;
