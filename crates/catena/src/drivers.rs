@@ -13,6 +13,7 @@ use catena_driver::netns::NetNs;
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
 use catena_driver_linux::{LinuxConfig, LinuxDriver};
+use catena_driver_steer::SteerDriver;
 use catena_model::name::NodeName;
 use catena_model::resource::{DriverSpec, Element, LinuxSpec};
 use catena_store::Embedded;
@@ -77,6 +78,9 @@ impl Drivers for Machine {
     }
 }
 
+/// Below the BPF file system's usual place: a folder for each element.
+const PINS: &str = "/sys/fs/bpf/catena";
+
 /// Routing by one driver, steering by another.
 fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
     let netns = match &spec.netns {
@@ -87,8 +91,16 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         let name = spec.netns.as_deref().unwrap_or("of this process");
         DriverError::failed(format!("cannot open the network namespace {name}"), error)
     })?;
+    let steer = catena_driver_steer::Config {
+        element: element.clone(),
+        netns: netns.clone(),
+        pins: Path::new(PINS).join(element.as_str()),
+        mark: spec.mark,
+        hook: None,
+        times: catena_driver_steer::Times::default(),
+    };
     let linux = LinuxConfig { element: element.clone(), netns, spec: spec.clone() };
-    Ok(vec![Arc::new(LinuxDriver::new(linux))])
+    Ok(vec![Arc::new(LinuxDriver::new(linux)), Arc::new(SteerDriver::new(steer)?)])
 }
 
 fn namespace(name: &str) -> PathBuf {

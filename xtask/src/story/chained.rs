@@ -37,7 +37,7 @@ pub fn tell(world: &World, story: &mut Story) {
     });
     picture::print(catena, V4);
     story.check("the same over IPv6", || {
-        let journey = follow(V6, "alice", 40002)?;
+        let journey = follow(V6, "alice", V6.port(2))?;
         ensure!(journey.web == Web::Status(200), "the answer: {:?}", journey.web);
         passes_in_order(&journey, &["fw-1", "ips-", "web-1"])
     });

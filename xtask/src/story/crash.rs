@@ -23,7 +23,7 @@ pub fn tell(world: &mut World, story: &mut Story) {
         let open = Client::start("alice", &Talk { server, sizes: vec![100, 1000], milliseconds: 1500 })?;
         std::thread::sleep(Duration::from_millis(300));
         world.kill_daemon()?;
-        let journey = follow(V4, "alice", 40401)?;
+        let journey = follow(V4, "alice", V4.port(401))?;
         ensure!(journey.web == Web::Status(200), "a new request: {:?}", journey.web);
         passes_in_order(&journey, &["ips-", "fw-1", "web-1"])?;
         let said = open.wait().context("the connection that was open")?;
@@ -63,7 +63,7 @@ pub fn tell(world: &mut World, story: &mut Story) {
         damaged(world, "br-int", remove_steering_program)
     });
     story.check("after that the chain works as before", || {
-        let journey = follow(V6, "alice", 40402)?;
+        let journey = follow(V6, "alice", V6.port(402))?;
         ensure!(journey.web == Web::Status(200), "the answer: {:?}", journey.web);
         passes_in_order(&journey, &["ips-", "fw-1", "web-1"])
     });

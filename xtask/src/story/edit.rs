@@ -34,8 +34,8 @@ pub fn tell(world: &World, story: &mut Story) {
         std::thread::sleep(std::time::Duration::from_millis(500));
         world.catena.say(&["apply", "-f", &edited])?;
         let mut shown = String::new();
-        for (family, source_port) in FAMILIES.into_iter().zip([40301, 40302]) {
-            let journey = follow(family, "alice", source_port)?;
+        for family in FAMILIES {
+            let journey = follow(family, "alice", family.port(301))?;
             ensure!(journey.web == Web::Status(200), "the answer over {}: {:?}", family.name, journey.web);
             shown = passes_in_order(&journey, &["ips-", "fw-1", "web-1"])?;
         }

@@ -13,7 +13,7 @@ pub fn tell(world: &mut World, story: &mut Story, before: &Snapshot) {
     story.check("catena delete: alice goes the direct way again", || {
         world.catena.say(&["delete", "-f", World::CHAIN])?;
         let [four, _] = in_both_families(|family| {
-            let journey = follow(family, "alice", 40601)?;
+            let journey = follow(family, "alice", family.port(601))?;
             ensure!(journey.web == Web::Status(200), "the answer: {:?}", journey.web);
             ensure!(journey.functions().is_empty(), "it went {}", journey.shown());
             Ok(journey.shown())

@@ -14,7 +14,7 @@ pub fn tell(world: &World, story: &mut Story) {
     story.check("its chain is applied: bob's connections pass ips alone", || {
         world.catena.say(&["apply", "-f", World::GLOBEX_CHAIN])?;
         let [four, _] = in_both_families(|family| {
-            let journey = follow(family, "bob", 40501)?;
+            let journey = follow(family, "bob", family.port(501))?;
             ensure!(journey.web == Web::Status(200), "the answer: {:?}", journey.web);
             passes_in_order(&journey, &["ips-"])
         })?;
@@ -44,7 +44,7 @@ pub fn tell(world: &World, story: &mut Story) {
     story.check("acme's pings go their direct way still", || direct_ways("alice"));
     story.check("globex's chain is deleted: bob goes directly again", || {
         world.catena.say(&["delete", "chain", "globex-all"])?;
-        let journey = follow(V4, "bob", 40502)?;
+        let journey = follow(V4, "bob", V4.port(502))?;
         ensure!(journey.web == Web::Status(200), "the answer: {:?}", journey.web);
         ensure!(journey.functions().is_empty(), "it went {}", journey.shown());
         Ok(journey.shown())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::command;
 use crate::story::node;
@@ -19,7 +19,7 @@ const QUESTIONS: [&str; 8] = [
     "ip -6 rule show",
     "ip route show table all",
     "ip -6 route show table all",
-    "ip -details link show",
+    "ip link show",
     "tc qdisc show",
     "nft list ruleset",
     "ip neigh show nud permanent",
@@ -27,25 +27,22 @@ const QUESTIONS: [&str; 8] = [
 
 impl Snapshot {
     pub fn take() -> Result<Self> {
+        let nodes = nodes()?;
+        // All at once: there are many questions.
+        let answers: Vec<Result<BTreeMap<String, Vec<String>>>> = std::thread::scope(|scope| {
+            let asked: Vec<_> = nodes.iter().map(|node| scope.spawn(|| of_node(node))).collect();
+            let joined = |thread: std::thread::ScopedJoinHandle<'_, _>| match thread.join() {
+                Ok(answer) => answer,
+                Err(_) => bail!("a part of the snapshot panicked"),
+            };
+            asked.into_iter().map(joined).collect()
+        });
         let mut found = BTreeMap::new();
-        for node in nodes()? {
-            for question in QUESTIONS {
-                found.insert(format!("{node}: {question}"), lines(&node::ask(&node, question)?));
-            }
-            for port in ports(&node)? {
-                for side in ["ingress", "egress"] {
-                    let question = format!("tc filter show dev {port} {side}");
-                    found.insert(format!("{node}: {question}"), lines(&node::ask(&node, &question)?));
-                }
-            }
-            // Programs that no filter shows (tcx); not on every system.
-            if command::is_there("bpftool") {
-                let programs = node::ask(&node, "bpftool net show")?;
-                found.insert(format!("{node}: bpftool net show"), lines(&programs));
-            }
+        for answer in answers {
+            found.extend(answer?);
         }
         found.insert("pins below /sys/fs/bpf".to_owned(), pins(Path::new("/sys/fs/bpf")));
-        found.insert("nodes".to_owned(), nodes()?);
+        found.insert("nodes".to_owned(), nodes);
         Ok(Self(found))
     }
 
@@ -67,6 +64,24 @@ impl Snapshot {
         }
         differences
     }
+}
+
+fn of_node(node: &str) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut found = BTreeMap::new();
+    for question in QUESTIONS {
+        found.insert(format!("{node}: {question}"), lines(&node::ask(node, question)?));
+    }
+    for port in ports(node)? {
+        for side in ["ingress", "egress"] {
+            let question = format!("tc filter show dev {port} {side}");
+            found.insert(format!("{node}: {question}"), lines(&node::ask(node, &question)?));
+        }
+    }
+    // Programs that no filter shows (tcx); not on every system.
+    if command::is_there("bpftool") {
+        found.insert(format!("{node}: bpftool net show"), lines(&node::ask(node, "bpftool net show")?));
+    }
+    Ok(found)
 }
 
 fn nodes() -> Result<Vec<String>> {

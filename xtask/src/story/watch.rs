@@ -8,9 +8,6 @@ use crate::story::node;
 
 const FOREIGN_RULE: &str = "from 192.0.2.0/24 lookup main";
 
-/// A filter of somebody else's on a port of the switch: classic BPF that returns 0, which matches no packet.
-pub const FOREIGN_FILTER_ADD: &str =
-    "tc filter add dev vr ingress pref 77 protocol all bpf bytecode 1,6 0 0 0,";
 const FOREIGN_FILTER: &str = "pref 77 bpf";
 
 /// Other people's: a policy-routing rule on an element that we program, and a tc program on a port that we steer by.

@@ -22,6 +22,8 @@ pub struct Family {
     pub forbidden: &'static str,
     /// What answers on alice's direct way.
     pub direct_way: [&'static str; 3],
+    /// Source ports from here on are this family's.
+    first_port: u16,
     /// The bytes before the payload of a TCP segment on an established connection, with timestamps (RFC 7323).
     pub headers: usize,
 }
@@ -33,6 +35,7 @@ pub const V4: Family = Family {
     server: "198.51.100.10",
     forbidden: "198.51.100.66",
     direct_way: ["172.16.1.1", "203.0.113.1", "198.51.100.10"],
+    first_port: 40_000,
     headers: 52,
 };
 
@@ -43,6 +46,7 @@ pub const V6: Family = Family {
     server: "2001:db8:ffff::10",
     forbidden: "2001:db8:ffff::66",
     direct_way: ["2001:db8:a1::1", "2001:db8:c1::1", "2001:db8:ffff::10"],
+    first_port: 50_000,
     headers: 72,
 };
 
@@ -55,6 +59,11 @@ pub const TUNNEL_MTU: usize = 1472;
 pub const INSTANCES: [&str; 4] = ["fw-1", "ips-1", "ips-2", "web-1"];
 
 impl Family {
+    /// A source port by its number in the story, so that both families can tell their parts at once.
+    pub fn port(&self, number: u16) -> u16 {
+        self.first_port + number
+    }
+
     pub fn url(&self, address: &str, path: &str) -> String {
         let host = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
         format!("http://{host}/{path}")
