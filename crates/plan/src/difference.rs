@@ -45,8 +45,9 @@ fn layer(kind: Kind) -> u8 {
     match kind {
         Kind::Instance => 0,
         Kind::Path => 1,
-        Kind::Table => 2,
-        Kind::Tunnel => 3,
+        // The first tunnel brings the port that tables lead into.
+        Kind::Tunnel => 2,
+        Kind::Table => 3,
         Kind::Ingress => 4,
         Kind::Policy => 5,
         Kind::Rule => 6,

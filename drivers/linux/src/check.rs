@@ -7,7 +7,7 @@ use std::io;
 use catena_driver::DriverError;
 use catena_driver::netns::NetNs;
 use catena_model::address::Family;
-use catena_model::forwarding::{Change, Object, PathId, Rule, Table};
+use catena_model::forwarding::{Change, Object, PathId, Rule, TUNNEL_PORT, Table};
 use catena_model::name::PortName;
 use netlink_packet_route::rule::RuleMessage;
 
@@ -23,11 +23,12 @@ pub(crate) fn check(kernel: &mut Kernel<'_>, netns: &NetNs, changes: &[Change]) 
         match change {
             Change::Put { new: Object::Rule(rule), .. } => {
                 rule_request(kernel, rule)?;
-                if let Some(port) = &rule.selector.in_port {
+                let in_port = rule.selector.in_port.clone().filter(|port| !comes_with_tunnels(port));
+                if let Some(port) = &in_port {
                     kernel.port_index(port)?;
                 }
                 families.insert(rule.selector.family);
-                in_ports.insert((rule.selector.family, rule.selector.in_port.clone()));
+                in_ports.insert((rule.selector.family, in_port));
             }
             Change::Put { new: Object::Table(table), .. } => check_table(kernel, table)?,
             Change::Delete { old: Object::Rule(_) | Object::Table(_) } => {}
@@ -50,10 +51,17 @@ fn check_table(kernel: &mut Kernel<'_>, table: &Table) -> Result<(), DriverError
             help: "give a next hop of the same family".to_owned(),
         });
     }
-    kernel.port_index(&table.port)?;
+    if !comes_with_tunnels(&table.port) {
+        kernel.port_index(&table.port)?;
+    }
     let number = table_number(kernel, table.path)?;
     let routes = kernel.table(table.family, number)?;
     foreign_routes(kernel, table, &routes)
+}
+
+/// Whoever makes the tunnels makes this port, fit for us, before it is needed; it may not be there yet.
+fn comes_with_tunnels(port: &PortName) -> bool {
+    port.as_str() == TUNNEL_PORT
 }
 
 /// A foreign route in a table of ours would take packets round the chain, and we touch nothing foreign.
