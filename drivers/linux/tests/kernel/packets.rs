@@ -11,7 +11,7 @@ use catena_driver::{Driver, Epoch};
 use catena_driver_linux::LinuxDriver;
 use catena_model::forwarding::{Change, Object, Selector};
 
-use crate::world::{QR_ABC, World, delete, ip, port, put, rule, selector, table};
+use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, selector, table};
 
 /// What the routed packets of one family meet: the site sends them; at the switch they are on the chain's way, at the
 /// gateway they have gone round it.
@@ -59,14 +59,14 @@ impl Plan {
     fn build(&self, world: &World) -> Traffic {
         let address = |text: &str| -> IpAddr { text.split('/').next().unwrap().parse().unwrap() };
         let [site, internet] = [self.site, self.internet].map(address);
-        ip(&world.site, &format!("address add {} dev lo", self.site));
-        ip(&world.site, &format!("address add {} dev xqg-ext", self.edge));
+        add_address(&world.site, self.site, "lo");
+        add_address(&world.site, self.edge, "xqg-ext");
         ip(&world.site, &format!("route add {} via {}", self.internet, self.router));
         for netns in [&world.switch, &world.gateway] {
-            ip(netns, &format!("address add {} dev lo", self.internet));
+            add_address(netns, self.internet, "lo");
         }
         self.address_switch(world);
-        ip(&world.gateway, &format!("address add {} dev xqg-def", self.gateway));
+        add_address(&world.gateway, self.gateway, "xqg-def");
         world.ip(&format!("route add {} via {}", self.internet, address(self.gateway)));
 
         let bind = |netns: &NetNs, at: SocketAddr| netns.run(|| UdpSocket::bind(at)).unwrap();
@@ -89,7 +89,7 @@ impl Plan {
 
     fn address_switch(&self, world: &World) {
         for address in self.switch {
-            ip(&world.switch, &format!("address add {address} dev xqr-abc"));
+            add_address(&world.switch, address, "xqr-abc");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
+use std::time::Duration;
 
 use catena_driver::netns::NetNs;
 use catena_driver::{Driver, DriverError, Epoch};
@@ -39,11 +40,18 @@ impl World {
         let netns = format!("/proc/{}/fd/{}", std::process::id(), beyond.as_fd().as_raw_fd());
         self.ip(&format!("link add {port} type veth peer name x{port} netns {netns}"));
         ip(beyond, &format!("link set x{port} up"));
-        ip(beyond, &format!("address add fe80::2/64 dev x{port}"));
         self.ip(&format!("link set {port} up"));
+        add_address(beyond, "fe80::2/64", &format!("x{port}"));
         for address in addresses {
-            self.ip(&format!("address add {address} dev {port}"));
+            add_address(&self.router, address, port);
         }
+        wait_until(&format!("{port} is up"), || {
+            let up =
+                |netns: &NetNs, port: &str| ip(netns, &format!("link show dev {port}")).contains("state UP");
+            let multicast =
+                self.ip("-6 route show table local").contains(&format!("multicast ff00::/8 dev {port}"));
+            multicast && up(&self.router, port) && up(beyond, &format!("x{port}"))
+        });
     }
 
     /// Where a port leads.
@@ -93,6 +101,26 @@ fn quiet_namespace() -> NetNs {
         set(&netns, &format!("net/ipv6/conf/{scope}/addr_gen_mode"), 1);
     }
     netns
+}
+
+/// Adds an address, and waits until the kernel takes packets to it, which it does a little later in IPv6.
+pub fn add_address(netns: &NetNs, address: &str, port: &str) {
+    ip(netns, &format!("address add {address} dev {port}"));
+    let own = address.split('/').next().unwrap();
+    let family = if own.contains(':') { "-6" } else { "-4" };
+    wait_until(&format!("{address} is at {port}"), || {
+        ip(netns, &format!("{family} route show table local")).contains(&format!("local {own} dev {port}"))
+    });
+}
+
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("waited too long until {what}");
 }
 
 /// Runs `ip` in a namespace. It must succeed.
