@@ -5,7 +5,7 @@ use catena_model::address::Family;
 use catena_model::forwarding::{Change, Object, Rule, Table};
 use netlink_packet_route::route::RouteMessage;
 
-use crate::check::{foreign_routes, rule_request, table_number, unsupported_kind};
+use crate::check::{expect_one_family, foreign_routes, rule_request, table_number, unsupported_kind};
 use crate::kernel::Kernel;
 use crate::rule::OurRule;
 use crate::rules::{OurRules, Request};
@@ -41,7 +41,7 @@ impl Step<'_, '_> {
         }
         self.expect_closed_table(rule)?;
         if !self.rules()?.contains(rule) {
-            let command = format!("ip rule add {}", words::rule(rule, &self.kernel.numbers));
+            let command = self.rule_command("add", rule);
             self.kernel.add_rule(request.clone(), &command)?;
             self.log(&command);
             self.rules()?.push(OurRule { rule: Some(rule.clone()), request });
@@ -56,7 +56,7 @@ impl Step<'_, '_> {
     fn delete_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
         // One rule can stand there several times, after a restored backup for instance.
         while let Some(position) = self.rules()?.position(rule) {
-            let command = format!("ip rule del {}", words::rule(rule, &self.kernel.numbers));
+            let command = self.rule_command("del", rule);
             self.remove_rule(position, &command)?;
         }
         Ok(())
@@ -68,14 +68,14 @@ impl Step<'_, '_> {
         if self.kernel.table(rule.selector.family, number)?.unreachable.is_some() {
             return Ok(());
         }
-        let rule = words::rule(rule, &self.kernel.numbers);
         Err(DriverError::failed(
-            format!("{}: ip rule add {rule}", self.kernel.place),
+            format!("{}: {}", self.kernel.place, self.rule_command("add", rule)),
             format!("table {number} does not end in an unreachable route; it must be put first"),
         ))
     }
 
     fn put_table(&mut self, table: &Table) -> Result<(), DriverError> {
+        expect_one_family(self.kernel, table)?;
         let number = table_number(self.kernel, table.path)?;
         let mut routes = self.kernel.table(table.family, number)?;
         foreign_routes(self.kernel, table, &routes)?;
@@ -99,7 +99,8 @@ impl Step<'_, '_> {
         }
         let way = Way { port, via: table.via };
         if routes.defaults.iter().all(|(installed, _)| *installed != way) {
-            let command = format!("ip route replace {}", words::default_route(table, &self.kernel.numbers));
+            let route = words::default_route(table, &self.kernel.numbers);
+            let command = format!("{} route replace {route}", words::ip(table.family));
             let route = default(table.family, number, way, &self.kernel.numbers);
             self.kernel.replace_route(route, &command)?;
             self.log(&command);
@@ -111,15 +112,13 @@ impl Step<'_, '_> {
     fn delete_table(&mut self, table: &Table) -> Result<(), DriverError> {
         let number = table_number(self.kernel, table.path)?;
         let routes = self.kernel.table(table.family, number)?;
-        if routes.unreachable.is_some() && self.is_used(table)? {
-            return Err(DriverError::failed(
-                format!(
-                    "{}: ip route flush {}",
-                    self.kernel.place,
-                    words::in_table(table, &self.kernel.numbers)
-                ),
-                "a rule of ours still looks up this table; it must go first",
-            ));
+        if !routes.any_of_ours() {
+            return Ok(());
+        }
+        if self.is_used(table)? {
+            return Err(
+                self.flush_failed(table, "a rule of ours still looks up this table; it must go first")
+            );
         }
         let routes = self.empty(table, number, routes)?;
         routes.unreachable.into_iter().try_for_each(|route| self.delete_route(table.family, route))
@@ -139,14 +138,11 @@ impl Step<'_, '_> {
             }
             routes = self.kernel.table(table.family, number)?;
         }
-        Err(DriverError::failed(
-            format!("{}: ip route flush {}", self.kernel.place, words::in_table(table, &self.kernel.numbers)),
-            "another program puts routes with our protocol number as fast as we delete them",
-        ))
+        Err(self.flush_failed(table, "another program puts routes like ours as fast as we delete them"))
     }
 
     fn delete_route(&mut self, family: Family, route: RouteMessage) -> Result<(), DriverError> {
-        let command = format!("ip{} route del {}", words::flag(family), words::route(&route));
+        let command = format!("{} route del {}", words::ip(family), words::route(&route));
         self.kernel.delete_route(deletion(route), &command)?;
         self.log(&command);
         Ok(())
@@ -158,7 +154,7 @@ impl Step<'_, '_> {
             return Ok(());
         }
         let route = unreachable(table.family, number, &self.kernel.numbers);
-        let command = format!("ip route add unreachable {}", words::route(&route));
+        let command = format!("{} route add unreachable {}", words::ip(table.family), words::route(&route));
         self.kernel.add_route(route, &command)?;
         self.log(&command);
         Ok(())
@@ -194,6 +190,16 @@ impl Step<'_, '_> {
             Some(rules) => Ok(rules),
             empty => Ok(empty.insert(self.kernel.our_rules()?)),
         }
+    }
+
+    fn rule_command(&self, verb: &str, rule: &Rule) -> String {
+        let rule_words = words::rule(rule, &self.kernel.numbers);
+        format!("{} rule {verb} {rule_words}", words::ip(rule.selector.family))
+    }
+
+    fn flush_failed(&self, table: &Table, why: &str) -> DriverError {
+        let (ip, table) = (words::ip(table.family), words::in_table(table, &self.kernel.numbers));
+        DriverError::failed(format!("{}: {ip} route flush {table}", self.kernel.place), why)
     }
 
     fn log(&self, command: &str) {

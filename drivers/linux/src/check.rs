@@ -45,12 +45,7 @@ pub(crate) fn check(kernel: &mut Kernel<'_>, netns: &NetNs, changes: &[Change]) 
 }
 
 fn check_table(kernel: &mut Kernel<'_>, table: &Table) -> Result<(), DriverError> {
-    if let Some(via) = table.via.filter(|via| Family::of(*via) != table.family) {
-        return Err(DriverError::Unsupported {
-            what: format!("{}: an {} table by way of {via}", kernel.place, table.family),
-            help: "give a next hop of the same family".to_owned(),
-        });
-    }
+    expect_one_family(kernel, table)?;
     if !comes_with_tunnels(&table.port) {
         kernel.port_index(&table.port)?;
     }
@@ -62,6 +57,16 @@ fn check_table(kernel: &mut Kernel<'_>, table: &Table) -> Result<(), DriverError
 /// Whoever makes the tunnels makes this port, fit for us, before it is needed; it may not be there yet.
 fn comes_with_tunnels(port: &PortName) -> bool {
     port.as_str() == TUNNEL_PORT
+}
+
+pub(crate) fn expect_one_family(kernel: &Kernel<'_>, table: &Table) -> Result<(), DriverError> {
+    match table.via.filter(|via| Family::of(*via) != table.family) {
+        None => Ok(()),
+        Some(via) => Err(DriverError::Unsupported {
+            what: format!("{}: an {} table by way of {via}", kernel.place, table.family),
+            help: "give a next hop of the same family".to_owned(),
+        }),
+    }
 }
 
 /// A foreign route in a table of ours would take packets round the chain, and we touch nothing foreign.

@@ -181,3 +181,38 @@ fn reason(payload: &[u8]) -> Option<String> {
     let text = attributes.flatten().find(|attribute: &NlaBuffer<&[u8]>| attribute.kind() == TEXT)?;
     Some(String::from_utf8_lossy(text.value()).trim_end_matches('\0').to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LinuxConfig, LinuxDriver};
+    use catena_driver::Driver;
+    use catena_model::resource::LinuxSpec;
+
+    #[tokio::test]
+    async fn a_connection_that_broke_is_opened_anew() {
+        let driver = LinuxDriver::new(LinuxConfig {
+            element: "qrouter-1234".parse().unwrap(),
+            netns: NetNs::create().unwrap(),
+            spec: LinuxSpec::in_netns("qrouter-1234"),
+        });
+        driver.observe().await.unwrap();
+        {
+            let mut state = driver.shared.state.lock().unwrap();
+            // No longer to the kernel, but to a program that does not exist.
+            state.connection.as_mut().unwrap().socket.connect(&SocketAddr::new(u32::MAX - 1, 0)).unwrap();
+        }
+        assert!(driver.observe().await.unwrap_err().is_transient());
+        driver.observe().await.unwrap();
+    }
+
+    #[test]
+    fn the_kernels_reason_is_found() {
+        // Sixteen bytes of header, then an attribute of type 1: its length, its type, its text.
+        let mut payload = vec![0; 16];
+        payload.extend([12, 0, 1, 0]);
+        payload.extend(b"because\0");
+        assert_eq!(reason(&payload).as_deref(), Some("because"));
+        assert_eq!(reason(&payload[..16]), None);
+    }
+}

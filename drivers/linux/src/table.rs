@@ -54,6 +54,10 @@ impl Routes {
         }
     }
 
+    pub(crate) fn any_of_ours(&self) -> bool {
+        self.unreachable.is_some() || !self.defaults.is_empty() || !self.odd.is_empty()
+    }
+
     /// Where all packets that are looked up here go, if there is one answer.
     pub(crate) fn way(&self) -> Option<Way> {
         match &self.defaults[..] {

@@ -31,7 +31,7 @@ impl Place {
     /// The beginning of an `ip` command that works here.
     pub(crate) fn ip(&self, family: Family) -> String {
         let netns = self.netns.as_ref().map(|netns| format!(" -n {netns}")).unwrap_or_default();
-        format!("ip{netns}{}", flag(family))
+        format!("{}{netns}", ip(family))
     }
 
     /// A command to be run here.
@@ -40,6 +40,14 @@ impl Place {
             Some(netns) => format!("ip netns exec {netns} {command}"),
             None => command.to_owned(),
         }
+    }
+}
+
+/// The command for a family: IPv6 has to be said.
+pub(crate) fn ip(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip -6",
     }
 }
 
@@ -109,12 +117,4 @@ pub(crate) fn route(route: &RouteMessage) -> String {
         metric => format!(" metric {metric}"),
     };
     format!("{destination} table {} proto {}{metric}", table_of(route), u8::from(route.header.protocol))
-}
-
-/// `ip -6` is needed for IPv6 only.
-pub(crate) fn flag(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "",
-        Family::V6 => " -6",
-    }
 }

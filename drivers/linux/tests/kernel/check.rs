@@ -1,9 +1,9 @@
 //! What stands against a change is said before anything is touched, with the way out.
 
 use catena_driver::{Driver, DriverError};
-use catena_model::forwarding::{Change, Object, Path, PathId, Selector, SiteId};
+use catena_model::forwarding::{Change, Object, Path, PathId, Selector, SiteId, TUNNEL_PORT, Table};
 
-use crate::world::{World, from, port, rule, selector, set, table, words};
+use crate::world::{World, from, port, put, rule, selector, set, table, words};
 
 const SITE: &str = "172.16.1.0/24";
 
@@ -27,6 +27,15 @@ async fn ports_must_exist() {
         let error = check(&world, &[object]).await.unwrap_err();
         assert!(matches!(error, DriverError::NoPort(name) if name == port("qr-xyz")));
     }
+}
+
+/// Another driver makes it, with the first tunnel.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tunnels_port_need_not_exist_yet() {
+    let world = World::new();
+    let objects = [table(1, TUNNEL_PORT, "10.21.0.5"), from_port(TUNNEL_PORT)];
+    check(&world, &objects).await.unwrap();
+    assert!(matches!(put(&world.driver(), &objects).await, Err(DriverError::NoPort(_))));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,8 +104,12 @@ async fn what_policy_routing_cannot_do_is_refused() {
     let mixed = rule(0, Selector { to: "2001:db8::/32".parse().ok(), ..selector(SITE) }, 1);
     let beyond_the_band = rule(256, selector(SITE), 1);
     let beyond_the_range = from(SITE, 0x0100_0000);
-    for object in [path, everything, mixed, beyond_the_band, beyond_the_range] {
+    let Object::Table(of_ipv4) = table(1, "qr-abc", "10.21.0.5") else { panic!("not a table") };
+    let across = Object::Table(Table { via: "2001:db8:21::5".parse().ok(), ..of_ipv4 });
+    for object in [path, everything, mixed, beyond_the_band, beyond_the_range, across] {
         let outcome = check(&world, std::slice::from_ref(&object)).await;
+        assert!(matches!(outcome, Err(DriverError::Unsupported { .. })), "{object:?}: {outcome:?}");
+        let outcome = put(&world.driver(), std::slice::from_ref(&object)).await;
         assert!(matches!(outcome, Err(DriverError::Unsupported { .. })), "{object:?}: {outcome:?}");
     }
 }
