@@ -19,7 +19,7 @@ use crate::core::{Core, generation_of};
 use crate::drivers::Connection;
 use crate::error::{ApplyError, Rollback, StepError, chain_of};
 use crate::events::About;
-use crate::execute::{Connections, Failure, execute, execute_what_can_be, observe};
+use crate::execute::{Connections, Failure, execute, observe};
 use crate::intent::{Intent, Request, ResourceId};
 use crate::report::{
     ApplyReport, ChangeReport, EventKind, Outcome, PlanReport, ResourceChange, StepReport, Timestamp,
@@ -110,9 +110,9 @@ impl Core {
         for (name, element) in &intent.model.elements {
             let changed =
                 self.elements.get(name).is_some_and(|tracked| tracked.element.driver != element.driver);
-            let objects = self.intent.expected.element(name).len();
-            if changed && objects > 0 {
-                return Err(ApplyError::DriverInUse { element: name.clone(), objects });
+            let used = |intent: &Intent| !intent.expected.element(name).is_empty();
+            if changed && (used(&self.intent) || used(intent)) {
+                return Err(ApplyError::DriverInUse { element: name.clone() });
             }
         }
         Ok(())
@@ -128,7 +128,7 @@ impl Core {
             let tracked = self.elements.get(&name);
             let known = tracked.is_some_and(|tracked| tracked.element.driver == element.driver);
             let desired = (self.intent.desired.element(&name), intent.desired.element(&name));
-            if known && desired.0 == desired.1 {
+            if known && desired.0 == desired.1 && !self.journal.contains(&name) {
                 continue;
             }
             if !known || tracked.is_none_or(|tracked| tracked.connection.is_none()) {
@@ -218,7 +218,7 @@ impl Core {
         };
         if let Err(failure) = executed {
             let Failure { element, phase, source, executed } = *failure;
-            let rollback = self.roll_back(&prepared.intent, &executed, &connections).await;
+            let rollback = self.roll_back(prepared, &executed, &connections).await;
             return Err(ApplyError::Failed { element, phase, rollback, source });
         }
         self.take_over(&mut prepared);
@@ -260,42 +260,35 @@ impl Core {
         }
     }
 
-    /// Brings back what was before: first in memory that outlives us, then on the elements.
+    /// Brings back what was before: first in what outlives us, then on the elements that were touched. The way back is a
+    /// plan from what is found there, so that what had been damaged before is not damaged again.
     async fn roll_back(
         &mut self,
-        abandoned: &Intent,
+        prepared: Prepared,
         executed: &Plan,
         connections: &Connections,
     ) -> Rollback {
-        let mut restored = (*self.intent).clone();
-        restored.numbering.pass_over(&abandoned.numbering);
-        let stored = self.records.replace(abandoned, &mut restored, &self.journal).await;
-        self.adopt(restored);
-
-        let epoch = self.next_epoch();
-        let failed = execute_what_can_be(&executed.inverse(), epoch, connections).await;
         let touched: BTreeSet<&NodeName> = executed.steps.iter().map(|step| &step.element).collect();
-        let mut left = Vec::new();
-        for (name, installed) in observe(touched, connections).await {
-            if installed.as_ref().is_ok_and(|installed| installed == self.intent.expected.element(&name)) {
-                self.in_sync(&name);
-                continue;
-            }
-            let why = match (failed.get(&name), installed) {
-                (_, Err(error)) => {
-                    self.lost(&name, chain_of(&error));
-                    chain_of(&error)
-                }
-                (failure, Ok(installed)) => {
-                    let difference =
-                        || self.names.difference(self.intent.expected.element(&name), &installed);
-                    let why = failure.map(|error| chain_of(error)).or_else(difference).unwrap_or_default();
-                    self.out_of_sync(&name, why.clone());
-                    why
-                }
-            };
-            left.push((name, why));
+        let mut restored = (*self.intent).clone();
+        restored.numbering.pass_over(&prepared.intent.numbering);
+        for element in prepared.intent.elements().filter(|element| touched.contains(&element.name)) {
+            // One that the controller did not know before must be cleaned before it is forgotten again.
+            let tracked = self.elements.entry(element.name.clone()).or_insert_with(|| {
+                restored.leaving.insert(element.name.clone(), element.clone());
+                Tracked::new(element.clone())
+            });
+            tracked.connection = connections.get(&element.name).cloned();
         }
+        let stored = self.records.replace(&prepared.intent, &mut restored, &self.journal).await;
+        self.adopt(restored);
+        Arc::make_mut(&mut self.names).add_all(&prepared.names);
+
+        self.bring_back(&touched).await;
+        let left = touched.into_iter().filter_map(|name| {
+            let tracked = self.elements.get(name).filter(|tracked| !tracked.is_in_sync())?;
+            Some((name.clone(), tracked.last_error.clone().unwrap_or_default()))
+        });
+        let left: Vec<_> = left.collect();
         self.settle().await;
         match stored {
             Err(error) => Rollback::Unrecorded { why: chain_of(&error) },

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catena_driver::DriverError;
 use catena_model::forwarding::{ElementState as Installed, ForwardingState, Object, PathId};
 use catena_model::name::NodeName;
-use catena_plan::{Plan, plan};
+use catena_plan::{Phase, Plan, plan};
 
 use crate::core::Core;
 use crate::error::chain_of;
@@ -32,12 +32,28 @@ impl Core {
         let mut different = self.look_at(&names).await;
         let unfinished: Found = self.journal.iter().filter_map(|name| different.remove_entry(name)).collect();
         if !unfinished.is_empty() {
-            self.repair(unfinished).await;
+            let unread = |name: &NodeName| self.elements.get(name).is_some_and(Tracked::is_unreachable);
+            let blind = self.journal.iter().any(unread);
+            self.repair(unfinished, blind).await;
         }
         for (name, installed) in different {
-            self.repair(Found::from([(name, installed)])).await;
+            self.repair(Found::from([(name, installed)]), false).await;
         }
         self.settle().await;
+    }
+
+    /// Brings elements that a change has touched back to where they were before it. That they differ is no drift.
+    pub(crate) async fn bring_back(&mut self, touched: &BTreeSet<&NodeName>) {
+        let connections = self.connected();
+        let mut found = Found::new();
+        for (name, installed) in observe(touched.iter().copied(), &connections).await {
+            match installed {
+                Ok(installed) => drop(found.insert(name, installed)),
+                Err(error) => self.lost(&name, chain_of(&error)),
+            }
+        }
+        let blind = found.len() < touched.len();
+        self.repair(found, blind).await;
     }
 
     /// Takes away what these elements need no longer do. That they differ is no drift; those that are not as they must be
@@ -49,7 +65,7 @@ impl Core {
         for (name, installed) in observed {
             match installed {
                 Err(error) => self.lost(&name, chain_of(&error)),
-                Ok(installed) => self.repair(Found::from([(name, installed)])).await,
+                Ok(installed) => self.repair(Found::from([(name, installed)]), false).await,
             }
         }
         self.settle().await;
@@ -132,8 +148,13 @@ impl Core {
         }
     }
 
-    async fn repair(&mut self, found: Found) {
-        let plan = self.repair_plan(&found);
+    /// Repairs what was found to differ. With `blind`, there are others that belong to the same change and cannot be read:
+    /// they may still send packets that are classified here, so no classifier is withdrawn.
+    async fn repair(&mut self, found: Found, blind: bool) {
+        let mut plan = self.repair_plan(&found);
+        if blind {
+            keep_classifiers(&mut plan);
+        }
         let connections = self.connected();
         let epoch = self.next_epoch();
         let result = execute(&plan, epoch, &connections, &self.names).await;
@@ -211,6 +232,17 @@ impl Core {
             tracked.state == ElementState::Unreachable && away.unsigned_abs() >= self.settings.give_up
         })
     }
+}
+
+/// Leaves out the steps that withdraw classifiers, and those that remove what such classifiers refer to.
+fn keep_classifiers(plan: &mut Plan) {
+    let withdrawals = plan.steps.iter().filter(|step| step.phase == Phase::Withdraw);
+    let kept: BTreeSet<NodeName> = withdrawals.map(|step| step.element.clone()).collect();
+    plan.steps.retain(|step| match step.phase {
+        Phase::Install | Phase::Flip => true,
+        Phase::Withdraw => false,
+        Phase::Remove => !kept.contains(&step.element),
+    });
 }
 
 /// The numbers of all paths that some object is of.

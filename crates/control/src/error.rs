@@ -43,10 +43,8 @@ pub enum ApplyError {
     Invalid(Vec<Diagnostic>),
     #[error("other resources need what is to be deleted; nothing was touched")]
     StillNeeded(Vec<Diagnostic>),
-    #[error(
-        "the driver of element {element} cannot change while {objects} objects of ours are installed there"
-    )]
-    DriverInUse { element: NodeName, objects: usize },
+    #[error("the driver of element {element} cannot change while chains use it; nothing was touched")]
+    DriverInUse { element: NodeName },
     #[error("element {element} cannot be reached; nothing was touched")]
     Unreachable {
         element: NodeName,

@@ -48,23 +48,6 @@ pub async fn execute(
     Ok(())
 }
 
-/// Takes all steps that it can, whatever fails: those whose element failed before are left out. Says what failed.
-pub async fn execute_what_can_be(
-    plan: &Plan,
-    epoch: Epoch,
-    connections: &Connections,
-) -> BTreeMap<NodeName, DriverError> {
-    let mut failed = BTreeMap::new();
-    for step in &plan.steps {
-        if !failed.contains_key(&step.element)
-            && let Err(error) = apply(step, epoch, connections).await
-        {
-            failed.insert(step.element.clone(), error);
-        }
-    }
-    failed
-}
-
 /// What is installed on each of the elements.
 pub async fn observe<'a>(
     elements: impl IntoIterator<Item = &'a NodeName>,

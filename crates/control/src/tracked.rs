@@ -45,6 +45,10 @@ impl Tracked {
         self.state == ElementState::InSync
     }
 
+    pub fn is_unreachable(&self) -> bool {
+        self.state == ElementState::Unreachable
+    }
+
     /// It was read, and does what it must.
     pub fn succeed(&mut self) {
         self.enter(ElementState::InSync);

@@ -93,10 +93,24 @@ impl Names {
     pub fn change(&self, change: &Change) -> String {
         match change {
             Change::Put { new, old: None } => format!("+ {}", self.object(new)),
-            Change::Put { new, old: Some(old) } => {
-                format!("~ {} (was: {})", self.object(new), self.object(old))
-            }
+            Change::Put { new, old: Some(old) } => format!("~ {}", self.replacement(new, old)),
             Change::Delete { old } => format!("- {}", self.object(old)),
+        }
+    }
+
+    /// The new object, and of the old one what was different.
+    fn replacement(&self, new: &Object, old: &Object) -> String {
+        match (new, old) {
+            (Object::Rule(new), Object::Rule(old)) if new.place() == old.place() => {
+                format!("{} (was: {})", self.rule(new), self.path(old.table))
+            }
+            (Object::Policy(new), Object::Policy(old))
+                if (&new.prefixes, &new.exits) == (&old.prefixes, &old.exits) =>
+            {
+                let rules = self.policy_rules(new);
+                format!("policy of {}: {rules} (was: {})", self.site(new.site), self.policy_rules(old))
+            }
+            (new, old) => format!("{} (was: {})", self.object(new), self.object(old)),
         }
     }
 
@@ -198,8 +212,7 @@ impl Names {
     }
 
     fn policy(&self, policy: &Policy) -> String {
-        let rules: Vec<String> = policy.rules.iter().map(|rule| self.policy_rule(rule)).collect();
-        let rules = if rules.is_empty() { "nothing".to_owned() } else { rules.join(", ") };
+        let rules = self.policy_rules(policy);
         let exits = match &policy.exits {
             Some(exits) => format!("; exits up {}, down {}", exits.up, exits.down),
             None => String::new(),
@@ -207,11 +220,19 @@ impl Names {
         format!("policy of {} ({}): {rules}{exits}", self.site(policy.site), list(&policy.prefixes))
     }
 
-    fn policy_rule(&self, rule: &PolicyRule) -> String {
-        match rule.action {
-            Action::Claim => format!("{} claimed", rule.matches),
-            Action::Path(path) => format!("{} by {}", rule.matches, self.path(path)),
-        }
+    /// Rules that follow each other and do the same are said in one.
+    fn policy_rules(&self, policy: &Policy) -> String {
+        let same = |a: &PolicyRule, b: &PolicyRule| a.action == b.action;
+        let runs = policy.rules.chunk_by(same).map(|run| {
+            let matches: Vec<String> = run.iter().map(|rule| rule.matches.to_string()).collect();
+            let action = match run.first().map(|rule| rule.action) {
+                Some(Action::Path(path)) => format!("by {}", self.path(path)),
+                Some(Action::Claim) | None => "claimed".to_owned(),
+            };
+            format!("{} {action}", matches.join(" and "))
+        });
+        let runs: Vec<String> = runs.collect();
+        if runs.is_empty() { "nothing".to_owned() } else { runs.join(", ") }
     }
 }
 

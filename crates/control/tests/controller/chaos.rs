@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::world::*;
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 10;
 const LIVES: usize = 4;
 const DEEDS: usize = 6;
 
