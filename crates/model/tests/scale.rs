@@ -3,20 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write;
-use std::fs;
 use std::time::Duration;
 
 use catena_model::resource::{self, Diagnostic, Document, Model, Source};
+use nix::time::{ClockId, clock_gettime};
 
 /// The network of a provider, without its tenants.
 const NETWORK: &str = include_str!("scale/network.yaml");
 
-/// What `work` takes of the processor, whatever else the machine does meanwhile (proc(5), `schedstat`).
+/// What `work` takes of the processor, whatever else the machine does meanwhile.
 fn cost<T>(work: impl FnOnce() -> T) -> (T, Duration) {
-    let spent = || {
-        let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-        Duration::from_nanos(stat.split(' ').next().unwrap().parse().unwrap())
-    };
+    let spent = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
     let before = spent();
     let result = work();
     (result, spent() - before)
