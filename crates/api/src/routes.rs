@@ -7,7 +7,7 @@ use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use catena_control::{Controller, Follower, Request, ResourceId};
 use catena_model::resource::{ResourceKind, Source};
@@ -27,19 +27,19 @@ pub const BODY_LIMIT: usize = 64 << 20;
 
 /// All paths, with their handlers. The crate's documentation lists the same.
 const ROUTES: [Route; 9] = [
-    Route("POST", "/v1alpha1/apply", || post(apply)),
-    Route("POST", "/v1alpha1/delete", || post(delete)),
-    Route("GET", "/v1alpha1/resources", || get(all_resources)),
-    Route("GET", "/v1alpha1/resources/{kind}", || get(resources)),
-    Route("GET", "/v1alpha1/resources/{kind}/{name}", || get(resource)),
-    Route("GET", "/v1alpha1/status", || get(status)),
-    Route("GET", "/v1alpha1/counters", || get(counters)),
-    Route("GET", "/v1alpha1/events", || get(events)),
-    Route("POST", "/v1alpha1/trace", || post(trace)),
+    Route(MethodFilter::POST, "/v1alpha1/apply", |method| on(method, apply)),
+    Route(MethodFilter::POST, "/v1alpha1/delete", |method| on(method, delete)),
+    Route(MethodFilter::GET, "/v1alpha1/resources", |method| on(method, all_resources)),
+    Route(MethodFilter::GET, "/v1alpha1/resources/{kind}", |method| on(method, resources)),
+    Route(MethodFilter::GET, "/v1alpha1/resources/{kind}/{name}", |method| on(method, resource)),
+    Route(MethodFilter::GET, "/v1alpha1/status", |method| on(method, status)),
+    Route(MethodFilter::GET, "/v1alpha1/counters", |method| on(method, counters)),
+    Route(MethodFilter::GET, "/v1alpha1/events", |method| on(method, events)),
+    Route(MethodFilter::POST, "/v1alpha1/trace", |method| on(method, trace)),
 ];
 
 /// A method, a path, and what answers there.
-struct Route(&'static str, &'static str, fn() -> MethodRouter<Api>);
+struct Route(MethodFilter, &'static str, fn(MethodFilter) -> MethodRouter<Api>);
 
 /// What the handlers have at hand.
 #[derive(Clone, Debug)]
@@ -58,8 +58,8 @@ pub fn router(controller: Controller) -> Router {
 
 pub(crate) fn stoppable_router(api: Api) -> Router {
     let mut router = Router::new();
-    for Route(_, path, handler) in ROUTES {
-        router = router.route(path, handler().fallback(no_method));
+    for Route(method, path, handler) in ROUTES {
+        router = router.route(path, handler(method).fallback(no_method));
     }
     router.fallback(no_path).layer(DefaultBodyLimit::max(BODY_LIMIT)).with_state(api)
 }
@@ -197,15 +197,16 @@ mod tests {
     fn every_route_is_documented_and_every_documented_route_is_there() {
         let documentation = include_str!("lib.rs");
         let rows = documentation.lines().filter_map(|line| line.strip_prefix("//! | "));
-        let mut documented: Vec<(&str, &str)> = rows
+        let mut documented: Vec<String> = rows
             .filter_map(|row| {
-                let mut cells = row.split('|').map(str::trim);
-                Some((cells.next()?, cells.next()?.trim_matches('`')))
+                let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`'));
+                Some(format!("{} {}", cells.next()?, cells.next()?))
             })
-            .filter(|(method, _)| ["GET", "POST", "PUT", "PATCH", "DELETE"].contains(method))
+            .filter(|route| route.contains(" /v1alpha1/"))
             .collect();
-        let mut routes: Vec<(&str, &str)> =
-            ROUTES.iter().map(|Route(method, path, _)| (*method, *path)).collect();
+        let method = |filter| if filter == MethodFilter::POST { "POST" } else { "GET" };
+        let routes = ROUTES.iter().map(|Route(filter, path, _)| format!("{} {path}", method(*filter)));
+        let mut routes: Vec<String> = routes.collect();
         documented.sort_unstable();
         routes.sort_unstable();
         assert_eq!(documented, routes);
