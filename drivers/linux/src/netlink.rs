@@ -112,7 +112,12 @@ impl Connection {
     fn receive(&mut self, mut take: impl FnMut(RouteNetlinkMessage)) -> Result<Dump, NetlinkError> {
         let mut dump = Dump::Consistent;
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
+            let datagram = match self.socket.recv_from_full() {
+                Ok((datagram, _)) => datagram,
+                // With a time limit, reading is not resumed by itself after a signal (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error.into()),
+            };
             for message in messages(&datagram) {
                 if message.header.sequence_number != self.sequence {
                     continue;

@@ -113,6 +113,7 @@ fn count(socket: &UdpSocket) -> usize {
         match socket.recv(&mut [0; 64]) {
             Ok(_) => packets += 1,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return packets,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error}"),
         }
     }

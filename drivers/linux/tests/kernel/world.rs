@@ -125,12 +125,17 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 
 /// Runs `ip` in a namespace. It must succeed.
 pub fn ip(netns: &NetNs, arguments: &str) -> String {
-    run(netns, &format!("ip {arguments}"))
+    succeed(netns, Command::new("ip").args(arguments.split_whitespace()))
 }
 
+/// Runs a shell command in a namespace. It must succeed.
 pub fn run(netns: &NetNs, command: &str) -> String {
-    let output = netns.run(|| Command::new("sh").args(["-c", command]).output()).unwrap();
-    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    succeed(netns, Command::new("sh").args(["-c", command]))
+}
+
+fn succeed(netns: &NetNs, command: &mut Command) -> String {
+    let output = netns.run(|| command.output()).unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
