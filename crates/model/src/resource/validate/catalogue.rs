@@ -94,31 +94,11 @@ impl<'d> Catalogue<'d> {
         for document in documents {
             catalogue.add(document, report);
         }
-        for (name, host) in &catalogue.hosts {
-            if let Some(element) = catalogue.elements.get(name) {
-                let message = format!("an element and a host both have the name `{name}`");
-                let help = "links join both by name: rename one of them";
-                let diagnostic = Diagnostic::new(message, help);
-                report.add(diagnostic.at(host.name_label("")).at(element.name_label("the element")));
-            }
-        }
-        for link in catalogue.links.values().copied() {
+        catalogue.refuse_shared_names(report);
+        for link in catalogue.links.values().copied().collect::<Vec<_>>() {
             let [a, b] = &link.spec.ends;
-            for (near, far) in [(a, b), (b, a)] {
-                let addresses = near.addresses.iter().map(|address| address.addr());
-                catalogue.addresses.entry(&near.node).or_default().extend(addresses);
-                let subnets = near.addresses.iter().map(|address| Prefix::of(address.value));
-                catalogue.subnets.entry(&near.node).or_default().extend(subnets);
-                let ports = catalogue.ports.entry(&near.node).or_default();
-                let former = ports.entry(&near.port).or_insert(Port { link, near, far });
-                if !std::ptr::eq(former.near, near) {
-                    let message = format!("port `{}` of {} is at two ends of links", *near.port, *near.node);
-                    let diagnostic = Diagnostic::new(message, "a port has one link: take another port")
-                        .at(link.label(near.port.span, ""))
-                        .at(former.link.label(former.near.port.span, "the other end"));
-                    report.add(diagnostic);
-                }
-            }
+            catalogue.add_end(link, a, b, report);
+            catalogue.add_end(link, b, a, report);
         }
         for site in catalogue.sites.values() {
             catalogue.sites_of.entry(&site.spec.tenant).or_default().push(*site);
@@ -139,6 +119,40 @@ impl<'d> Catalogue<'d> {
             Resource::Tenant(spec) => insert(&mut self.tenants, &spec.name, Entry { document, spec }, report),
             Resource::Site(spec) => insert(&mut self.sites, &spec.name, Entry { document, spec }, report),
             Resource::Chain(spec) => insert(&mut self.chains, &spec.name, Entry { document, spec }, report),
+        }
+    }
+
+    fn refuse_shared_names(&self, report: &mut Report) {
+        for (name, host) in &self.hosts {
+            if let Some(element) = self.elements.get(name) {
+                let message = format!("an element and a host both have the name `{name}`");
+                let diagnostic = Diagnostic::new(message, "links join both by name: rename one of them")
+                    .at(host.name_label(""))
+                    .at(element.name_label("the element"));
+                report.add(diagnostic);
+            }
+        }
+    }
+
+    fn add_end(&mut self, link: Entry<'d, Link>, near: &'d LinkEnd, far: &'d LinkEnd, report: &mut Report) {
+        let node = &near.node.value;
+        self.addresses.entry(node).or_default().extend(near.addresses.iter().map(|address| address.addr()));
+        self.subnets
+            .entry(node)
+            .or_default()
+            .extend(near.addresses.iter().map(|address| Prefix::of(address.value)));
+        match self.ports.entry(node).or_default().entry(&near.port) {
+            MapEntry::Vacant(place) => {
+                place.insert(Port { link, near, far });
+            }
+            MapEntry::Occupied(former) => {
+                let former = former.get();
+                let message = format!("port `{}` of {node} is at two ends of links", *near.port);
+                let diagnostic = Diagnostic::new(message, "a port has one link: take another port")
+                    .at(link.label(near.port.span, ""))
+                    .at(former.link.label(former.near.port.span, "the other end"));
+                report.add(diagnostic);
+            }
         }
     }
 
