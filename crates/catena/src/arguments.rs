@@ -83,7 +83,7 @@ pub enum Command {
     Delete(Delete),
     /// List resources or counters
     #[command(
-        after_help = "Examples:\n  catena get chains\n  catena get chain acme-web -o yaml\n  catena get counters"
+        after_help = "Examples:\n  catena get\n  catena get chains\n  catena get chain acme-web -o yaml\n  catena get counters"
     )]
     Get(Get),
     /// Show one resource with what has become of it: a chain's path, hops and counters
@@ -187,8 +187,8 @@ pub struct Delete {
 
 #[derive(Args, Debug)]
 pub struct Get {
-    /// chains, sites, tenants, functions, elements, hosts, links or counters
-    pub kind: String,
+    /// chains, sites, tenants, functions, elements, hosts, links or counters; everything if left out
+    pub kind: Option<String>,
     pub name: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,

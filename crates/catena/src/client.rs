@@ -101,6 +101,8 @@ impl Client {
             .map_err(|error| CliError::Connection(error.into()))?;
         match &mut self.transport {
             Transport::Socket(sender) => {
+                // The answer to the question before may not have been read to its end by the connection.
+                sender.ready().await.map_err(|error| CliError::Connection(error.into()))?;
                 let response = sender.send_request(request).await;
                 Ok(response.map_err(|error| CliError::Connection(error.into()))?.map(Body::new))
             }

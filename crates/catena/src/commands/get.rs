@@ -12,60 +12,59 @@ use crate::output::{self, Table};
 pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliError> {
     let mut client = Client::connect(connection).await?;
     let format = arguments.output.output;
-    let kind = arguments.kind.to_lowercase();
-    match (kind.as_str(), &arguments.name) {
-        ("counter" | "counters", _) => {
+    let kind = arguments.kind.as_deref().map(str::to_lowercase);
+    match (kind.as_deref(), &arguments.name) {
+        (Some("counter" | "counters"), _) => {
             let counters: Vec<CounterReport> = client.get("counters").await?;
             output::answer(format, &counters, |counters| shown_counters(counters))
         }
-        (_, Some(name)) => {
-            let one: ResourceReport =
-                client.get(&format!("resources/{}/{}", segment(&kind), segment(name))).await?;
+        (Some(kind), Some(name)) => {
+            let path = format!("resources/{}/{}", segment(kind), segment(name));
+            let one: ResourceReport = client.get(&path).await?;
             match format {
-                Format::Table => show_table(&mut client, &[one]).await,
+                Format::Table => output::print(&table(&mut client, &[one]).await?.to_string()),
                 _ => output::answer(format, &one.document, |_| String::new()),
             }
         }
-        (_, None) => {
-            let all: Vec<ResourceReport> = client.get(&format!("resources/{}", segment(&kind))).await?;
-            match format {
-                Format::Table => show_table(&mut client, &all).await,
+        (kind, _) => {
+            let path = kind.map_or("resources".to_owned(), |kind| format!("resources/{}", segment(kind)));
+            let all: Vec<ResourceReport> = client.get(&path).await?;
+            output::print(&match format {
+                Format::Table if all.is_empty() => "there are none\n".to_owned(),
+                Format::Table if kind.is_none() => written(&all).to_string(),
+                Format::Table => table(&mut client, &all).await?.to_string(),
                 Format::Json => {
                     let items: Vec<&Value> = all.iter().map(|resource| &resource.document).collect();
                     let list = json!({"apiVersion": "catena/v1alpha1", "kind": "List", "items": items});
-                    output::print(&(output::json(&list)? + "\n"))
+                    output::json(&list)? + "\n"
                 }
                 // As files are written, so that it can be applied again.
                 Format::Yaml => {
                     let documents: Result<Vec<String>, CliError> =
                         all.iter().map(|resource| output::yaml(&resource.document)).collect();
-                    output::print(&documents?.join("---\n"))
+                    documents?.join("---\n")
                 }
-            }
+            })
         }
     }
 }
 
-async fn show_table(client: &mut Client, resources: &[ResourceReport]) -> Result<(), CliError> {
-    let Some(first) = resources.first() else {
-        return output::print("there are none\n");
-    };
+/// Resources of one kind. Of chains and elements, more can be said than what was written.
+async fn table(client: &mut Client, resources: &[ResourceReport]) -> Result<Table, CliError> {
     let names: Vec<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
-    // Of chains and elements, more can be said than what was written.
-    let table = match first.kind.as_str() {
-        "Chain" => {
+    Ok(match resources.first().map(|first| first.kind.as_str()) {
+        Some("Chain") => {
             let mut report: StatusReport = client.get("status").await?;
             report.chains.retain(|chain| names.contains(&chain.name.as_str()));
             status::chains(&report)
         }
-        "Element" => {
+        Some("Element") => {
             let mut report: StatusReport = client.get("status").await?;
             report.elements.retain(|element| names.contains(&element.name.as_str()));
             status::elements(&report)
         }
         _ => written(resources),
-    };
-    output::print(&table.to_string())
+    })
 }
 
 /// What was written about each, and where.
@@ -73,7 +72,7 @@ fn written(resources: &[ResourceReport]) -> Table {
     let mut table = Table::new(["NAME", "SPEC", "REVISION", "SOURCE"]);
     for resource in resources {
         table.row([
-            (&resource.name).into(),
+            format!("{}/{}", resource.kind, resource.name).into(),
             gist(&resource.document["spec"]).into(),
             resource.revision.into(),
             format!("{}:{}", resource.source, resource.line).into(),
@@ -90,8 +89,9 @@ fn gist(spec: &Value) -> String {
         match value {
             Value::Object(_) => parts.push(format!("{field}: …")),
             Value::Array(items) => {
-                let items: Vec<String> = items.iter().map(item).collect();
-                parts.push(format!("{field}: {}", items.join(" ")));
+                let called: Option<Vec<String>> = items.iter().map(item).collect();
+                let called = called.map_or_else(|| items.len().to_string(), |items| items.join(" "));
+                parts.push(format!("{field}: {called}"));
             }
             value => parts.push(format!("{field}: {}", plain(value).lines().next().unwrap_or_default())),
         }
@@ -110,13 +110,13 @@ fn plain(value: &Value) -> String {
     }
 }
 
-/// One of a list: itself, or what it is called.
-fn item(value: &Value) -> String {
+/// One of a list: itself, or what it is called if it is called something.
+fn item(value: &Value) -> Option<String> {
     match (value.get("name"), value.get("node"), value.get("port")) {
-        (Some(name), _, _) => plain(name),
-        (None, Some(node), Some(port)) => format!("{}/{}", plain(node), plain(port)),
-        _ if value.is_object() => "…".to_owned(),
-        _ => plain(value),
+        (Some(name), _, _) => Some(plain(name)),
+        (None, Some(node), Some(port)) => Some(format!("{}/{}", plain(node), plain(port))),
+        _ if value.is_object() => None,
+        _ => Some(plain(value)),
     }
 }
 
@@ -171,8 +171,9 @@ mod tests {
     fn a_spec_is_told_in_short() {
         let spec = json!({"tenant": "acme", "prefixes": ["10.0.0.0/8"], "attachment": {"gre": {}}});
         assert_eq!(gist(&spec), "attachment: …, prefixes: 10.0.0.0/8, tenant: acme");
-        let spec = json!({"ends": [{"node": "a", "port": "x"}, {"name": "b"}, {}], "mtu": 1500});
-        assert_eq!(gist(&spec), "ends: a/x b …, mtu: 1500");
+        let spec =
+            json!({"ends": [{"node": "a", "port": "x"}, {"name": "b"}], "routes": [{"to": "default"}]});
+        assert_eq!(gist(&spec), "ends: a/x b, routes: 1");
         assert_eq!(gist(&json!({"a": "x".repeat(100)})).chars().count(), 61);
     }
 }
