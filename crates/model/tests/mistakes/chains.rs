@@ -220,7 +220,7 @@ spec:
 "#,
     );
     insta::assert_snapshot!(said, @"
-    error: chains acme-admin and acme-web of site acme-hq both claim tcp packets to port 443 of 198.51.100.0/24, with equal priority 0
+    error: chains acme-admin and acme-web of site acme-hq both claim tcp port 443 to 198.51.100.0/24, with equal priority 0
        --> world.yaml:248:18
         |
     248 | metadata: {name: acme-web}
@@ -244,7 +244,7 @@ spec: {tenant: globex, functions: [fw]}
 "#,
     );
     insta::assert_snapshot!(said, @"
-    error: chains globex-all and globex-more of site globex-hq both claim all packets, with equal priority 0
+    error: chains globex-all and globex-more of site globex-hq both claim all traffic, with equal priority 0
        --> added.yaml:3:18
         |
       3 | metadata: {name: globex-more}

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use super::catalogue::{Catalogue, Entry, SitePrefix};
 use super::report::Report;
 use super::resolve;
-use crate::address::{PortRange, Prefix};
 use crate::forwarding::{FlowMatch, MAX_POLICY_RULES};
 use crate::name::{ChainName, NodeName, SiteName};
 use crate::resource::written::{Attachment, Chain, Site};
@@ -92,39 +91,14 @@ fn contests<'d>(
 fn contested(first: &Claim, second: &Claim, site: Entry<Site>, flows: &FlowMatch) -> Diagnostic {
     let (a, b) = (&first.chain, &second.chain);
     let message = format!(
-        "chains {} and {} of site {} both claim {}, with equal priority {}",
-        *a.name,
-        *b.name,
-        *site.name,
-        describe(flows),
-        *a.priority
+        "chains {} and {} of site {} both claim {flows}, with equal priority {}",
+        *a.name, *b.name, *site.name, *a.priority
     );
     let help =
         "give one of them another `priority` (the higher one wins), or let them match different traffic";
     Diagnostic::new(message, help)
         .at(b.name_label(""))
         .at(a.name_label(format!("{} claims them too", *a.name)))
-}
-
-/// Flows in words: `tcp to ports 80-443 of 198.51.100.0/24`.
-fn describe(flows: &FlowMatch) -> String {
-    let mut words = match flows.protocol {
-        Some(protocol) => format!("{protocol} packets"),
-        None => "all packets".to_owned(),
-    };
-    if let Some(local) = flows.local {
-        words += &format!(" from {local}");
-    }
-    let ports = flows.ports.map(|ports: PortRange| match ports.first() == ports.last() {
-        true => format!("port {ports}"),
-        false => format!("ports {ports}"),
-    });
-    match (ports, flows.remote.map(|remote: Prefix| remote.to_string())) {
-        (Some(ports), Some(remote)) => words += &format!(" to {ports} of {remote}"),
-        (Some(target), None) | (None, Some(target)) => words += &format!(" to {target}"),
-        (None, None) => {}
-    }
-    words
 }
 
 const COUNTED: &str =
