@@ -299,9 +299,13 @@ fn write_policy(maps: &Maps, policy: &Policy, old: Option<&Policy>) -> Result<()
         }
         None => None,
     };
-    let entry = words::policy(policy, exits, flows::now()?.as_nanos() as u64)?;
-    // A prefix leads to a policy that is there already, and an old one still does until the new policy has replaced it.
-    maps.policies.put(&policy.site.0, &entry)?;
+    let there = maps.policies.get(&policy.site.0)?;
+    let mut entry = words::policy(policy, exits, there.map(|there| there.serial).unwrap_or_default())?;
+    if there != Some(entry) {
+        entry.serial = flows::now()?.as_nanos() as u64;
+        maps.policies.put(&policy.site.0, &entry)?;
+    }
+    // A new prefix leads to a policy that is there already.
     let tries = (&maps.sites4, &maps.sites6);
     add_prefixes(tries, policy.site, &policy.prefixes)?;
     match old {

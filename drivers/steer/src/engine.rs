@@ -49,7 +49,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Pins those maps that are not.
+    /// Pins what is not pinned.
     pub(crate) fn pin(&mut self) -> Result<(), DriverError> {
         for (name, map) in self.programs.maps.fds() {
             let path = self.pins.map(name);
@@ -59,7 +59,9 @@ impl Engine {
             }
         }
         self.used = true;
-        Ok(())
+        self.attachments
+            .pin(&self.pins)
+            .map_err(|error| DriverError::failed("cannot pin the links of ports", error))
     }
 
     /// Tells other processes that what they know of the maps is old.

@@ -59,6 +59,17 @@ impl Attachments {
         self.links.keys().any(|ifindex| self.held(*ifindex).is_some())
     }
 
+    /// Pins those links that are attached and not pinned.
+    pub(crate) fn pin(&self, pins: &Pins) -> io::Result<()> {
+        for (ifindex, link) in &self.links {
+            let path = pins.link(*ifindex);
+            if self.held(*ifindex).is_some() && !path.exists() {
+                bpf::pin(link.as_fd(), &path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Attaches `program`, or puts it in the place of what we have there. Says whether the clsact qdisc is new.
     pub(crate) fn attach(
         &mut self,
@@ -70,6 +81,7 @@ impl Attachments {
             Hook::Tcx => self.attach_link(pins, ifindex, program).map(|()| false).map_err(|error| {
                 DriverError::failed(format!("cannot attach by tcx to port {ifindex}"), error)
             }),
+            Hook::Clsact if is_attached(self.hook, pins, ifindex, program) => Ok(false),
             Hook::Clsact => attach_filter(ifindex, program),
         }
     }
@@ -112,10 +124,7 @@ impl Attachments {
         if !runs(link, program) {
             bpf::update_link(link.as_fd(), program.as_fd())?;
         }
-        if !path.exists() {
-            bpf::pin(link.as_fd(), &path)?;
-        }
-        Ok(())
+        self.pin(pins)
     }
 }
 
