@@ -14,6 +14,10 @@ use crate::story::world::World;
 use crate::workspace::{Profile, build_catena};
 use crate::{apt, command, workspace};
 
+/// Before each request, so that it does not wait for what the daemon does on its own after the one before: people do not
+/// delete and apply in one breath.
+const REST: Duration = Duration::from_millis(300);
+
 pub fn apply(n: usize) -> Result<Value> {
     ensure!(n > 0, "measure at least once");
     apt::install()?;
@@ -37,7 +41,10 @@ pub fn inside(catena: &Path, n: usize) -> Result<()> {
     let (mut applied, mut deleted) = (Vec::new(), Vec::new());
     // The first is not measured: it finds cold caches.
     for round in 0..=n {
-        let (there, gone) = (ask("apply", &request)?, ask("delete", &request)?);
+        std::thread::sleep(REST);
+        let there = ask("apply", &request)?;
+        std::thread::sleep(REST);
+        let gone = ask("delete", &request)?;
         if round > 0 {
             applied.push(there);
             deleted.push(gone);

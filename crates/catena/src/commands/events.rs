@@ -33,14 +33,8 @@ fn shown(event: &EventReport) -> String {
     // To the millisecond; a column of its own width.
     let time = format!("{:.3}", event.time);
     let kind = styled(style, format!("{:<12}", event.kind));
-    let mut about = String::new();
-    for name in
-        [event.element.as_ref().map(|name| name.as_str()), event.chain.as_ref().map(|name| name.as_str())]
-    {
-        if let Some(name) = name {
-            about += name;
-            about += ": ";
-        }
-    }
+    let element = event.element.as_ref().map(|name| format!("{name}: "));
+    let chain = event.chain.as_ref().map(|name| format!("{name}: "));
+    let about: String = element.into_iter().chain(chain).collect();
     format!("{}  {kind}  {about}{}\n", styled(FAINT, time), event.message)
 }
