@@ -15,7 +15,8 @@ pub struct BaseRouting {
     /// Rules that are not ours, in ascending priority.
     pub rules: Vec<BaseRule>,
     pub routes: Vec<BaseRoute>,
-    /// The priority of our rule of order 0; ours fill [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) from here.
+    /// The priority of our rule of order 0. Ours fill twice [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) from here:
+    /// the rules, and behind all of them the guards, which drop what a rule has matched and its table let through.
     pub our_priority: u32,
 }
 

@@ -72,6 +72,9 @@ numbers! {
 
 impl PathId {
     pub const MAX: PathId = PathId(0x00ff_ffff);
+    /// No path has this number. A [`Rule`] for it has no [`Table`], and drops what it matches: what a driver reads where
+    /// a rule is damaged.
+    pub const NOWHERE: PathId = PathId(0);
 }
 
 /// The most functions that one chain can have: the position travels in the low four bits of a source MAC address, and

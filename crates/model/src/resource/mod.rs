@@ -118,7 +118,8 @@ pub enum DriverSpec {
 pub struct LinuxSpec {
     /// A name under `/run/netns`; `None` for the namespace that the controller runs in.
     pub netns: Option<String>,
-    /// Our policy-routing rules have priorities from here, [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) of them.
+    /// Our policy-routing rules have priorities from here, twice [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) of
+    /// them: each rule has a guard, and all guards come after all rules.
     pub rule_priority: u32,
     /// Path *n* uses routing table `table_base` + *n*.
     pub table_base: u32,

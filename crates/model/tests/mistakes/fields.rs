@@ -312,12 +312,12 @@ fn rules_after_the_kernels() {
         "driver: {linux: {netns: core, rulePriority: 32700, tableBase: 254, protocol: 2}}",
     );
     insta::assert_snapshot!(said, @"
-    error: `32700` is not a number from 1 to 32510
+    error: `32700` is not a number from 1 to 32254
       --> world.yaml:21:47
        |
     21 |   driver: {linux: {netns: core, rulePriority: 32700, tableBase: 254, protocol: 2}}
        |                                               ^^^^^
-       = help: write a whole number from 1 to 32510
+       = help: write a whole number from 1 to 32254
 
     error: `254` is not a number from 256 to 4278190080
       --> world.yaml:21:65

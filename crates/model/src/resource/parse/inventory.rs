@@ -52,8 +52,9 @@ fn driver(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<DriverSpec> {
 }
 
 fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
-    // The kernel's own rules: 0 looks up `local`, 32766 looks up `main`. Ours must come between, all of them.
-    const PRIORITIES: RangeInclusive<u32> = 1..=(32_766 - Rule::ORDERS as u32);
+    // The kernel's own rules: 0 looks up `local`, 32766 looks up `main`. Ours and their guards must come between, all of
+    // them.
+    const PRIORITIES: RangeInclusive<u32> = 1..=(32_766 - 2 * Rule::ORDERS as u32);
     // Tables up to 255 are the kernel's and those that people number by hand.
     const TABLES: RangeInclusive<u32> = 256..=(u32::MAX - PathId::MAX.0);
     // Up to 4: `kernel`, `boot`, `static` and other protocols whose routes are not one program's own.
