@@ -7,7 +7,8 @@ use netlink_packet_route::route::RouteMessage;
 
 use crate::check::{expect_one_family, foreign_routes, rule_request, table_number, unsupported_kind};
 use crate::kernel::Kernel;
-use crate::rule::OurRule;
+use crate::numbers::Part;
+use crate::rule::{OurRule, guard, part};
 use crate::rules::{OurRules, Request};
 use crate::table::{NOWHERE, Routes, Way, default, deletion, unreachable};
 use crate::words;
@@ -34,26 +35,58 @@ struct Step<'a, 'k> {
 }
 
 impl Step<'_, '_> {
+    /// The guard comes first. If the rule is one that leads nowhere, the guard is all of it.
     fn put_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
-        let request = rule_request(self.kernel, rule)?;
+        rule_request(self.kernel, rule)?;
         if let Some(port) = &rule.selector.in_port {
             self.kernel.port_index(port)?;
         }
-        self.expect_closed_table(rule)?;
-        if !self.rules()?.contains(rule) {
-            let command = self.rule_command("add", rule);
-            self.kernel.add_rule(request.clone(), &command)?;
-            self.log(&command);
-            self.rules()?.push(OurRule { rule: Some(rule.clone()), request });
+        if part(rule) == Part::Lookup {
+            self.expect_closed_table(rule)?;
         }
+        self.add(&guard(rule))?;
+        self.add(rule)?;
         // The kernel puts a new rule behind those of its priority: the old one decides until it is gone.
         for rival in self.rules()?.rivals(rule) {
-            self.delete_rule(&rival)?;
+            self.remove(&rival)?;
         }
         Ok(())
     }
 
+    /// The guard goes last, and stays as long as another rule stands in the place.
     fn delete_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
+        let guard = guard(rule);
+        match part(rule) {
+            Part::Lookup => self.remove(rule)?,
+            Part::Guard if self.rules()?.contains(&guard) => {}
+            // Observed as leading nowhere because they have no guard.
+            Part::Guard => {
+                for lookup in self.rules()?.rivals(&guard) {
+                    self.remove(&lookup)?;
+                }
+            }
+        }
+        if self.rules()?.rivals(&guard).is_empty() {
+            self.remove(&guard)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a lookup or a guard, if it is not there.
+    fn add(&mut self, rule: &Rule) -> Result<(), DriverError> {
+        if self.rules()?.contains(rule) {
+            return Ok(());
+        }
+        let request = rule_request(self.kernel, rule)?;
+        let command = self.rule_command("add", rule);
+        self.kernel.add_rule(request.clone(), &command)?;
+        self.log(&command);
+        self.rules()?.push(OurRule { rule: Some(rule.clone()), request });
+        Ok(())
+    }
+
+    /// Removes a lookup or a guard.
+    fn remove(&mut self, rule: &Rule) -> Result<(), DriverError> {
         // One rule can stand there several times, after a restored backup for instance.
         while let Some(position) = self.rules()?.position(rule) {
             let command = self.rule_command("del", rule);

@@ -12,6 +12,7 @@ use catena_model::name::PortName;
 use netlink_packet_route::rule::RuleMessage;
 
 use crate::kernel::Kernel;
+use crate::numbers::Part;
 use crate::rule::{self, OurRule};
 use crate::table::Routes;
 use crate::words;
@@ -84,7 +85,7 @@ fn foreign_rules(kernel: &mut Kernel<'_>, family: Family) -> Result<(), DriverEr
     let numbers = kernel.numbers;
     let rules = kernel.rules(family)?;
     let foreign = rules.into_iter().find(|message| {
-        numbers.order(rule::priority(message)).is_some() && OurRule::read(message.clone(), &numbers).is_none()
+        numbers.part(rule::priority(message)).is_some() && OurRule::read(message.clone(), &numbers).is_none()
     });
     let Some(foreign) = foreign else { return Ok(()) };
     let priority = rule::priority(&foreign);
@@ -95,7 +96,7 @@ fn foreign_rules(kernel: &mut Kernel<'_>, family: Family) -> Result<(), DriverEr
             "move it out of {} to {} ({ip} rule show pref {priority}), or give the element's driver another \
              rulePriority",
             numbers.rule_priority,
-            numbers.rule_priority.saturating_add(u32::from(Rule::ORDERS) - 1),
+            numbers.last_priority(),
         ),
     })
 }
@@ -127,7 +128,9 @@ pub(crate) fn rule_request(kernel: &Kernel<'_>, rule: &Rule) -> Result<RuleMessa
     if selector.claimed && kernel.numbers.mark == 0 {
         return Err(unsupported("the mark is 0".to_owned(), "give the element's driver a mark with one bit"));
     }
-    table_number(kernel, rule.table)?;
+    if rule::part(rule) == Part::Lookup {
+        table_number(kernel, rule.table)?;
+    }
     rule::request(rule, &kernel.numbers).ok_or_else(|| {
         unsupported(
             format!("there is no rule priority for order {}", rule.order),

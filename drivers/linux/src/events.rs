@@ -187,7 +187,7 @@ async fn send(sender: &mpsc::Sender<Event>, event: Event) -> Result<(), ()> {
 
 fn concerns_rules(rule: &RuleMessage, shared: &Shared) -> bool {
     let numbers = &shared.numbers;
-    numbers.order(crate::rule::priority(rule)).is_some()
+    numbers.part(crate::rule::priority(rule)).is_some()
         || rule.attributes.contains(&RuleAttribute::Protocol(numbers.protocol))
 }
 

@@ -1,16 +1,21 @@
 //! Policy routing over netlink, in any network namespace: physical Linux routers, and virtual ones such as Neutron's
 //! `qrouter-…`.
 //!
-//! A [`Rule`](catena_model::forwarding::Rule) is a line of `ip rule`, a [`Table`](catena_model::forwarding::Table) a
+//! A [`Rule`](catena_model::forwarding::Rule) is a line of `ip rule` with a guard behind it, a [`Table`](catena_model::forwarding::Table) a
 //! routing table of its own:
 //!
 //! ```text
 //! # ip rule
 //! 10000:  from 172.16.1.0/24 lookup 10001 proto 202
+//! 10256:  from 172.16.1.0/24 unreachable proto 202
 //! # ip route show table 10001
 //! default via 10.21.0.5 dev qr-abc proto 202
 //! unreachable default proto 202 metric 4278198272
 //! ```
+//!
+//! The guard and the unreachable route do the same work: what a rule claims never falls through to the owner's routing.
+//! There are two because either may be taken away: a flushed table lets packets on to the guard, and while the guard is
+//! missing the table is closed.
 //!
 //! What has our protocol number, and lies in our band of priorities or range of tables ([`numbers`]), is ours; nothing
 //! else is touched. The driver keeps nothing in memory that the kernel does not know, apart from the newest epoch.

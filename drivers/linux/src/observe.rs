@@ -10,11 +10,12 @@ use catena_model::name::PortName;
 use crate::kernel::Kernel;
 use crate::table::{NOWHERE, table_of};
 
-/// All our rules and tables. A damaged table is read as one that leads nowhere ([`NOWHERE`]). A damaged rule cannot be
-/// told in our words and is left out; the next step that changes rules clears it away.
+/// All our rules and tables. A damaged table is read as one that leads nowhere ([`NOWHERE`]). A rule without its
+/// guard, or a guard without its rule, is read as one that leads nowhere too ([`whole_rules`](crate::rules::OurRules::whole_rules)). A rule that was
+/// changed cannot be told in our words and is left out; the next step that changes rules clears it away.
 pub(crate) fn observe(kernel: &mut Kernel<'_>) -> Result<ElementState, DriverError> {
     let mut state = ElementState::default();
-    state.extend(kernel.our_rules()?.into_rules().map(Object::Rule));
+    state.extend(kernel.our_rules()?.whole_rules().into_iter().map(Object::Rule));
     for family in Family::BOTH {
         for path in our_paths(kernel, family)? {
             state.extend(observe_table(kernel, path, family)?.map(Object::Table));

@@ -1,21 +1,27 @@
 //! One rule as the kernel tells of it, and as it is asked for.
+//!
+//! For a [`Rule`] the kernel gets two, with one selector: the lookup, and behind the lookups of all orders the guard, which
+//! drops. A packet meets a guard only if its lookup is gone, or found a table that is empty. Here the guard is a `Rule` of
+//! its own, for [`PathId::NOWHERE`].
 
 use catena_model::address::{Family, Prefix};
-use catena_model::forwarding::{Rule, Selector};
+use catena_model::forwarding::{PathId, Rule, Selector};
 use catena_model::name::PortName;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
-use crate::numbers::Numbers;
+use crate::numbers::{Numbers, Part};
 
 /// The kernel's word for "not set" in the two suppressors, which it always tells.
 const UNSUPPRESSED: u32 = u32::MAX;
+/// What it tells as the table of a rule that looks none up.
+const NO_TABLE: u32 = 0;
 
 /// A rule that bears our marks.
 #[derive(Clone, Debug)]
 pub(crate) struct OurRule {
-    /// What it is, if it is one that we could have made. `None`: someone has changed it, or our settings were others.
+    /// What it is, a lookup or a guard, if it is one that we could have made. `None`: someone has changed it, or our settings were others.
     pub(crate) rule: Option<Rule>,
     /// The request that makes such a rule.
     pub(crate) request: RuleMessage,
@@ -25,26 +31,41 @@ impl OurRule {
     /// Reads a rule; `None` if it is not ours.
     pub(crate) fn read(message: RuleMessage, numbers: &Numbers) -> Option<Self> {
         let attributes = &message.attributes;
-        let order = numbers.order(priority(&message))?;
+        let (part, order) = numbers.part(priority(&message))?;
         if !attributes.contains(&RuleAttribute::Protocol(numbers.protocol)) {
             return None;
         }
         let request = as_request(message);
-        Some(Self { rule: read_rule(&request, order, numbers), request })
+        Some(Self { rule: read_rule(&request, part, order, numbers), request })
     }
 }
 
-/// The request that makes `rule`; `None` if it needs a number that is not ours.
+/// The guard of the place in which `rule` stands. Rules that stand there at once share it.
+pub(crate) fn guard(rule: &Rule) -> Rule {
+    Rule { table: PathId::NOWHERE, ..rule.clone() }
+}
+
+/// The part of a [`Rule`] that `rule` is here.
+pub(crate) fn part(rule: &Rule) -> Part {
+    if rule.table == PathId::NOWHERE { Part::Guard } else { Part::Lookup }
+}
+
+/// The request that makes `rule`, a lookup or a guard; `None` if it needs a number that is not ours.
 pub(crate) fn request(rule: &Rule, numbers: &Numbers) -> Option<RuleMessage> {
     let Selector { family, from, to, in_port, claimed } = &rule.selector;
     let mut message = RuleMessage::default();
     message.header.family = address_family(*family);
-    message.header.action = RuleAction::ToTable;
     message.attributes = vec![
-        RuleAttribute::Priority(numbers.priority(rule.order)?),
-        RuleAttribute::Table(numbers.table(rule.table)?),
+        RuleAttribute::Priority(numbers.priority(part(rule), rule.order)?),
         RuleAttribute::Protocol(numbers.protocol),
     ];
+    match part(rule) {
+        Part::Lookup => {
+            message.header.action = RuleAction::ToTable;
+            message.attributes.push(RuleAttribute::Table(numbers.table(rule.table)?));
+        }
+        Part::Guard => message.header.action = RuleAction::Unreachable,
+    }
     if let Some(prefix) = from {
         message.header.src_len = prefix.length();
         message.attributes.push(RuleAttribute::Source(prefix.address()));
@@ -75,15 +96,21 @@ fn as_request(mut message: RuleMessage) -> RuleMessage {
     message.attributes.retain(|attribute| {
         !matches!(
             attribute,
-            RuleAttribute::SuppressPrefixLen(UNSUPPRESSED) | RuleAttribute::SuppressIfGroup(UNSUPPRESSED)
+            RuleAttribute::SuppressPrefixLen(UNSUPPRESSED)
+                | RuleAttribute::SuppressIfGroup(UNSUPPRESSED)
+                | RuleAttribute::Table(NO_TABLE)
         )
     });
     message
 }
 
-fn read_rule(message: &RuleMessage, order: u16, numbers: &Numbers) -> Option<Rule> {
+fn read_rule(message: &RuleMessage, part: Part, order: u16, numbers: &Numbers) -> Option<Rule> {
     let header = &message.header;
-    if header.action != RuleAction::ToTable || header.tos != 0 || header.flags != RuleFlags::empty() {
+    let action = match part {
+        Part::Lookup => RuleAction::ToTable,
+        Part::Guard => RuleAction::Unreachable,
+    };
+    if header.action != action || header.tos != 0 || header.flags != RuleFlags::empty() {
         return None;
     }
     let family = family(header.family)?;
@@ -93,7 +120,7 @@ fn read_rule(message: &RuleMessage, order: u16, numbers: &Numbers) -> Option<Rul
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(_) | RuleAttribute::Protocol(_) => {}
-            RuleAttribute::Table(number) => table = numbers.path(*number),
+            RuleAttribute::Table(number) => table = Some(numbers.path(*number)?),
             RuleAttribute::Source(address) => selector.from = Some(prefix(*address, header.src_len)?),
             RuleAttribute::Destination(address) => selector.to = Some(prefix(*address, header.dst_len)?),
             RuleAttribute::Iifname(name) => selector.in_port = Some(PortName::new(name).ok()?),
@@ -107,7 +134,13 @@ fn read_rule(message: &RuleMessage, order: u16, numbers: &Numbers) -> Option<Rul
         both if both == (numbers.mark, numbers.mark) => true,
         _ => return None,
     };
-    Some(Rule { order, selector, table: table? })
+    let table = match part {
+        Part::Lookup => table?,
+        // The kernel keeps a table that someone gave to it, without looking it up.
+        Part::Guard if table.is_some() => return None,
+        Part::Guard => PathId::NOWHERE,
+    };
+    Some(Rule { order, selector, table })
 }
 
 /// The kernel does not mention a priority of 0.
@@ -141,7 +174,6 @@ pub(crate) fn family(family: AddressFamily) -> Option<Family> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use catena_model::forwarding::PathId;
     use catena_model::resource::LinuxSpec;
 
     fn numbers() -> Numbers {
@@ -159,7 +191,21 @@ mod tests {
     fn a_rule_is_read_as_it_was_written() {
         for rule in [rule("172.16.1.0/24", None, false), rule("2001:db8::/32", Some("qr-abc"), true)] {
             let message = request(&rule, &numbers()).unwrap();
-            assert_eq!(OurRule::read(message, &numbers()).unwrap().rule, Some(rule));
+            assert_eq!(OurRule::read(message, &numbers()).unwrap().rule.as_ref(), Some(&rule));
+            let message = request(&guard(&rule), &numbers()).unwrap();
+            assert_eq!(priority(&message), 10_511);
+            assert_eq!(OurRule::read(message, &numbers()).unwrap().rule, Some(guard(&rule)));
+        }
+    }
+
+    /// A lookup where guards are, and a guard where lookups are: ours by their marks, but nothing that we make.
+    #[test]
+    fn the_wrong_part_for_its_priority_is_odd() {
+        let lookup = rule("172.16.1.0/24", None, false);
+        for (wrong, priority) in [(guard(&lookup), 10_000), (lookup, 10_256)] {
+            let mut message = request(&wrong, &numbers()).unwrap();
+            message.attributes[0] = RuleAttribute::Priority(priority);
+            assert_eq!(OurRule::read(message, &numbers()).unwrap().rule, None);
         }
     }
 

@@ -6,7 +6,8 @@ use catena_model::address::Family;
 use catena_model::forwarding::{PathId, Rule};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 
-use crate::rule::OurRule;
+use crate::numbers::Part;
+use crate::rule::{OurRule, guard, part};
 
 /// The kernel orders rules by priority, and puts a new one behind those of its priority. Here, rules of one priority are
 /// in that order; that of others does not matter, since every request names the priority.
@@ -36,23 +37,37 @@ impl OurRules {
         self.list.push(ours);
     }
 
-    pub(crate) fn into_rules(self) -> impl Iterator<Item = Rule> {
-        self.known.into_keys()
+    /// What they come to, place by place: lookups with their guard are rules. One of the two without the other is a rule
+    /// that leads nowhere: nobody wants such a rule, so it is put again or deleted.
+    pub(crate) fn whole_rules(&self) -> Vec<Rule> {
+        let known: Vec<&Rule> = self.known.keys().collect();
+        let places = known.chunk_by(|one, other| one.place() == other.place());
+        let rules = places.flat_map(|place| {
+            // In their order, the guard of a place comes first.
+            match place {
+                [first, lookups @ ..] if part(first) == Part::Guard && !lookups.is_empty() => {
+                    lookups.iter().map(|rule| (*rule).clone()).collect()
+                }
+                [first, ..] => vec![guard(first)],
+                [] => vec![],
+            }
+        });
+        rules.collect()
     }
 
     pub(crate) fn contains(&self, rule: &Rule) -> bool {
         self.known.contains_key(rule)
     }
 
-    /// The rules that stand where `rule` does, but look up other tables.
+    /// The lookups that stand where `rule` does, but in other tables.
     pub(crate) fn rivals(&self, rule: &Rule) -> Vec<Rule> {
         // In their order, rules that differ in nothing but the table are neighbours.
-        let first = Rule { table: PathId(0), ..rule.clone() };
+        let first = guard(rule);
         let last = Rule { table: PathId(u32::MAX), ..rule.clone() };
         self.known
             .range(first..=last)
             .map(|(rival, _)| rival)
-            .filter(|rival| *rival != rule)
+            .filter(|rival| *rival != rule && part(rival) == Part::Lookup)
             .cloned()
             .collect()
     }
@@ -117,6 +132,7 @@ fn take_one<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
 /// Whether `request`, as one to delete, means `rule`.
 fn names(request: &RuleMessage, rule: &RuleMessage) -> bool {
     request.header.family == rule.header.family
+        && request.header.action == rule.header.action
         && request.attributes.iter().all(|attribute| {
             let same_length = match attribute {
                 RuleAttribute::Source(_) => request.header.src_len == rule.header.src_len,
@@ -179,7 +195,8 @@ mod tests {
         let wide = rule(0, "172.16.1.0/24", None, false);
         let other = rule(0, "172.16.2.0/24", None, false);
         let later = rule(1, "172.16.1.0/24", None, false);
-        let all = [&narrowest, &narrow, &other, &wide, &later];
+        let guards = [&narrow, &wide].map(guard);
+        let all = [&narrowest, &narrow, &other, &wide, &later, &guards[0], &guards[1]];
         for unwanted in all {
             let mut model = list(&all);
             let mut kernel = model.clone();
@@ -201,6 +218,19 @@ mod tests {
         let wide = rule(0, "172.16.1.0/24", None, false);
         assert_eq!(list(&[&wide, &narrow]).removal(0).len(), 1);
         assert_eq!(list(&[&narrow, &wide]).removal(1).len(), 3);
+    }
+
+    #[test]
+    fn a_place_without_its_guard_or_its_lookup_leads_nowhere() {
+        let first = rule(0, "172.16.1.0/24", None, false);
+        let second = Rule { table: PathId(2), ..first.clone() };
+        let elsewhere = rule(1, "172.16.1.0/24", None, false);
+        let [here, there] = [&first, &elsewhere].map(guard);
+        let whole = |rules: &[&Rule]| list(rules).whole_rules();
+        assert_eq!(whole(&[&first, &second, &here]), [first.clone(), second.clone()]);
+        assert_eq!(whole(&[&first, &second, &there]), [here.clone(), there.clone()]);
+        assert_eq!(whole(&[&first, &here, &elsewhere]), [first.clone(), there]);
+        assert_eq!(whole(&[&here]), [here]);
     }
 
     #[test]

@@ -6,9 +6,10 @@ use catena_model::address::Family;
 use catena_model::forwarding::{Rule, Table};
 use catena_model::name::NodeName;
 use netlink_packet_route::route::{RouteAttribute, RouteMessage};
-use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 
-use crate::numbers::Numbers;
+use crate::numbers::{Numbers, Part};
+use crate::rule::part;
 use crate::table::{address_of, metric_of, table_of};
 
 /// Where something happens.
@@ -54,8 +55,8 @@ pub(crate) fn ip(family: Family) -> &'static str {
 /// What `ip rule add` takes.
 pub(crate) fn rule(rule: &Rule, numbers: &Numbers) -> String {
     let selector = &rule.selector;
-    let priority = u64::from(numbers.rule_priority) + u64::from(rule.order);
-    let mut text = format!("pref {priority}");
+    let priority = numbers.priority(part(rule), rule.order);
+    let mut text = priority.map(|priority| format!("pref {priority}")).unwrap_or_default();
     if let Some(prefix) = selector.from {
         text += &format!(" from {prefix}");
     }
@@ -68,8 +69,11 @@ pub(crate) fn rule(rule: &Rule, numbers: &Numbers) -> String {
     if selector.claimed {
         text += &format!(" fwmark {0:#x}/{0:#x}", numbers.mark);
     }
-    let table = u64::from(numbers.table_base) + u64::from(rule.table.0);
-    text + &format!(" lookup {table} proto {}", u8::from(numbers.protocol))
+    let action = match part(rule) {
+        Part::Lookup => format!("lookup {}", u64::from(numbers.table_base) + u64::from(rule.table.0)),
+        Part::Guard => "unreachable".to_owned(),
+    };
+    text + &format!(" {action} proto {}", u8::from(numbers.protocol))
 }
 
 /// What `ip route replace` takes.
@@ -90,11 +94,13 @@ pub(crate) fn in_table(table: &Table, numbers: &Numbers) -> String {
 /// A rule that the kernel told of, as far as it takes to find it, in the order of `ip rule`.
 pub(crate) fn foreign_rule(rule: &RuleMessage) -> String {
     let mut parts = vec![(0, format!("pref {}", crate::rule::priority(rule)))];
+    let drops = rule.header.action == RuleAction::Unreachable;
+    parts.extend(drops.then(|| (4, "unreachable".to_owned())));
     parts.extend(rule.attributes.iter().filter_map(|attribute| match attribute {
         RuleAttribute::Source(address) => Some((1, format!("from {address}/{}", rule.header.src_len))),
         RuleAttribute::Destination(address) => Some((2, format!("to {address}/{}", rule.header.dst_len))),
         RuleAttribute::Iifname(port) => Some((3, format!("iif {port}"))),
-        RuleAttribute::Table(number) => Some((4, format!("lookup {number}"))),
+        RuleAttribute::Table(number) if *number != 0 => Some((4, format!("lookup {number}"))),
         RuleAttribute::Protocol(protocol) => Some((5, format!("proto {}", u8::from(*protocol)))),
         _ => None,
     }));

@@ -116,8 +116,10 @@ async fn foreign_rules_are_told_with_what_is_opaque_in_them() {
 async fn foreign_rules_at_our_priorities_are_told() {
     let world = World::new();
     world.ip("rule add pref 10000 from 172.16.0.0/16 lookup 77 proto static");
+    world.ip("rule add pref 10256 from 172.16.0.0/16 unreachable proto static");
     world.ip("rule add pref 9000 from 172.16.0.0/16 lookup 77 proto 202");
     let base = base(&world).await;
     assert_eq!(rules_at(&base, 10_000, Family::V4).len(), 1);
+    assert_eq!(rules_at(&base, 10_256, Family::V4).len(), 1);
     assert_eq!(rules_at(&base, 9_000, Family::V4).len(), 1);
 }

@@ -47,7 +47,7 @@ async fn a_foreign_rule_among_ours_is_in_the_way() {
     assert_eq!(
         words(error),
         "element qrouter-1234 (netns qrouter-1234): the rule pref 10007 from 172.16.0.0/16 lookup 77 proto 4 is in the \
-         way and is not ours; move it out of 10000 to 10255 (ip -n qrouter-1234 rule show pref 10007), or give the \
+         way and is not ours; move it out of 10000 to 10511 (ip -n qrouter-1234 rule show pref 10007), or give the \
          element's driver another rulePriority"
     );
     check(&world, &[from("2001:db8:a1::/64", 1)]).await.unwrap();

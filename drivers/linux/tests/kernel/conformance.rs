@@ -9,11 +9,12 @@ use crate::world::{World, from, port, rule, selector, table};
 catena_driver::conformance_tests!(World::new());
 
 /// Rules of others at our priorities, with and without our protocol number, tables and routes of others beside ours.
-const FOREIGN_RULES: [&str; 5] = [
+const FOREIGN_RULES: [&str; 6] = [
     "pref 10000 from 172.16.0.0/16 lookup 77 proto static",
     "pref 10000 from 172.16.1.0/24 lookup 10001 proto static",
     "pref 9999 from 172.16.1.0/24 lookup 10001 proto 202",
-    "pref 10256 from 172.16.1.0/24 lookup 77 proto 202",
+    "pref 10256 from 172.16.0.0/16 lookup 77 proto static",
+    "pref 10512 from 172.16.1.0/24 lookup 77 proto 202",
     "pref 500 fwmark 0x1/0x1 ipproto tcp lookup main",
 ];
 const FOREIGN_ROUTES: [&str; 4] = [

@@ -16,13 +16,14 @@ const FOREIGN: &str = "\
     ip rule add pref 10000 from 172.16.0.0/16 lookup 77 proto static
     ip rule add pref 10001 from 172.16.1.0/24 lookup 10001 proto static
     ip -6 rule add pref 10000 from 2001:db8:a1::/64 lookup 10001 proto static
+    ip rule add pref 10256 from 172.16.1.0/24 iif qg-ext unreachable proto static
     ip rule add pref 9999 from 172.16.1.0/24 lookup 10001 proto 202
     ip route add default via 10.20.0.1 table 77 proto 202
     ip route add default via 10.20.0.1 table 10500 proto static
     ip -6 route add default via 2001:db8:20::1 table 10500 proto static";
 
 /// What people, agents and crashes do to ours. Some of it fails where there is nothing to do it to.
-const MESS: [&str; 15] = [
+const MESS: [&str; 21] = [
     "ip route flush table 10001",
     "ip -6 route flush table 10002",
     "ip route del default table 10001 metric 0",
@@ -36,6 +37,12 @@ const MESS: [&str; 15] = [
     "ip rule add pref 10000 from 172.16.1.0/24 lookup 10003 proto 202",
     "ip rule add pref 10001 from 172.16.1.0/24 ipproto tcp lookup 10001 proto 202",
     "ip rule del pref 10000 proto 202",
+    "ip rule del pref 10001 proto 202",
+    "ip -6 rule del pref 10000 proto 202",
+    "ip rule del pref 10256 proto 202",
+    "ip -6 rule del pref 10256 proto 202",
+    "ip rule add pref 10256 from 172.16.1.0/24 iif qg-ext unreachable proto 202",
+    "ip rule add pref 10300 from 172.16.1.0/24 lookup 10001 proto 202",
     "ip rule save | ip rule restore",
     "ip -6 rule save | ip -6 rule restore",
 ];

@@ -18,6 +18,7 @@ async fn figure_2_reads_as_in_the_paper() {
         [
             "0: from all lookup local",
             "10000: from 172.16.1.0/24 lookup 10001 proto 202",
+            "10256: from 172.16.1.0/24 unreachable proto 202",
             "32766: from all lookup main",
             "32767: from all lookup default",
         ]
@@ -66,6 +67,12 @@ async fn every_part_of_a_selector_is_installed() {
         ]
     );
     assert_eq!(
+        lines(&world.ip("rule show pref 10511")),
+        [
+            "10511: from 172.16.1.0/24 to 198.51.100.0/24 fwmark 0x4000000/0x4000000 iif qg-ext unreachable proto 202"
+        ]
+    );
+    assert_eq!(
         lines(&world.ip("route show table 10007")),
         ["default dev qg-ext proto 202 scope link", "unreachable default proto 202 metric 4278198272"]
     );
@@ -78,6 +85,10 @@ async fn ipv6_reads_the_same() {
     assert_eq!(
         lines(&world.ip("-6 rule show pref 10000")),
         ["10000: from 2001:db8:a1::/64 lookup 10001 proto 202"]
+    );
+    assert_eq!(
+        lines(&world.ip("-6 rule show pref 10256")),
+        ["10256: from 2001:db8:a1::/64 unreachable proto 202"]
     );
     assert_eq!(
         lines(&world.ip("-6 route show table 10001")),
@@ -105,6 +116,7 @@ async fn a_replaced_rule_stands_behind_the_old_one_before_that_goes() {
         lines(&world.ip("rule show pref 10000")),
         ["10000: from 172.16.1.0/24 lookup 10002 proto 202"]
     );
+    assert_eq!(lines(&world.ip("rule show pref 10256")), ["10256: from 172.16.1.0/24 unreachable proto 202"]);
 }
 
 /// Without the white space that `ip` ends lines with, and with one blank where it has several.

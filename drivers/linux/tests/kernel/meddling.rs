@@ -24,7 +24,7 @@ async fn installed(world: &World) -> (catena_driver_linux::LinuxDriver, Vec<Obje
 /// Each command damages something; what is then observed is not what was installed, and putting it again heals it.
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_is_seen_and_healed() {
-    const COMMANDS: [&str; 13] = [
+    const COMMANDS: [&str; 16] = [
         "route flush table 10001",
         "-6 route flush table 10001",
         "route del default table 10001 metric 0",
@@ -37,7 +37,10 @@ async fn damage_is_seen_and_healed() {
         "route add 198.51.100.0/24 via 10.23.0.2 table 10001 proto 202",
         "route append default via 10.21.0.7 dev qr-abc table 10001 proto 202",
         "rule flush",
+        "rule del pref 10000",
         "-6 rule del pref 10000",
+        "rule del pref 10256",
+        "-6 rule del pref 10256",
     ];
     for command in COMMANDS {
         let world = World::new();
@@ -74,6 +77,55 @@ async fn what_is_left_of_a_table_is_seen_and_removed() {
         delete(&driver, &left).await.unwrap();
         assert_eq!(world.snapshot(), before, "after {command}");
     }
+}
+
+/// A rule without its guard, and a guard without its rule, as after a crash between the two.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_rule_is_seen_and_removed() {
+    for priority in [10_000, 10_256] {
+        let world = World::new();
+        let driver = world.driver();
+        let closed = table(1, "qr-abc", "10.21.0.5");
+        put(&driver, std::slice::from_ref(&closed)).await.unwrap();
+        let before = world.snapshot();
+        put(&driver, &[from(SITE, 1)]).await.unwrap();
+        world.ip(&format!("rule del pref {priority}"));
+        let nowhere = from(SITE, PathId::NOWHERE.0);
+        assert_eq!(driver.observe().await.unwrap(), state(&[closed, nowhere.clone()]), "{priority}");
+        delete(&driver, &[nowhere]).await.unwrap();
+        assert_eq!(world.snapshot(), before, "{priority}");
+    }
+}
+
+/// Until the last of them goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_in_one_place_share_a_guard() {
+    let world = World::new();
+    let driver = world.driver();
+    put(&driver, &[table(1, "qr-abc", "10.21.0.5"), table(2, "qr-abc", "10.21.0.6"), from(SITE, 1)])
+        .await
+        .unwrap();
+    world.ip("rule add pref 10000 from 172.16.1.0/24 lookup 10002 proto 202");
+    for (gone, guards) in [(from(SITE, PathId::NOWHERE.0), 1), (from(SITE, 1), 1), (from(SITE, 2), 0)] {
+        delete(&driver, &[gone]).await.unwrap();
+        assert_eq!(world.ip("rule show pref 10256").lines().count(), guards);
+    }
+    assert_eq!(world.ip("rule show pref 10000"), "");
+}
+
+/// The undoing of a plan that healed a damaged rule: what it matches is dropped again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_leads_nowhere_can_be_put() {
+    let world = World::new();
+    let (driver, objects) = installed(&world).await;
+    world.ip("rule del pref 10000");
+    let heal = Change::Put { new: from(SITE, 1), old: Some(from(SITE, PathId::NOWHERE.0)) };
+    let undo = heal.inverse();
+    driver.apply(Epoch(1), &[heal]).await.unwrap();
+    assert_eq!(driver.observe().await.unwrap(), state(&objects));
+    driver.apply(Epoch(1), &[undo]).await.unwrap();
+    assert_eq!(world.ip("rule show pref 10000"), "");
+    assert_eq!(world.ip("rule show pref 10256").lines().count(), 1);
 }
 
 /// The undoing of a plan that healed a damaged table.

@@ -11,7 +11,7 @@ use catena_driver::{Driver, Epoch};
 use catena_driver_linux::LinuxDriver;
 use catena_model::forwarding::{Change, Object, Selector};
 
-use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, selector, table};
+use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, selector, state, table};
 
 /// What the routed packets of one family meet: the site sends them; at the switch they are on the chain's way, at the
 /// gateway they have gone round it.
@@ -174,6 +174,35 @@ async fn ipv4_is_dropped_and_does_not_leak_when_the_route_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_is_dropped_and_does_not_leak_when_the_route_goes() {
     drops_without_its_route(V6, "-6").await;
+}
+
+/// What somebody does to the rule or its table in one stroke, and where packets go until it is healed.
+async fn meddling_opens_no_way_round(plan: Plan, flag: &str) {
+    let world = World::new();
+    let traffic = plan.build(&world);
+    put(&traffic.driver, &traffic.objects).await.unwrap();
+    for (command, meanwhile) in [
+        ("route flush table 10001", DROPPED),
+        ("rule del pref 10000", DROPPED),
+        ("rule del pref 10256", ALONG),
+    ] {
+        world.ip(&format!("{flag} {command}"));
+        assert_eq!(traffic.send(), meanwhile, "after {command}");
+        assert_ne!(traffic.driver.observe().await.unwrap(), state(&traffic.objects), "after {command}");
+        put(&traffic.driver, &traffic.objects).await.unwrap();
+        assert_eq!(traffic.send(), ALONG, "healed after {command}");
+        assert_eq!(traffic.driver.observe().await.unwrap(), state(&traffic.objects), "after {command}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv4_does_not_leak_when_a_rule_is_deleted_or_its_table_flushed() {
+    meddling_opens_no_way_round(V4, "-4").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipv6_does_not_leak_when_a_rule_is_deleted_or_its_table_flushed() {
+    meddling_opens_no_way_round(V6, "-6").await;
 }
 
 /// While rules and routes are replaced again and again, every packet goes along the chain's way.
