@@ -153,6 +153,7 @@ impl Names {
         match self.paths.get(&id) {
             Some((owner, Some(generation))) => format!("path {id} ({owner} gen {generation})"),
             Some((owner, None)) => format!("path {id} ({owner}, retired)"),
+            None if id == PathId::NOWHERE => "nowhere".to_owned(),
             None => format!("path {id}"),
         }
     }
