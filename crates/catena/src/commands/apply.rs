@@ -2,6 +2,7 @@
 
 use catena_api::types::{
     ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, Outcome, PlanReport, ResourceName,
+    Timestamp,
 };
 use catena_model::forwarding::Change;
 
@@ -115,8 +116,8 @@ pub fn shown_drain(drain: &DrainReport) -> String {
         Some(1) => "1 flow".to_owned(),
         Some(number) => format!("{number} flows"),
     };
+    let left = drain.deadline.duration_since(Timestamp::now()).as_secs().max(0);
     format!(
-        "generation {generation} of {chain} for {site} stays on {element} until {flows} end, at most until {}\n",
-        drain.deadline
+        "generation {generation} of {chain} for {site} stays on {element} until {flows} end, at most for {left} s\n"
     )
 }

@@ -33,8 +33,10 @@ fn shown(event: &EventReport) -> String {
     // To the millisecond; a column of its own width.
     let time = format!("{:.3}", event.time);
     let kind = styled(style, format!("{:<12}", event.kind));
-    let element = event.element.as_ref().map(|name| format!("{name}: "));
-    let chain = event.chain.as_ref().map(|name| format!("{name}: "));
-    let about: String = element.into_iter().chain(chain).collect();
+    let named =
+        [event.element.as_ref().map(ToString::to_string), event.chain.as_ref().map(ToString::to_string)];
+    // Most messages say themselves what they are about.
+    let unsaid = named.into_iter().flatten().filter(|name| !event.message.contains(name.as_str()));
+    let about: String = unsaid.map(|name| format!("{name}: ")).collect();
     format!("{}  {kind}  {about}{}\n", styled(FAINT, time), event.message)
 }
