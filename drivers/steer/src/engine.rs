@@ -25,7 +25,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Loads the programs on the maps that are pinned, or on new ones. Changes nothing. In the element's namespace.
-    pub(crate) fn load(pins: Pins, mark: u32, hook: Hook) -> Result<Self, DriverError> {
+    pub(crate) fn load(pins: Pins, mark: u32, hook: Option<Hook>) -> Result<Self, DriverError> {
         let programs = Programs::load(&pins)?;
         let used = Maps::pinned(pins.folder())?.is_some();
         let contents = Contents::read(&programs.maps)?;
@@ -37,7 +37,9 @@ impl Engine {
     pub(crate) fn is_current(&self) -> Result<bool, DriverError> {
         match Maps::pinned(self.pins.folder())? {
             Some(pinned) => Ok(pinned.ids()? == self.programs.ids),
-            None => Ok(!self.used || self.attachments.any_alive()),
+            None => {
+                Ok(!self.used || self.attachments.any_alive(&self.programs.steer, self.contents.ports.keys()))
+            }
         }
     }
 

@@ -61,7 +61,7 @@ pub struct Config {
     pub pins: PathBuf,
     /// The bit of the packet mark that says "claimed".
     pub mark: u32,
-    /// How to attach; `None` for the best that the kernel has.
+    /// How to attach; `None` for what suits the port, see [`Hook`].
     pub hook: Option<Hook>,
     pub times: Times,
 }
@@ -111,7 +111,6 @@ pub struct SteerDriver {
 pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) pins: Pins,
-    hook: Hook,
     state: Mutex<State>,
 }
 
@@ -128,13 +127,7 @@ impl SteerDriver {
     pub fn new(config: Config) -> Result<Self, DriverError> {
         let pins = Pins::new(config.pins.clone());
         pins.check()?;
-        let hook = match config.hook {
-            Some(hook) => hook,
-            None => {
-                config.netns.run(|| Ok(Hook::best())).map_err(|error| namespace_failed(&config, error))?
-            }
-        };
-        let inner = Arc::new(Inner { config, pins, hook, state: Mutex::default() });
+        let inner = Arc::new(Inner { config, pins, state: Mutex::default() });
         inner.in_netns(|| inner.with_engine(|_| Ok(())))?;
         let (sweeper, ended) = sync_mpsc::channel();
         let driver = Arc::downgrade(&inner);
@@ -237,7 +230,7 @@ impl Inner {
     }
 
     fn look<'a>(&'a self, engine: &'a Engine) -> Look<'a> {
-        Look { pins: &self.pins, hook: self.hook, mark: self.config.mark, programs: &engine.programs }
+        Look { pins: &self.pins, hook: self.config.hook, mark: self.config.mark, programs: &engine.programs }
     }
 
     /// Whether our programs run, and only the pins were taken away.
@@ -278,7 +271,7 @@ impl Inner {
     }
 
     fn load(&self) -> Result<Engine, DriverError> {
-        Engine::load(self.pins.clone(), self.config.mark, self.hook)
+        Engine::load(self.pins.clone(), self.config.mark, self.config.hook)
     }
 
     /// Loads the next engine while nobody waits for it.

@@ -31,7 +31,7 @@ pub(crate) struct Observed {
 /// What the next two functions look with. In the element's namespace.
 pub(crate) struct Look<'a> {
     pub(crate) pins: &'a Pins,
-    pub(crate) hook: Hook,
+    pub(crate) hook: Option<Hook>,
     pub(crate) mark: u32,
     pub(crate) programs: &'a Programs,
 }

@@ -256,7 +256,7 @@ impl Foreign {
 }
 
 /// The programs at tcx ingress of a port.
-fn programs(netns: &NetNs, port: &str) -> Vec<u32> {
+pub fn programs(netns: &NetNs, port: &str) -> Vec<u32> {
     netns
         .run(|| {
             let mut ids = [0; 16];

@@ -5,7 +5,7 @@ use catena_driver::netns::NetNs;
 use catena_driver_steer::Hook;
 use catena_model::forwarding::{Action, Direction, Object, Purpose};
 
-use crate::conformance::Foreign;
+use crate::conformance::{Foreign, programs};
 use crate::objects::{ingress, policy, tcp, tunnel};
 use crate::world::{Pins, attempt, cable, delete, driver, ip, put, quiet_namespace, run};
 
@@ -40,6 +40,26 @@ async fn a_foreign_program_still_runs_behind_ours() {
     let before = foreign.runs();
     run(&beyond, "ping -n -c 3 -i 0.2 -W 2 172.16.1.1");
     assert!(foreign.runs() >= before + 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_program_that_comes_later_does_not_stand_before_ours() {
+    let (netns, _beyond, pins) = access();
+    let driver = driver("access-a", &netns, &pins, None);
+    put(&driver, &objects()).await;
+    let before = run(&netns, "ip -o link show; tc qdisc show");
+    let foreign = Foreign::attach(&netns, &["lan"]);
+    assert!(!driver.observe().await.unwrap().contains(&objects()[1]), "it could let packets by");
+    put(&driver, &objects()[1..2]).await;
+    assert_eq!(driver.observe().await.unwrap(), objects().into_iter().collect());
+    let programs = programs(&netns, "lan");
+    assert_eq!((programs.len(), programs[1]), (2, foreign.program_id()), "ours is the first");
+    assert_eq!(run(&netns, "tc filter show dev lan ingress"), "", "and not there twice");
+    drop(foreign);
+    assert_eq!(driver.observe().await.unwrap(), objects().into_iter().collect(), "it may stay so");
+    assert_eq!(run(&netns, "ip -o link show; tc qdisc show"), before);
+    delete(&driver, &objects()).await;
+    assert!(!run(&netns, "tc qdisc show").contains("clsact"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use catena_driver::netns::NetNs;
 use catena_driver::{Driver, DriverError, Epoch};
-use catena_driver_steer::{Config, SteerDriver};
+use catena_driver_steer::{Config, Hook, SteerDriver};
 use catena_model::forwarding::{Action, Change, Direction, Object, Purpose};
 
 use crate::objects::{ingress, policy, tcp};
@@ -33,10 +33,9 @@ async fn nothing_is_pinned_before_the_first_object() {
     assert!(pins.are_none());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pins_that_were_removed_are_put_back_while_the_driver_lives() {
+async fn pins_that_were_removed_are_put_back(hook: Hook) {
     let (netns, _beyond, pins) = access();
-    let driver = driver("access-a", &netns, &pins, None);
+    let driver = driver("access-a", &netns, &pins, Some(hook));
     put(&driver, &objects()).await;
     std::fs::remove_dir_all(pins.of("access-a")).unwrap();
     assert!(driver.observe().await.unwrap().is_empty());
@@ -44,13 +43,23 @@ async fn pins_that_were_removed_are_put_back_while_the_driver_lives() {
     // The program was never off the port, so nothing else had to be put again.
     assert_eq!(driver.observe().await.unwrap(), objects().into_iter().collect());
 
-    let one: Vec<_> = std::fs::read_dir(pins.of("access-a")).unwrap().flatten().collect();
-    for pin in one {
+    let all: Vec<_> = std::fs::read_dir(pins.of("access-a")).unwrap().flatten().collect();
+    for pin in all {
         std::fs::remove_file(pin.path()).unwrap();
         assert!(!driver.observe().await.unwrap().contains(&objects()[1]), "without {:?}", pin.file_name());
         put(&driver, &objects()).await;
         assert_eq!(driver.observe().await.unwrap(), objects().into_iter().collect());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_that_were_removed_are_put_back_while_the_driver_lives_by_tcx() {
+    pins_that_were_removed_are_put_back(Hook::Tcx).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_that_were_removed_are_put_back_while_the_driver_lives_by_clsact() {
+    pins_that_were_removed_are_put_back(Hook::Clsact).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
