@@ -7,6 +7,7 @@ use catena_driver::{Counted, Driver, DropReason};
 use catena_driver_steer::{Hook, SteerDriver};
 use catena_model::forwarding::{Action, Direction, Exits, Object, PathId, Purpose};
 
+use crate::foreign::has_tcx;
 use crate::objects::{everything, ingress, l2, l3, path, policy, side, tcp};
 use crate::traffic::{Echo, connect, datagram, exchange, fetch};
 use crate::world::{Pins, cable, counted, delete, driver, ip, put, quiet_namespace, received, run};
@@ -150,6 +151,9 @@ async fn web_passes_the_functions_and_all_else_goes_round(hook: Hook) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn web_passes_the_functions_by_tcx() {
+    if !has_tcx() {
+        return;
+    }
     web_passes_the_functions_and_all_else_goes_round(Hook::Tcx).await;
 }
 

@@ -9,6 +9,7 @@ use catena_model::forwarding::{Action, Direction, Object, Purpose};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
+use crate::foreign::has_tcx;
 use crate::objects::{ingress, policy, tcp};
 use crate::world::{Pins, cable, driver, ip, put, quiet_namespace, run};
 
@@ -42,6 +43,9 @@ async fn drift(events: &mut Receiver<Event>, within: Duration) -> Option<String>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_program_is_told() {
+    if !has_tcx() {
+        return;
+    }
     let (netns, _beyond, pins) = access();
     let driver = driver("access-a", &netns, &pins, Some(Hook::Tcx));
     put(&driver, &objects()).await;

@@ -11,6 +11,8 @@ mod conformance;
 #[cfg(test)]
 mod events;
 #[cfg(test)]
+mod foreign;
+#[cfg(test)]
 mod meddling;
 #[cfg(test)]
 mod objects;

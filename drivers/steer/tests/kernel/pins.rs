@@ -5,6 +5,7 @@ use catena_driver::{Driver, DriverError, Epoch};
 use catena_driver_steer::{Config, Hook, SteerDriver};
 use catena_model::forwarding::{Action, Change, Direction, Object, Purpose};
 
+use crate::foreign::has_tcx;
 use crate::objects::{ingress, policy, tcp};
 use crate::world::{MARK, Pins, cable, config, driver, put, quiet_namespace};
 
@@ -54,6 +55,9 @@ async fn pins_that_were_removed_are_put_back(hook: Hook) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pins_that_were_removed_are_put_back_while_the_driver_lives_by_tcx() {
+    if !has_tcx() {
+        return;
+    }
     pins_that_were_removed_are_put_back(Hook::Tcx).await;
 }
 
