@@ -1,13 +1,11 @@
 //! Asking the controller: over its unix socket, or the same questions to the same router in this very process.
 
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use catena_api::types::ErrorReport;
-use catena_store::StoreError;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -30,26 +28,19 @@ enum Transport {
 }
 
 impl Client {
-    /// How long to wait for another command that does without a daemon, as this one does.
-    const PATIENCE: Duration = Duration::from_secs(5);
-
     /// The daemon; or this process if it was asked to do without, or stands in a lab where no daemon runs.
     pub async fn connect(connection: &Connection) -> Result<Self, CliError> {
-        let start = Instant::now();
-        loop {
+        drivers::once_free(async || {
             if !connection.local {
                 match Self::daemon(connection).await {
                     Err(CliError::NoDaemon(_)) if lab_environment::is_inside() => {}
                     connected => return connected,
                 }
             }
-            match drivers::router(&connection.state).await {
-                Err(CliError::Store(StoreError::InUse { .. })) if start.elapsed() < Self::PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-                router => return Ok(Self { transport: Transport::InProcess(router?) }),
-            }
-        }
+            let router = drivers::router(&connection.state).await?;
+            Ok(Self { transport: Transport::InProcess(router) })
+        })
+        .await
     }
 
     async fn daemon(connection: &Connection) -> Result<Self, CliError> {

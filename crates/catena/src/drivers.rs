@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use catena_control::{Controller, Drivers, Settings};
@@ -16,7 +16,7 @@ use catena_driver_linux::{LinuxConfig, LinuxDriver};
 use catena_driver_steer::SteerDriver;
 use catena_model::name::NodeName;
 use catena_model::resource::{DriverSpec, Element, LinuxSpec};
-use catena_store::Embedded;
+use catena_store::{Embedded, StoreError};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
@@ -29,6 +29,21 @@ pub async fn controller(state: &Path) -> Result<Controller, CliError> {
     let store = Embedded::open(state.join("catena.redb")).await.map_err(CliError::Store)?;
     let started = Controller::start(Arc::new(store), Arc::new(Machine::default()), Settings::default()).await;
     started.map_err(CliError::Start)
+}
+
+/// Tries again for a while if the state is in use: by another command that does without a daemon, most likely.
+pub async fn once_free<T>(attempt: impl AsyncFn() -> Result<T, CliError>) -> Result<T, CliError> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_millis(20);
+    let start = Instant::now();
+    loop {
+        match attempt().await {
+            Err(CliError::Store(StoreError::InUse { .. })) if start.elapsed() < PATIENCE => {
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The questions and answers of a controller of this machine.

@@ -1,7 +1,7 @@
 //! Packets as they are on the wire: tcpdump at a port, and what it wrote, read.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -10,6 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::command;
 use crate::story::node;
+use crate::story::world::SCRATCH;
 
 /// Running tcpdumps, one at each place.
 pub struct Captures(Vec<Capture>);
@@ -67,7 +68,7 @@ impl Capture {
     fn begin(node: &str, port: &str, filter: &str) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let file = std::env::temp_dir().join(format!("catena-story-{}-{number}.pcap", std::process::id()));
+        let file = Path::new(SCRATCH).join(format!("{number}.pcap"));
         let mut tcpdump = node::on(node, "tcpdump");
         tcpdump.args(["-n", "-p", "-U", "-s", "0", "--immediate-mode", "-Z", "root", "-i", port, "-w"]);
         tcpdump.arg(&file).arg(filter).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

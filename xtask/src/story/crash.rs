@@ -106,11 +106,25 @@ fn setup_of(element: &str) -> Result<Vec<String>> {
         ["ip rule show", "ip route show table all", "ip -6 rule show", "tc filter show dev vr ingress"]
     {
         if let Ok(text) = node::ask(element, question) {
-            setup.extend(text.lines().map(str::to_owned));
+            setup.extend(text.lines().map(without_ids));
         }
     }
     setup.extend(link_pins(element).iter().map(|pin| pin.display().to_string()));
     Ok(setup)
+}
+
+/// A line of tc without the numbers of programs, of which the same one has another each time it is loaded.
+fn without_ids(line: &str) -> String {
+    let mut kept = Vec::new();
+    let mut words = line.split_whitespace();
+    while let Some(word) = words.next() {
+        match word {
+            "id" => drop(words.next()),
+            // `catena_steer:[123]`
+            _ => kept.push(word.split(":[").next().unwrap_or(word)),
+        }
+    }
+    kept.join(" ")
 }
 
 /// A program that is attached by a pinned link (tcx) goes with the pin; one of a clsact filter with the filter.

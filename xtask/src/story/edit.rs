@@ -1,7 +1,7 @@
 //! Chapter 6: one line of the chain's file is edited and applied again, while a connection goes on.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,11 +10,11 @@ use crate::story::chained::{passes_in_order, planned_elements};
 use crate::story::journey::follow;
 use crate::story::node::Web;
 use crate::story::talk::{Client, Talk};
-use crate::story::world::{FAMILIES, V4, World};
+use crate::story::world::{FAMILIES, SCRATCH, V4, World};
 use crate::workspace;
 
 pub fn tell(world: &World, story: &mut Story) {
-    let edited = match edited_chain(world) {
+    let edited = match edited_chain() {
         Ok(path) => path.display().to_string(),
         Err(error) => return story.check::<String>("the chain's file is edited", || Err(error)),
     };
@@ -49,12 +49,12 @@ pub fn tell(world: &World, story: &mut Story) {
 }
 
 /// A copy of the chain's file, one line of it edited.
-fn edited_chain(world: &World) -> Result<PathBuf> {
+fn edited_chain() -> Result<PathBuf> {
     let text = std::fs::read_to_string(workspace::root().join(World::CHAIN)).context("no chain")?;
     let edited = text.replacen("[fw, ips, web]", "[ips, fw, web]", 1);
     let different = text.lines().zip(edited.lines()).filter(|(old, new)| old != new).count();
     ensure!(different == 1, "{different} lines of {} were edited", World::CHAIN);
-    let path = world.scratch.join("chain.yaml");
+    let path = Path::new(SCRATCH).join("chain.yaml");
     std::fs::write(&path, edited).context("cannot write the edited chain")?;
     Ok(path)
 }

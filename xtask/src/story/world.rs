@@ -1,10 +1,11 @@
 //! The paper's world as `examples/paper` has it, and Catena at work in it.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::{command, workspace};
@@ -142,11 +143,12 @@ impl Way {
     }
 }
 
+/// For what the story writes. Each lab has a `/run/catena` of its own, so stories can be told side by side.
+pub const SCRATCH: &str = "/run/catena/story";
+
 /// The lab's inside: the files, the program, and the daemon once it runs.
 pub struct World {
     pub catena: Catena,
-    /// For what the story writes.
-    pub scratch: PathBuf,
     daemon: Option<Child>,
 }
 
@@ -158,9 +160,8 @@ impl World {
     pub const GLOBEX_CHAIN: &str = "examples/paper/globex-chain.yaml";
 
     pub fn new(catena: &Path) -> Result<Self> {
-        let scratch = std::env::temp_dir().join(format!("catena-story-{}", std::process::id()));
-        std::fs::create_dir_all(&scratch).context("cannot make a folder for the story's files")?;
-        Ok(Self { catena: Catena(catena.to_owned()), scratch, daemon: None })
+        std::fs::create_dir_all(SCRATCH).context("cannot make a folder for the story's files")?;
+        Ok(Self { catena: Catena(catena.to_owned()), daemon: None })
     }
 
     /// Starts `catena serve` and waits until it answers.
@@ -170,10 +171,11 @@ impl World {
         let start = Instant::now();
         let mut serve = self.catena.command(&["serve"]);
         self.daemon = Some(serve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?);
-        // Without a socket the program would answer itself.
+        // Without a daemon the program would answer itself, and keep the store from the one that starts. A daemon that
+        // was killed has left its socket behind.
         eventually(Duration::from_secs(10), || {
             let socket = std::env::var("CATENA_SOCKET").context("not in a lab")?;
-            ensure!(Path::new(&socket).exists(), "the daemon does not listen");
+            UnixStream::connect(&socket).context("the daemon does not listen")?;
             self.catena.say(&["status"]).map(drop)
         })?;
         Ok(start.elapsed())
@@ -213,7 +215,7 @@ impl World {
     }
 
     fn log(&self) -> PathBuf {
-        self.scratch.join("serve.log")
+        Path::new(SCRATCH).join("serve.log")
     }
 }
 
@@ -224,7 +226,6 @@ impl Drop for World {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        let _ = std::fs::remove_dir_all(&self.scratch);
     }
 }
 

@@ -16,7 +16,7 @@ pub async fn serve(connection: &Connection, arguments: &Serve) -> Result<(), Cli
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
-    let controller = drivers::controller(&connection.state).await?;
+    let controller = drivers::once_free(async || drivers::controller(&connection.state).await).await?;
     tracing::info!(socket = %connection.socket.display(), state = %connection.state.display(), "answering");
     let told_to_stop = async {
         tokio::select! {
