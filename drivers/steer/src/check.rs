@@ -1,6 +1,6 @@
 //! Saying beforehand why changes could not be applied here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catena_driver::DriverError;
 use catena_model::forwarding::{Change, ElementState, Hop, Insertion, InstanceId, Object, Purpose};
@@ -30,6 +30,7 @@ pub(crate) fn check(installed: &ElementState, changes: &[Change]) -> Result<(), 
         check_object(object, &after)?;
     }
     check_shared_ports(&after)?;
+    check_shared_prefixes(&after)?;
     if new().any(needs_still_stack) {
         new().flat_map(used_ports).collect::<BTreeSet<_>>().iter().try_for_each(check_forwarding)?;
     }
@@ -107,6 +108,28 @@ fn check_shared_ports(after: &ElementState) -> Result<(), DriverError> {
         }),
         None => Ok(()),
     }
+}
+
+/// A prefix tells one site's packets from all others', and one tunnel from the others.
+fn check_shared_prefixes(after: &ElementState) -> Result<(), DriverError> {
+    let mut sites = BTreeMap::new();
+    let mut tunnels = BTreeMap::new();
+    for object in after.iter() {
+        let (seen, site, prefixes) = match object {
+            Object::Policy(policy) => (&mut sites, policy.site, &policy.prefixes),
+            Object::Tunnel(tunnel) => (&mut tunnels, tunnel.site, &tunnel.allowed),
+            _ => continue,
+        };
+        for prefix in prefixes {
+            if let Some(other) = seen.insert(*prefix, site) {
+                return Err(DriverError::Unsupported {
+                    what: format!("{prefix} is of the {} of two sites, {other} and {site}", object.kind()),
+                    help: "give each site prefixes of its own".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether it would matter if the kernel forwarded by itself.

@@ -128,7 +128,7 @@ impl SteerDriver {
         let pins = Pins::new(config.pins.clone());
         pins.check()?;
         let inner = Arc::new(Inner { config, pins, state: Mutex::default() });
-        inner.in_netns(|| inner.with_engine(|_| Ok(())))?;
+        inner.in_netns(|| inner.with_current_engine(|_| Ok(())))?;
         let (sweeper, ended) = sync_mpsc::channel();
         let driver = Arc::downgrade(&inner);
         let times = inner.config.times.clone();
@@ -222,11 +222,17 @@ impl Inner {
     }
 
     fn observe(&self) -> Result<Observed, DriverError> {
-        self.with_engine(|engine| self.look(engine).observe())
+        self.with_current_engine(|engine| self.look(engine).observe())
     }
 
+    /// What is wrong with the attachments.
     pub(crate) fn damage(&self) -> Result<BTreeSet<Damage>, DriverError> {
-        self.in_netns(|| self.with_engine(|engine| self.look(engine).damage(&engine.contents)))
+        self.in_netns(|| {
+            self.with_current_engine(|engine| {
+                engine.refresh()?;
+                self.look(engine).damage(&engine.contents)
+            })
+        })
     }
 
     fn look<'a>(&'a self, engine: &'a Engine) -> Look<'a> {
@@ -241,22 +247,26 @@ impl Inner {
         }
     }
 
-    /// The engine that holds what is pinned now, whoever pinned it.
-    fn current_engine<'a>(&self, state: &'a mut State) -> Result<&'a mut Engine, DriverError> {
-        let current = match state.engine.take() {
-            Some(engine) if engine.is_current()? => engine,
-            _ => self.load()?,
-        };
-        Ok(state.engine.insert(current))
+    /// With the engine that holds what is pinned now, for looking. No other driver changes anything meanwhile.
+    fn with_current_engine<T>(
+        &self,
+        work: impl FnOnce(&mut Engine) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let mut state = self.state();
+        let _lock = self.pins.share()?;
+        work(self.current_engine(&mut state)?)
     }
 
-    fn with_engine<T>(&self, work: impl FnOnce(&Engine) -> Result<T, DriverError>) -> Result<T, DriverError> {
-        let mut state = self.state();
-        let engine = match state.engine.take() {
-            Some(engine) => engine,
-            None => self.load()?,
+    /// The engine that holds what is pinned now, whoever pinned it.
+    fn current_engine<'a>(&self, state: &'a mut State) -> Result<&'a mut Engine, DriverError> {
+        let current = match &state.engine {
+            Some(engine) => engine.is_current()?,
+            None => false,
         };
-        work(state.engine.insert(engine))
+        match state.engine.take().filter(|_| current) {
+            Some(engine) => Ok(state.engine.insert(engine)),
+            None => Ok(state.engine.insert(self.load()?)),
+        }
     }
 
     /// With the maps that are pinned; nothing where there are none.
@@ -279,7 +289,7 @@ impl Inner {
         let inner = Arc::clone(self);
         std::thread::spawn(move || {
             // If it cannot be loaded now, whoever needs it will be told why.
-            let _ = inner.in_netns(|| inner.with_engine(|_| Ok(())));
+            let _ = inner.in_netns(|| inner.with_current_engine(|_| Ok(())));
         });
     }
 

@@ -28,7 +28,7 @@ pub(crate) struct Observed {
     pub(crate) damage: BTreeSet<Damage>,
 }
 
-/// What the next two functions look with. In the element's namespace.
+/// What the next two functions look with. In the element's namespace, with the pins locked.
 pub(crate) struct Look<'a> {
     pub(crate) pins: &'a Pins,
     pub(crate) hook: Option<Hook>,
@@ -39,7 +39,9 @@ pub(crate) struct Look<'a> {
 impl Look<'_> {
     /// What is installed by whomever: the maps are opened by their pins, not those that this process holds.
     pub(crate) fn observe(&self) -> Result<Observed, DriverError> {
-        let Some(_lock) = self.pins.share()? else { return Ok(Observed::default()) };
+        if !self.pins.exists() {
+            return Ok(Observed::default());
+        }
         let Some(maps) = Maps::pinned(self.pins.folder())? else {
             // Nobody can tell any more what the programs do.
             let damage = format!("pins are missing in {}", self.pins.folder().display());
@@ -64,10 +66,11 @@ impl Look<'_> {
 
     /// Only what is wrong with the attachments, for looking often: what the maps hold is not read.
     pub(crate) fn damage(&self, contents: &Contents) -> Result<BTreeSet<Damage>, DriverError> {
-        let Some(_lock) = self.pins.share()? else {
+        if !self.pins.exists() {
             let damage = format!("the folder {} is gone", self.pins.folder().display());
-            return Ok(if contents.objects.is_empty() { BTreeSet::new() } else { BTreeSet::from([damage]) });
-        };
+            let is_damage = !contents.objects.is_empty();
+            return Ok(is_damage.then_some(damage).into_iter().collect());
+        }
         let Some(maps) = Maps::pinned(self.pins.folder())? else {
             return Ok(BTreeSet::from([format!("pins are missing in {}", self.pins.folder().display())]));
         };

@@ -144,7 +144,10 @@ impl Rig {
     }
 
     pub(super) fn with_engine<T: Send>(&self, work: impl FnOnce(&Engine) -> T + Send) -> T {
-        self.driver.inner.in_netns(|| self.driver.inner.with_engine(|engine| Ok(work(engine)))).unwrap()
+        self.driver
+            .inner
+            .in_netns(|| self.driver.inner.with_current_engine(|engine| Ok(work(engine))))
+            .unwrap()
     }
 
     /// Runs the program of the ports on a frame that came in at `port`, addressed to it unless it is tagged.

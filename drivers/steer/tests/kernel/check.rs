@@ -1,14 +1,17 @@
 //! What is refused before anything is touched.
 
 use catena_driver::{Driver, DriverError};
-use catena_model::forwarding::{Change, Direction, Hop, InstanceId, Object, Path, PathId, Purpose, SiteId};
+use catena_model::forwarding::{
+    Action, Change, Direction, Hop, InstanceId, Object, Path, PathId, Purpose, SiteId, Tunnel,
+};
 
-use crate::objects::{ingress, l2, l3, path, side};
+use crate::objects::{everything, ingress, l2, l3, path, policy, side, tunnel};
 use crate::world::{Pins, cable, driver, ip, quiet_namespace, set};
 
 /// Each: what is wrong in words, the objects, a part of the message.
 fn refused() -> Vec<(&'static str, Vec<Object>, &'static str)> {
     let routed = l3(1, side("a", None, None), side("b", None, None));
+    let claim = |site| policy(site, &["172.16.1.0/24"], vec![everything(Action::Claim)], None);
     let many = Path { id: PathId(1), site: SiteId(1), hops: vec![Hop((0..17).map(InstanceId).collect())] };
     vec![
         ("both sides at one port", vec![l2(1, "a", "a")], "port for each side"),
@@ -19,6 +22,21 @@ fn refused() -> Vec<(&'static str, Vec<Object>, &'static str)> {
             "a port of its own",
         ),
         ("a routed function twice", vec![routed, path(1, 1, &[&[1], &[1]])], "once in a chain"),
+        ("a prefix of two sites", vec![claim(1), claim(2)], "prefixes of its own"),
+        (
+            "a prefix behind two tunnels",
+            vec![
+                Object::Tunnel(Tunnel {
+                    underlay: "a".parse().unwrap(),
+                    ..tunnel(1, "10.0.0.1", "10.0.0.2", None, &["172.16.1.0/24"])
+                }),
+                Object::Tunnel(Tunnel {
+                    underlay: "a".parse().unwrap(),
+                    ..tunnel(2, "10.0.0.1", "10.0.0.3", None, &["172.16.1.0/24"])
+                }),
+            ],
+            "prefixes of its own",
+        ),
         ("too many instances", vec![Object::Path(many)], "at most 16"),
         ("too many functions", vec![path(1, 1, &[&[1][..]; 9])], "at most 8"),
     ]
