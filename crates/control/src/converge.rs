@@ -37,7 +37,10 @@ impl Core {
             self.repair(unfinished, blind).await;
         }
         for (name, installed) in different {
-            self.repair(Found::from([(name, installed)]), false).await;
+            let rests = self.elements.get_mut(&name).is_some_and(|tracked| tracked.rest(&self.settings));
+            if !rests {
+                self.repair(Found::from([(name, installed)]), false).await;
+            }
         }
         self.settle().await;
     }
@@ -83,13 +86,16 @@ impl Core {
     /// The element was read, and does what it must.
     pub(crate) fn in_sync(&mut self, name: &NodeName) {
         let Some(tracked) = self.elements.get_mut(name) else { return };
-        let former = (tracked.state, tracked.last_error.is_some());
-        tracked.succeed();
-        let kind = match former {
-            (ElementState::InSync, _) | (ElementState::Unreachable, false) => return,
-            (ElementState::Unreachable, true) => EventKind::Reachable,
-            (ElementState::OutOfSync, _) => EventKind::Repaired,
+        let kind = match tracked.state {
+            ElementState::InSync => None,
+            ElementState::Unreachable => tracked.last_error.as_ref().map(|_| EventKind::Reachable),
+            ElementState::OutOfSync => Some(EventKind::Repaired),
         };
+        match kind {
+            Some(EventKind::Repaired) => tracked.succeed_after_repair(&self.settings),
+            _ => tracked.succeed(),
+        }
+        let Some(kind) = kind else { return };
         self.events.record(kind, About::element(name), format!("{name} does what it must do"));
     }
 
@@ -140,8 +146,9 @@ impl Core {
     /// Says so, unless it is known.
     fn differs(&mut self, name: &NodeName, installed: &Installed) {
         let Some(tracked) = self.elements.get_mut(name) else { return };
-        if tracked.state != ElementState::OutOfSync {
-            tracked.enter(ElementState::OutOfSync);
+        let known = tracked.state == ElementState::OutOfSync || self.journal.contains(name);
+        tracked.enter(ElementState::OutOfSync);
+        if !known {
             let difference = self.names.difference(self.intent.expected.element(name), installed);
             let difference = difference.unwrap_or_default();
             self.events.record(EventKind::Drift, About::element(name), format!("{name}: {difference}"));

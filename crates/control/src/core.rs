@@ -42,7 +42,7 @@ pub enum Message {
         connection: ConnectionId,
         stir: Stir,
     },
-    /// Elements may have come, or have been replaced.
+    /// Elements may have come or gone, or have been replaced.
     Arrivals,
 }
 

@@ -25,7 +25,7 @@ pub trait Drivers: Send + Sync + fmt::Debug {
         None
     }
 
-    /// Tells when an element that was not there may have come, or one may have been replaced by another of its name.
+    /// Tells when an element may have come or gone, or may have been replaced by another of its name.
     fn arrivals(&self) -> Option<mpsc::Receiver<()>> {
         None
     }

@@ -38,7 +38,7 @@ pub async fn execute(
             let executed = Plan { steps: plan.steps[..=index].to_vec() };
             Box::new(Failure { element: element.clone(), phase: step.phase, source, executed })
         };
-        apply(step, epoch, connections).await.map_err(|error| fail(&step.element, error.into()))?;
+        apply(step, epoch, connections, names).await.map_err(|error| fail(&step.element, error.into()))?;
         let next = plan.steps.get(index + 1);
         if next.is_some_and(|next| next.phase != step.phase) {
             let done = plan.steps[..=index].iter().filter(|done| done.phase == step.phase);
@@ -60,12 +60,19 @@ pub async fn observe<'a>(
     join_all(elements.into_iter().map(observe)).await.into_iter().collect()
 }
 
-async fn apply(step: &Step, epoch: Epoch, connections: &Connections) -> Result<(), DriverError> {
-    let Some(connection) = connections.get(&step.element) else { return Err(not_connected(&step.element)) };
-    tracing::debug!(
-        element = %step.element, phase = %step.phase, changes = step.changes.len(), epoch = epoch.0, "apply"
-    );
-    connection.apply(epoch, &step.changes).await
+async fn apply(
+    step: &Step,
+    epoch: Epoch,
+    connections: &Connections,
+    names: &Names,
+) -> Result<(), DriverError> {
+    let Step { phase, element, changes } = step;
+    let Some(connection) = connections.get(element) else { return Err(not_connected(element)) };
+    connection.apply(epoch, changes).await?;
+    for change in changes {
+        tracing::info!(epoch = epoch.0, %element, %phase, "{}", names.change(change));
+    }
+    Ok(())
 }
 
 /// Reads back that everything the steps have put is there.

@@ -10,6 +10,9 @@ use crate::drivers::Connection;
 use crate::report::{ElementState, Timestamp};
 use crate::settings::Settings;
 
+/// So many repairs in a row are made at once. After that, somebody works against us: the next ones are made ever later.
+const REPAIRS_AT_ONCE: u32 = 16;
+
 #[derive(Clone, Debug)]
 pub struct Tracked {
     pub element: Element,
@@ -21,6 +24,9 @@ pub struct Tracked {
     failures: u32,
     /// When to look at it again, if something is wrong.
     pub retry_at: Option<Instant>,
+    /// How many repairs succeeded, none long after the one before it, and when the last one did.
+    repairs: u32,
+    repaired_at: Option<Instant>,
 }
 
 impl Tracked {
@@ -34,6 +40,8 @@ impl Tracked {
             last_error: None,
             failures: 0,
             retry_at: Some(Instant::now()),
+            repairs: 0,
+            repaired_at: None,
         }
     }
 
@@ -65,6 +73,27 @@ impl Tracked {
         self.failures = self.failures.saturating_add(1);
         self.retry_at = Some(Instant::now() + settings.retry_after(self.failures));
         news
+    }
+
+    /// It differed, and does what it must again.
+    pub fn succeed_after_repair(&mut self, settings: &Settings) {
+        let now = Instant::now();
+        let long_ago = self.repaired_at.is_none_or(|at| now >= at + 2 * settings.retry_most);
+        self.repairs = if long_ago { 1 } else { self.repairs.saturating_add(1) };
+        self.repaired_at = Some(now);
+        self.succeed();
+    }
+
+    /// If it was repaired too often lately, waits before the next time. Says whether it does.
+    pub fn rest(&mut self, settings: &Settings) -> bool {
+        let Some(last) = self.repaired_at else { return false };
+        let Some(excess @ 1..) = self.repairs.checked_sub(REPAIRS_AT_ONCE) else { return false };
+        let until = last + settings.retry_after(excess);
+        let rests = Instant::now() < until;
+        if rests {
+            self.retry_at = Some(until);
+        }
+        rests
     }
 
     /// Something happened that may have removed the cause of failures: do not wait for long.

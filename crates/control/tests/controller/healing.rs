@@ -7,6 +7,7 @@ use catena_control::report::{ChainState, ElementState, EventKind};
 use catena_driver::Epoch;
 use catena_driver::simulated::{Fault, SimulatedElement};
 use catena_model::forwarding::{Key, Object, SiteId, Tunnel};
+use catena_model::name::NodeName;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::*;
@@ -271,4 +272,28 @@ async fn a_driver_that_hangs_holds_up_nothing_for_ever() {
     sleep(Duration::from_secs(6)).await;
     assert!(until(&controller, "edge", ElementState::InSync).await < Duration::from_secs(1), "{lost:?}");
     assert_converged(&controller, &world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fight_with_another_program_calms_down() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    let edge: NodeName = "edge".parse().unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(120) {
+        world.disturb(&edge, SimulatedElement::lose_any);
+        sleep(Duration::from_millis(50)).await;
+    }
+    let repairs = kinds_of_events(&controller, 0).iter().filter(|kind| **kind == EventKind::Repaired).count();
+    assert!((17..40).contains(&repairs), "{repairs}");
+    assert!(until(&controller, "edge", ElementState::InSync).await <= Duration::from_secs(31));
+    assert_converged(&controller, &world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_element_that_goes_is_noticed() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    world.remove("edge");
+    assert!(until(&controller, "edge", ElementState::Unreachable).await < Duration::from_secs(1));
 }

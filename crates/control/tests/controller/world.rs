@@ -72,6 +72,7 @@ impl World {
         let mut network = self.network.lock().unwrap();
         network.element(&name).cut_off();
         network.gone.insert(name);
+        network.tell();
     }
 
     /// An element of this name comes, with nothing installed.
@@ -83,10 +84,7 @@ impl World {
         network.elements.insert(name.clone(), SimulatedElement::new(seed));
         network.losses.remove(&name);
         *network.replaced.entry(name).or_default() += 1;
-        for arrival in &network.arrivals {
-            // Full: it has been told already.
-            let _ = arrival.try_send(());
-        }
+        network.tell();
     }
 
     /// From now on no driver installs these.
@@ -132,6 +130,13 @@ impl World {
 }
 
 impl Network {
+    fn tell(&self) {
+        for arrival in &self.arrivals {
+            // Full: it has been told already.
+            let _ = arrival.try_send(());
+        }
+    }
+
     fn element(&mut self, name: &NodeName) -> SimulatedElement {
         let seed = self.seed;
         self.elements.entry(name.clone()).or_insert_with(|| SimulatedElement::new(seed)).clone()
