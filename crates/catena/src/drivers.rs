@@ -122,7 +122,7 @@ fn namespace(name: &str) -> PathBuf {
     Path::new(NetNs::NAMED).join(name)
 }
 
-/// Tells when something comes to where namespaces are named, until nobody listens.
+/// Tells when something comes to where namespaces are named, or goes, until nobody listens.
 fn watch_namespaces(tell: &mpsc::Sender<()>) -> Result<(), Errno> {
     /// `ip netns add` mounts the namespace right after it made the file.
     const MOUNTED_AFTER: Duration = Duration::from_millis(20);
@@ -131,7 +131,7 @@ fn watch_namespaces(tell: &mpsc::Sender<()>) -> Result<(), Errno> {
     inotify.add_watch(parent, AddWatchFlags::IN_CREATE)?;
     loop {
         // The folder itself comes with the first namespace. Watching it again changes nothing.
-        match inotify.add_watch(NetNs::NAMED, AddWatchFlags::IN_CREATE) {
+        match inotify.add_watch(NetNs::NAMED, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE) {
             Ok(_) | Err(Errno::ENOENT) => {}
             Err(error) => return Err(error),
         }
