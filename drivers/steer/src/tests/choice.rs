@@ -3,12 +3,11 @@
 use std::net::IpAddr;
 
 use catena_model::address::Protocol;
-use catena_model::forwarding::{Hop, InstanceId, MAX_INSTANCES, Object, Path};
+use catena_model::forwarding::{Action, FlowMatch, Hop, InstanceId, MAX_INSTANCES, Object, Path, PolicyRule};
 use catena_model::packet::{Packet, pick};
 
 use super::packets::frame;
 use super::rig::{INSPECTORS, PATH, REDIRECT, Rig, SITE, policy, switch};
-use catena_model::forwarding::{Action, FlowMatch, PolicyRule};
 
 /// xorshift64, so that a failure can be repeated.
 struct Random(u64);

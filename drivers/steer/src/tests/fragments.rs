@@ -1,14 +1,13 @@
 //! Fragments follow their first one.
 
 use catena_driver::{Counted, DropReason};
-use catena_model::forwarding::{Direction, Object, Purpose};
+use catena_model::forwarding::{Action, Direction, Object, Purpose};
 use catena_model::packet::Packet;
 
 use super::packets::{
     FAR_V4, FAR_V6, V4, V6, error, fragment_v6, frame, frame_with, raw_v4, raw_v6, to_port, v4, v6, web,
 };
 use super::rig::{Case, Expect, FIREWALL, PATH, Rig, SITE, ingress, policy, switch, tcp};
-use catena_model::forwarding::Action;
 
 /// A packet of 1000 bytes in two fragments.
 fn halves(packet: &Packet, id: u16) -> [Vec<u8>; 2] {

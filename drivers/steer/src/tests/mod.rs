@@ -5,6 +5,7 @@
 
 mod choice;
 mod claiming;
+mod flows;
 mod fragments;
 mod layout;
 mod packets;

@@ -2,7 +2,7 @@
 
 use catena_driver::{Counted, DropReason};
 use catena_model::address::Protocol;
-use catena_model::forwarding::{Direction, Hop, Object, Path, PathId, Purpose};
+use catena_model::forwarding::{Action, Direction, Hop, Object, Path, PathId, Purpose, SiteId};
 use catena_model::packet::{Packet, pick};
 
 use super::packets::{
@@ -11,7 +11,6 @@ use super::packets::{
 use super::rig::{
     Case, Expect, FIREWALL, INSPECTORS, PATH, PROXY, REDIRECT, Rig, SITE, exits, ingress, policy, switch, tcp,
 };
-use catena_model::forwarding::Action;
 
 fn hop(position: u8, direction: Direction) -> impl Fn(&Packet) -> Expect {
     move |packet| {
@@ -412,4 +411,34 @@ fn lengths_that_lie_are_dropped() {
         case("too long v6", "longer than the frame", long6, malformed.clone()),
         case("ports cut off", "a rule might have matched", no_ports, malformed.clone()),
     ]);
+}
+
+#[test]
+fn one_transparent_function_serves_two_sites_with_the_same_addresses() {
+    const OTHER_SITE: SiteId = SiteId(2);
+    const OTHER_PATH: PathId = PathId(0x0a_0b_0c);
+    let mut objects = switch();
+    let [up, _] = web(40_000);
+    let chosen = pick(up.flow_hash(), &INSPECTORS).unwrap();
+    // The other site's addresses are known by another prefix here; what is behind its tags may be anybody's.
+    let mut other = policy(vec![tcp(80, Action::Path(OTHER_PATH))], Some(exits()));
+    (other.site, other.prefixes) = (OTHER_SITE, ["172.16.2.0/24".parse().unwrap()].into());
+    objects.push(Object::Policy(other));
+    let hops = vec![Hop(vec![PROXY]), Hop(vec![chosen])];
+    objects.push(Object::Path(Path { id: OTHER_PATH, site: OTHER_SITE, hops }));
+    let rig = Rig::new(&objects);
+    let (_, outside, _) = inspector(&up);
+    let mut others = tagged(&up, TAG_UP);
+    others[8..11].copy_from_slice(&[0x0a, 0x0b, 0x0c]);
+    let case = |name, because, frame, expect| Case { name, because, at: outside, frame, expect };
+    rig.expect(&[
+        case("ours", "the tag of our path", tagged(&up, TAG_UP), hop(2, Direction::Up)(&up)),
+        case(
+            "theirs",
+            "the same addresses and ports, the tag of their path",
+            others,
+            Expect::Goes(Counted::Exit { path: OTHER_PATH, direction: Direction::Up }),
+        ),
+    ]);
+    assert_eq!(rig.flows().len(), 2, "a flow of each site");
 }

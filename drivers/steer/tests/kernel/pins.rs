@@ -7,7 +7,7 @@ use catena_model::forwarding::{Action, Change, Direction, Object, Purpose};
 
 use crate::foreign::has_tcx;
 use crate::objects::{ingress, policy, tcp};
-use crate::world::{MARK, Pins, cable, config, driver, put, quiet_namespace};
+use crate::world::{MARK, Pins, cable, config, delete, driver, put, quiet_namespace};
 
 fn objects() -> Vec<Object> {
     vec![
@@ -89,5 +89,24 @@ fn a_folder_elsewhere_is_refused() {
     assert!(
         matches!(&error, DriverError::Unsupported { help, .. } if help.contains("mount -t bpf")),
         "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn drivers_of_one_element_see_what_the_others_did() {
+    let (netns, _beyond, pins) = access();
+    let daemon = driver("access-a", &netns, &pins, None);
+    let command = driver("access-a", &netns, &pins, None);
+    put(&command, &objects()).await;
+    assert_eq!(daemon.observe().await.unwrap(), objects().into_iter().collect());
+    delete(&daemon, &objects()[..1]).await;
+    assert_eq!(command.observe().await.unwrap(), objects()[1..].iter().cloned().collect());
+    delete(&command, &objects()).await;
+    assert!(pins.are_none());
+    put(&daemon, &objects()[..1]).await;
+    assert_eq!(
+        daemon.observe().await.unwrap(),
+        objects()[..1].iter().cloned().collect(),
+        "nothing old is back"
     );
 }
