@@ -24,48 +24,34 @@ enum FoundBy {
 use FoundBy::{File, Program};
 
 const NEEDS: &[Need] = &[
-    Need { found_by: Program("cc"), package: "build-essential", why: "links Rust programs, builds libbpf" },
-    Need { found_by: Program("make"), package: "build-essential", why: "links Rust programs, builds libbpf" },
-    Need { found_by: Program("clang"), package: "clang", why: "compiles the eBPF steering engine" },
-    Need {
-        found_by: Program("pkg-config"),
-        package: "pkg-config",
-        why: "finds the libraries that libbpf uses",
-    },
-    Need { found_by: File(&["/usr/include/gelf.h"]), package: "libelf-dev", why: "libbpf reads ELF objects" },
-    Need {
-        found_by: File(&["/usr/include/zlib.h"]),
-        package: "zlib1g-dev",
-        why: "libbpf reads compressed sections",
-    },
-    Need {
-        found_by: Program("ip"),
-        package: "iproute2",
-        why: "tests and demo look at namespaces, rules and routes",
-    },
-    Need { found_by: Program("tc"), package: "iproute2", why: "tests and demo look at traffic control" },
-    Need {
-        found_by: Program("unshare"),
-        package: "util-linux",
-        why: "the lab runs in namespaces of its own",
-    },
-    Need {
-        found_by: Program("sysctl"),
-        package: "procps",
-        why: "functions of the demo set kernel parameters",
-    },
-    Need { found_by: Program("nft"), package: "nftables", why: "the demo's firewall" },
-    Need { found_by: Program("iptables"), package: "iptables", why: "the demo's inspector and web filter" },
-    Need { found_by: Program("python3"), package: "python3", why: "the demo's web servers" },
-    Need { found_by: Program("curl"), package: "curl", why: "the demo's web client" },
-    Need { found_by: Program("ping"), package: "iputils-ping", why: "the demo's pings" },
-    Need { found_by: Program("tcpdump"), package: "tcpdump", why: "the demo's captures" },
-    Need {
-        found_by: Program("ethtool"),
-        package: "ethtool",
-        why: "the demo's hosts switch offloads off for captures",
-    },
+    program("cc", "build-essential", "links Rust programs, builds libbpf"),
+    program("make", "build-essential", "links Rust programs, builds libbpf"),
+    program("clang", "clang", "compiles the eBPF steering engine"),
+    program("pkg-config", "pkg-config", "finds the libraries that libbpf uses"),
+    file(&["/usr/include/gelf.h"], "libelf-dev", "libbpf reads ELF objects"),
+    file(&["/usr/include/zlib.h"], "zlib1g-dev", "libbpf reads compressed sections"),
+    program("ip", "iproute2", "labs are built by it; tests look at rules, routes and tc"),
+    program("tc", "iproute2", "labs are built by it; tests look at rules, routes and tc"),
+    program("ethtool", "ethtool", "labs and the demo switch offloads off"),
+    program("nft", "nftables", "the demo's firewall"),
+    program("iptables", "iptables", "the demo's inspectors and web filter"),
+    // Where bridges can filter already, nothing has to be loaded.
+    file(&["/proc/sys/net/bridge", "/usr/sbin/modprobe", "/sbin/modprobe"], "kmod", "loads br_netfilter"),
+    program("python3", "python3", "the demo's web server"),
+    program("curl", "curl", "the demo's web client"),
+    program("ping", "iputils-ping", "the demo's pings"),
+    program("tcpdump", "tcpdump", "the demo's captures"),
+    program("kill", "procps", "the demo ends captures and the daemon by it"),
+    program("taskset", "util-linux", "a benchmark keeps to one core by it"),
 ];
+
+const fn program(name: &'static str, package: &'static str, why: &'static str) -> Need {
+    Need { found_by: Program(name), package, why }
+}
+
+const fn file(one_of: &'static [&'static str], package: &'static str, why: &'static str) -> Need {
+    Need { found_by: File(one_of), package, why }
+}
 
 /// Installs what is missing; says first what and why.
 pub fn install() -> Result<()> {
@@ -185,9 +171,9 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_missed() {
-        let need = Need { found_by: Program("no-such-program"), package: "none", why: "" };
-        assert!(!need.is_met());
-        assert!(!Need { found_by: File(&["/no/such/file"]), ..need }.is_met());
-        assert!(Need { found_by: Program("sh"), package: "dash", why: "" }.is_met());
+        assert!(!program("no-such-program", "none", "").is_met());
+        assert!(!file(&["/no/such/file"], "none", "").is_met());
+        assert!(program("sh", "dash", "").is_met());
+        assert!(file(&["/no/such/file", "/etc/passwd"], "base-files", "").is_met());
     }
 }
