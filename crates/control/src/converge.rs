@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catena_driver::DriverError;
 use catena_model::forwarding::{ElementState as Installed, ForwardingState, Object, PathId};
 use catena_model::name::NodeName;
 use catena_plan::{Phase, Plan, plan};
@@ -263,10 +262,4 @@ fn paths_in(state: &ForwardingState) -> BTreeSet<PathId> {
             Object::Tunnel(_) | Object::Ingress(_) | Object::Instance(_) | Object::Policy(_) => None,
         })
         .collect()
-}
-
-/// Why an element could not be read, for a request that needs it.
-pub(crate) fn not_there(tracked_error: Option<&String>) -> DriverError {
-    let why = tracked_error.cloned().unwrap_or_else(|| "it has not been reached yet".to_owned());
-    DriverError::failed(why, "it is tried again all the time")
 }

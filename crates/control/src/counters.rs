@@ -14,16 +14,14 @@ use crate::view::View;
 impl View {
     /// The counters of all elements that can be read now.
     pub async fn counters(&self) -> Vec<CounterReport> {
-        let read = async |(name, connection): (NodeName, _)| {
-            let connection: std::sync::Arc<crate::drivers::Connection> = connection;
-            (name, connection.counters().await)
-        };
+        let connections = self.connections();
+        let read = connections.iter().map(async |(name, connection)| (name, connection.counters().await));
         let functions = self.functions();
         let mut reports = Vec::new();
-        for (name, counters) in join_all(self.connections().into_iter().map(read)).await {
+        for (name, counters) in join_all(read).await {
             match counters {
                 Ok(counters) => {
-                    reports.extend(counters.iter().map(|counter| self.counter(&name, counter, &functions)));
+                    reports.extend(counters.iter().map(|counter| self.counter(name, counter, &functions)));
                 }
                 Err(error) => {
                     tracing::debug!(element = %name, error = chain_of(&error), "cannot read counters")

@@ -45,12 +45,8 @@ pub enum ApplyError {
     StillNeeded(Vec<Diagnostic>),
     #[error("the driver of element {element} cannot change while chains use it; nothing was touched")]
     DriverInUse { element: NodeName },
-    #[error("element {element} cannot be reached; nothing was touched")]
-    Unreachable {
-        element: NodeName,
-        #[source]
-        source: DriverError,
-    },
+    #[error("element {element} cannot be reached ({why}); nothing was touched")]
+    Unreachable { element: NodeName, why: String },
     #[error("element {element} cannot take the change; nothing was touched")]
     Refused {
         element: NodeName,

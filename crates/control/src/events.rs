@@ -94,7 +94,7 @@ fn write_line(id: u64, kind: EventKind, about: &About, message: &str) {
     }
 }
 
-/// A place in an [`EventLog`].
+/// A place in the log of events.
 #[derive(Debug)]
 pub struct Follower {
     log: EventLog,

@@ -99,6 +99,6 @@ async fn confirm<'a>(
     Ok(())
 }
 
-fn not_connected(element: &NodeName) -> DriverError {
+pub fn not_connected(element: &NodeName) -> DriverError {
     DriverError::failed(format!("element {element} cannot be reached"), "it has no connection at the moment")
 }

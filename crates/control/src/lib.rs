@@ -5,8 +5,8 @@
 //! It knows drivers only as the [`Driver`](catena_driver::Driver) trait and by way of [`Drivers`]; it must not know any
 //! of them, nor HTTP.
 //!
-//! One task owns everything that changes ([`core`]); all else sends it messages, or reads the [`View`](view::View) that
-//! it publishes. Start reading at [`core`], then [`apply`] and [`converge`].
+//! One task owns everything that changes (`core`); all else sends it messages, or reads the `View` that it
+//! publishes. Start reading at `core.rs`, then `apply.rs` and `converge.rs`.
 
 mod apply;
 mod controller;
@@ -19,6 +19,7 @@ mod error;
 mod events;
 mod execute;
 mod intent;
+mod prepare;
 mod records;
 pub mod report;
 mod retained;

@@ -248,3 +248,83 @@ fn ingress_words(ingress: &Ingress) -> String {
 fn list<T: Display>(items: &BTreeSet<T>) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use catena_model::address::{Family, Protocol};
+    use catena_model::forwarding::{FlowMatch, Selector};
+
+    use super::*;
+
+    fn policy(number: u32) -> Policy {
+        let flow = |ports: u16| FlowMatch {
+            protocol: Some(Protocol::TCP),
+            ports: Some(ports.into()),
+            ..FlowMatch::default()
+        };
+        let rule = |ports| PolicyRule { matches: flow(ports), action: Action::Path(PathId(number)) };
+        let prefixes = BTreeSet::from(["172.16.1.0/24".parse().unwrap()]);
+        Policy { site: SiteId(1), prefixes, rules: vec![rule(80), rule(443)], exits: None }
+    }
+
+    fn rule(table: u32) -> Object {
+        let selector = Selector {
+            family: Family::V4,
+            from: Some("172.16.1.0/24".parse().unwrap()),
+            to: None,
+            in_port: None,
+            claimed: false,
+        };
+        Object::Rule(Rule { order: 1, selector, table: PathId(table) })
+    }
+
+    /// Two revisions of a path, of which the first has retired.
+    fn names() -> Names {
+        let mut numbering = Numbering::default();
+        numbering.site(&"hq".parse().unwrap());
+        for content in 1..=2 {
+            numbering.path(&"chain/web/hq".parse().unwrap(), &content).unwrap();
+        }
+        Names::of(&numbering)
+    }
+
+    #[test]
+    fn numbers_have_names() {
+        let names = names();
+        assert_eq!(names.path(PathId(2)), "path 2 (chain/web/hq gen 2)");
+        assert_eq!(names.path(PathId(1)), "path 1 (chain/web/hq, retired)");
+        assert_eq!(names.path(PathId(9)), "path 9");
+        let mut later = Names::default();
+        later.add_all(&names);
+        later.add_generation(PathId(1), 1);
+        assert_eq!(later.path(PathId(1)), "path 1 (chain/web/hq gen 1)");
+    }
+
+    #[test]
+    fn a_replacement_says_what_was_different() {
+        let change = Change::Put { new: Object::Policy(policy(2)), old: Some(Object::Policy(policy(9))) };
+        let words = "~ policy of site hq: tcp port 80 and tcp port 443 by path 2 (chain/web/hq gen 2) \
+                     (was: tcp port 80 and tcp port 443 by path 9)";
+        assert_eq!(names().change(&change), words);
+        let change = Change::Put { new: rule(2), old: Some(rule(9)) };
+        let words = "~ ipv4 rule from 172.16.1.0/24 lookup path 2 (chain/web/hq gen 2) (was: path 9)";
+        assert_eq!(names().change(&change), words);
+        let change = Change::Delete { old: rule(9) };
+        assert_eq!(names().change(&change), "- ipv4 rule from 172.16.1.0/24 lookup path 9");
+    }
+
+    #[test]
+    fn a_difference_is_told_in_one_line() {
+        let state = |objects: &[Object]| objects.iter().cloned().collect::<ElementState>();
+        let names = names();
+        assert_eq!(names.difference(&state(&[rule(2)]), &state(&[rule(2)])), None);
+        let mut altered = policy(2);
+        altered.rules.pop();
+        let expected = state(&[rule(2), Object::Policy(policy(2))]);
+        let found = state(&[rule(8), rule(9), Object::Policy(altered)]);
+        let difference = names.difference(&expected, &found).unwrap();
+        let parts: Vec<&str> =
+            difference.split("; ").map(|part| part.split_once(':').map_or(part, |(what, _)| what)).collect();
+        assert_eq!(parts, ["missing", "altered", "not wanted", "and 1 more"], "{difference}");
+    }
+}

@@ -1,0 +1,232 @@
+//! Finding out, without touching anything, all that a request comes to and all that can go wrong with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use catena_model::forwarding::{Change, ElementState as Installed, ForwardingState, Object, PathId};
+use catena_model::name::NodeName;
+use catena_model::resource::{Diagnostic, Element, ResourceKind};
+use catena_plan::{Plan, draining, plan};
+
+use crate::core::{Core, generation_of};
+use crate::drivers::Connection;
+use crate::error::{ApplyError, chain_of};
+use crate::execute::{Connections, not_connected, observe};
+use crate::intent::{Intent, Request, ResourceId};
+use crate::report::{ApplyReport, ChangeReport, PlanReport, ResourceChange, StepReport, Timestamp};
+use crate::retained::Retained;
+use crate::view::draining_report;
+use crate::words::Names;
+
+/// A change about which everything is known that can be known before making it.
+pub struct Prepared {
+    pub intent: Intent,
+    pub resources: Vec<ResourceChange>,
+    pub plan: Plan,
+    /// Of the numbers of both intents.
+    pub names: Names,
+    pub survey: Survey,
+}
+
+/// The elements that a change concerns, as found.
+#[derive(Default)]
+pub struct Survey {
+    /// Connections made for this change; the loop takes them over when the change is made.
+    pub connections: Connections,
+    pub installed: BTreeMap<NodeName, Installed>,
+    /// Those that could not be read, and why.
+    pub unreadable: BTreeMap<NodeName, String>,
+}
+
+impl Core {
+    pub(crate) async fn prepare(&mut self, request: Request) -> Result<Prepared, ApplyError> {
+        let old = Arc::clone(&self.intent);
+        let (mut intent, resources) = think(move || old.after(&request)).await?;
+        self.refuse_driver_changes(&intent)?;
+        // Where nothing was installed, nothing is left behind.
+        let used =
+            |name: &NodeName| !self.intent.expected.element(name).is_empty() || self.journal.contains(name);
+        intent.leaving.retain(|name, _| used(name));
+        let survey = self.survey(&intent).await;
+        refuse_incapable(&intent, &self.connections_with(&survey))?;
+
+        let mut installed = self.intent.expected.clone();
+        installed.elements.extend(survey.installed.clone());
+        let retained = self.retained(&installed, &intent.desired);
+        intent = intent.retaining(retained);
+        for (name, why) in &survey.unreadable {
+            self.refuse_blind_change(name, why, &intent)?;
+            // It is left as it is, and repaired when it can be read again.
+            installed.elements.insert(name.clone(), intent.expected.element(name).clone());
+        }
+        let mut names = Names::of(&intent.numbering);
+        names.add_all(&self.names);
+        let (intent, plan) = think(move || {
+            let plan = plan(&installed, &intent.expected, &intent.topology);
+            (intent, plan)
+        })
+        .await;
+        self.check(&plan, &survey).await?;
+        Ok(Prepared { intent, resources, plan, names, survey })
+    }
+
+    /// With other settings a driver would not find what it installed with the former ones.
+    fn refuse_driver_changes(&self, intent: &Intent) -> Result<(), ApplyError> {
+        for (name, element) in &intent.model.elements {
+            let changed =
+                self.elements.get(name).is_some_and(|tracked| tracked.element.driver != element.driver);
+            let used = |intent: &Intent| !intent.expected.element(name).is_empty();
+            if changed && (used(&self.intent) || used(intent)) {
+                return Err(ApplyError::DriverInUse { element: name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads every element that is new or must do something else than before.
+    async fn survey(&mut self, intent: &Intent) -> Survey {
+        let mut survey = Survey::default();
+        let all: BTreeMap<NodeName, Element> =
+            self.intent.elements().chain(intent.elements()).map(|e| (e.name.clone(), e.clone())).collect();
+        let mut readable = BTreeSet::new();
+        for (name, element) in all {
+            let tracked = self.elements.get(&name);
+            let known = tracked.is_some_and(|tracked| tracked.element.driver == element.driver);
+            let desired = (self.intent.desired.element(&name), intent.desired.element(&name));
+            if known && desired.0 == desired.1 && !self.journal.contains(&name) {
+                continue;
+            }
+            if !known || tracked.is_none_or(|tracked| tracked.connection.is_none()) {
+                match self.connect(&element).await {
+                    Ok(connection) => survey.connections.insert(name.clone(), connection),
+                    Err(error) => {
+                        survey.unreadable.insert(name, chain_of(&error));
+                        continue;
+                    }
+                };
+            }
+            readable.insert(name);
+        }
+        for (name, installed) in observe(&readable, &self.connections_with(&survey)).await {
+            match installed {
+                Ok(installed) => drop(survey.installed.insert(name, installed)),
+                Err(error) => drop(survey.unreadable.insert(name, chain_of(&error))),
+            }
+        }
+        survey
+    }
+
+    pub(crate) fn connections_with(&self, survey: &Survey) -> Connections {
+        let mut connections = self.connected();
+        connections.extend(survey.connections.clone());
+        connections
+    }
+
+    /// The paths that flows may still be on after the change.
+    fn retained(&self, installed: &ForwardingState, desired: &ForwardingState) -> Retained {
+        let deadline = Timestamp::now() + self.settings.drain;
+        Retained::of(&draining(installed, desired), |element, path| {
+            match self.intent.retained.get(element, path) {
+                Some(retiree) => Some((retiree.generation, retiree.deadline)),
+                None => Some((generation_of(&self.intent.numbering, path)?, deadline)),
+            }
+        })
+    }
+
+    /// An element that cannot be read can lose objects later, when it can be; it cannot be given any.
+    fn refuse_blind_change(&self, name: &NodeName, why: &str, intent: &Intent) -> Result<(), ApplyError> {
+        let former = self.intent.expected.element(name);
+        if intent.expected.element(name).iter().all(|object| former.contains(object)) {
+            return Ok(());
+        }
+        Err(ApplyError::Unreachable { element: name.clone(), why: why.to_owned() })
+    }
+
+    /// Asks every driver whether it could do its part.
+    async fn check(&self, plan: &Plan, survey: &Survey) -> Result<(), ApplyError> {
+        let connections = self.connections_with(survey);
+        let mut changes: BTreeMap<&NodeName, Vec<Change>> = BTreeMap::new();
+        for step in &plan.steps {
+            changes.entry(&step.element).or_default().extend(step.changes.iter().cloned());
+        }
+        for (name, changes) in changes {
+            let result = match connections.get(name) {
+                Some(connection) => connection.check(&changes).await,
+                None => Err(not_connected(name)),
+            };
+            result.map_err(|source| ApplyError::Refused { element: name.clone(), source })?;
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    /// Whether anything is to be remembered or installed.
+    pub fn changes_anything(&self, old: &Intent) -> bool {
+        let new = &self.intent;
+        let same = |id: &ResourceId| match (old.documents.get(id), new.documents.get(id)) {
+            (Some(old), Some(new)) => Arc::ptr_eq(&old.document, &new.document),
+            (old, new) => old.is_none() && new.is_none(),
+        };
+        !self.plan.is_empty()
+            || !old.documents.keys().chain(new.documents.keys()).all(same)
+            || old.numbering != new.numbering
+            || old.retained != new.retained
+            || old.leaving.keys().ne(new.leaving.keys())
+    }
+
+    pub fn report(
+        &self,
+        dry_run: bool,
+        revision: u64,
+        flows: &BTreeMap<(NodeName, PathId), u64>,
+    ) -> ApplyReport {
+        let change =
+            |change: &Change| ChangeReport { words: self.names.change(change), change: change.clone() };
+        let steps = self.plan.steps.iter().map(|step| StepReport {
+            phase: step.phase,
+            element: step.element.clone(),
+            changes: step.changes.iter().map(change).collect(),
+        });
+        ApplyReport {
+            dry_run,
+            revision,
+            resources: self.resources.clone(),
+            plan: PlanReport(steps.collect()),
+            draining: draining_report(&self.intent.retained, &self.names, flows),
+        }
+    }
+}
+
+/// Every object must go to a driver that installs its kind.
+fn refuse_incapable(intent: &Intent, connections: &Connections) -> Result<(), ApplyError> {
+    let lacks = |name: &NodeName, connection: &Arc<Connection>| {
+        let kinds: BTreeSet<_> = intent.desired.element(name).iter().map(Object::kind).collect();
+        kinds.into_iter().find(|kind| !connection.can(*kind))
+    };
+    let mut diagnostics = Vec::new();
+    for (name, connection) in connections {
+        let Some(kind) = lacks(name, connection) else { continue };
+        let message = format!("{name} must install a {kind}, and none of its drivers can");
+        let help = "give the element a driver that can, or lead the chain round it";
+        let id = ResourceId { kind: ResourceKind::Element, name: name.to_string() };
+        let diagnostic = Diagnostic::new(message, help);
+        diagnostics.push(match intent.documents.get(&id) {
+            Some(kept) => diagnostic.at(kept.document.name_label("")),
+            None => diagnostic,
+        });
+    }
+    if diagnostics.is_empty() { Ok(()) } else { Err(ApplyError::Invalid(diagnostics)) }
+}
+
+/// Works on a thread of its own what may take long: the core's other tasks go on meanwhile.
+async fn think<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
