@@ -43,15 +43,15 @@ pub(crate) fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<Ow
     owned(fd)
 }
 
-/// How many programs stand at tcx ingress of a port of this thread's namespace; none where the kernel has no tcx (before
-/// Linux 6.6).
-pub(crate) fn count_tcx(ifindex: u32) -> u32 {
+/// How many programs stand at tcx ingress of a port of this thread's namespace; `None` where the kernel has no tcx
+/// (before Linux 6.6).
+pub(crate) fn count_tcx(ifindex: u32) -> Option<u32> {
     let mut options =
         bpf_prog_query_opts { sz: size_of::<bpf_prog_query_opts>() as u64, ..Default::default() };
     // SAFETY: the options live until the call returns; they point nowhere, so nothing but numbers is written.
     let outcome = unsafe { libbpf_sys::bpf_prog_query_opts(ifindex as i32, BPF_TCX_INGRESS, &mut options) };
     // SAFETY: all variants of the union are that number.
-    if outcome == 0 { unsafe { options.__bindgen_anon_1.prog_cnt } } else { 0 }
+    (outcome == 0).then_some(unsafe { options.__bindgen_anon_1.prog_cnt })
 }
 
 /// Another program in the place of the link's, between two packets.

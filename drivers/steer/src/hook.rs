@@ -3,8 +3,8 @@
 //! The kernel has two ways. A filter on the port's clsact qdisc is kept by the kernel, and whoever removes it is told of
 //! by netlink. A tcx link (Linux 6.6) comes before all filters, but each attaching and detaching holds the one lock of
 //! all network configuration (rtnl) until RCU has settled: 8 to 16 ms a port were measured, one after the other, against
-//! 0.3 ms for a filter. So filters it is, but where others' tcx programs are: one that takes a packet, or lets it pass for
-//! good, would keep it from our filter, and so let it round a chain. There we attach by tcx, before them.
+//! 0.3 ms for a filter. So filters it is, but where somebody else's program would see a packet before our filter, and
+//! might take it, or let it pass for good, and so round a chain. There we attach by tcx, before all others.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +19,7 @@ use crate::pins::Pins;
 use crate::program::Program;
 
 /// A way of attaching: by tcx, before all others, or by a filter on the clsact qdisc, which is some ten times faster. What
-/// suits a port is a filter, unless others' tcx programs are there.
+/// suits a port is a filter, unless another program would come before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hook {
     Tcx,
@@ -28,7 +28,17 @@ pub enum Hook {
 
 /// How to attach to a port of this thread's namespace. One that was attached by tcx stays so.
 fn hook_at(asked: Option<Hook>, ifindex: u32) -> Hook {
-    asked.unwrap_or_else(|| if bpf::count_tcx(ifindex) > 0 { Hook::Tcx } else { Hook::Clsact })
+    asked.unwrap_or_else(|| match bpf::count_tcx(ifindex) {
+        None => Hook::Clsact,
+        Some(0) if !is_behind_filters(ifindex) => Hook::Clsact,
+        Some(_) => Hook::Tcx,
+    })
+}
+
+fn is_behind_filters(ifindex: u32) -> bool {
+    Connection::open()
+        .and_then(|mut connection| connection.has_filters_before(ifindex, PRIORITY))
+        .unwrap_or_default()
 }
 
 /// What our filters are called where there are no links. Others number theirs from 1 or from 49152.

@@ -14,6 +14,10 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
+/// Of the clsact qdisc: `TC_H_CLSACT` with `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`.
+const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
+const EGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff3 };
+
 /// A link, as far as we look.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Link {
@@ -130,18 +134,27 @@ impl Connection {
 
     /// Whether any filter stands on the port's clsact qdisc, at ingress or egress.
     pub(crate) fn has_filters(&mut self, ifindex: u32) -> io::Result<bool> {
-        /// `TC_H_CLSACT`, with `TC_H_MIN_INGRESS` and `TC_H_MIN_EGRESS`
-        const PARENTS: [TcHandle; 2] =
-            [TcHandle { major: 0xffff, minor: 0xfff2 }, TcHandle { major: 0xffff, minor: 0xfff3 }];
-        for parent in PARENTS {
-            let mut request = TcMessage::with_index(ifindex as i32);
-            request.header.parent = parent;
-            let found = self.ask(RouteNetlinkMessage::GetTrafficFilter(request), NLM_F_DUMP)?;
-            if found.iter().any(|message| matches!(message, RouteNetlinkMessage::NewTrafficFilter(_))) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(!self.filter_priorities(ifindex, INGRESS)?.is_empty()
+            || !self.filter_priorities(ifindex, EGRESS)?.is_empty())
+    }
+
+    /// Whether packets that come in by the port meet another filter before those of `priority`.
+    pub(crate) fn has_filters_before(&mut self, ifindex: u32, priority: u32) -> io::Result<bool> {
+        Ok(self.filter_priorities(ifindex, INGRESS)?.into_iter().any(|other| other < priority))
+    }
+
+    fn filter_priorities(&mut self, ifindex: u32, parent: TcHandle) -> io::Result<Vec<u32>> {
+        let mut request = TcMessage::with_index(ifindex as i32);
+        request.header.parent = parent;
+        let found = self.ask(RouteNetlinkMessage::GetTrafficFilter(request), NLM_F_DUMP)?;
+        Ok(found
+            .into_iter()
+            .filter_map(|message| match message {
+                // `tcm_info`: the priority, then the protocol.
+                RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter.header.info >> 16),
+                _ => None,
+            })
+            .collect())
     }
 
     /// Sends one request, and reads its answers to their end.

@@ -69,6 +69,23 @@ async fn a_foreign_program_that_comes_later_does_not_stand_before_ours() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_filter_does_not_stand_before_ours() {
+    if !has_tcx() {
+        return;
+    }
+    let (netns, _beyond, pins) = access();
+    let driver = driver("access-a", &netns, &pins, None);
+    put(&driver, &objects()).await;
+    run(&netns, "tc filter add dev lan ingress pref 7 protocol all bpf bytecode '1,6 0 0 0,'");
+    assert!(!driver.observe().await.unwrap().contains(&objects()[1]), "it could let packets by");
+    put(&driver, &objects()[1..2]).await;
+    assert_eq!(driver.observe().await.unwrap(), objects().into_iter().collect());
+    assert_eq!(programs(&netns, "lan").len(), 1, "by tcx, before all filters");
+    delete(&driver, &objects()).await;
+    assert!(run(&netns, "tc filter show dev lan ingress").contains("pref 7"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clsact_qdisc_goes_only_if_it_is_ours_and_empty() {
     const FILTER: &str = "ingress pref 7 protocol all bpf bytecode '1,6 0 0 0,'";
     // Theirs before ours.
