@@ -147,16 +147,23 @@ impl ElementState {
         match change {
             Change::Put { new, .. } => {
                 if let Object::Rule(rule) = new {
-                    self.objects.retain(|_, object| match object {
-                        Object::Rule(other) => other.place() != rule.place(),
-                        _ => true,
-                    });
+                    self.vacate(rule);
                 }
                 self.insert(new.clone());
             }
             Change::Delete { old } => {
                 self.remove(&old.key());
             }
+        }
+    }
+
+    /// Removes the rules in the place of `rule`: keys of one place follow each other.
+    fn vacate(&mut self, rule: &Rule) {
+        let key = |table| Key::Rule(rule.order, rule.selector.clone(), table);
+        let there: Vec<Key> =
+            self.objects.range(key(PathId(0))..=key(PathId(u32::MAX))).map(|(key, _)| key.clone()).collect();
+        for key in there {
+            self.remove(&key);
         }
     }
 }

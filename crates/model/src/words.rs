@@ -3,8 +3,8 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::forwarding::{
-    Action, Change, FlowMatch, Ingress, Insertion, Instance, Key, NextHops, Object, Path, Policy, Purpose, Rule,
-    Selector, Side, Table, Tunnel,
+    Action, Change, FlowMatch, Ingress, Insertion, Instance, Key, NextHops, Object, Path, Policy, Purpose,
+    Rule, Selector, Side, Table, Tunnel,
 };
 
 /// Things that can be shown, one after the other.
