@@ -22,6 +22,9 @@ pub struct Tcp {
     pub destination_port: u16,
     pub syn: bool,
     pub ack: bool,
+    pub sequence: u32,
+    /// How many bytes it carries.
+    pub data: usize,
 }
 
 impl Captures {
@@ -146,18 +149,18 @@ impl Packet {
     pub fn tcp(&self) -> Option<Tcp> {
         const TCP: u8 = 6;
         let protocol = self.0.get(if self.version() == 4 { 9 } else { 6 })?;
-        match self.payload() {
-            [a, b, c, d, header @ ..] if *protocol == TCP => {
-                let flags = *header.get(9)?;
-                Some(Tcp {
-                    source_port: u16::from_be_bytes([*a, *b]),
-                    destination_port: u16::from_be_bytes([*c, *d]),
-                    syn: flags & 0x02 != 0,
-                    ack: flags & 0x10 != 0,
-                })
-            }
-            _ => None,
-        }
+        let header = self.payload();
+        let two = |at: usize| Some(u16::from_be_bytes([*header.get(at)?, *header.get(at + 1)?]));
+        let length = usize::from(header.get(12)? >> 4) * 4;
+        let flags = *header.get(13)?;
+        (*protocol == TCP).then_some(Tcp {
+            source_port: two(0)?,
+            destination_port: two(2)?,
+            syn: flags & 0x02 != 0,
+            ack: flags & 0x10 != 0,
+            sequence: u32::from(two(4)?) << 16 | u32::from(two(6)?),
+            data: header.len().saturating_sub(length),
+        })
     }
 
     /// The MTU that an ICMP "too big" message tells: "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443).
@@ -264,6 +267,19 @@ mod tests {
             let same = with(at).unchanging() == sent.unchanging();
             assert_eq!(same, [8, 10, 11].contains(&at), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_tcp_header_is_read() {
+        let mut packet = ip_packet(&frame()).unwrap();
+        packet.0.truncate(20);
+        packet.0.extend([0, 80, 0x9c, 0x40, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, 0x12, 0, 0, 0, 0, 0, 0, b'd']);
+        let tcp = packet.tcp().unwrap();
+        assert_eq!((tcp.source_port, tcp.destination_port, tcp.sequence), (80, 40000, 0x0102_0304));
+        assert!(tcp.syn && tcp.ack);
+        assert_eq!(tcp.data, 1);
+        packet.0[9] = 17;
+        assert_eq!(packet.tcp(), None);
     }
 
     #[test]

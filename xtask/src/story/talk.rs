@@ -3,6 +3,7 @@
 //!
 //! The client is this very program, run on a user's host as `xtask talk …`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Stdio};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
+use crate::story::capture::Captures;
 use crate::story::node;
 
 #[derive(Args, Clone, Debug)]
@@ -33,13 +35,13 @@ const PAUSE: Duration = Duration::from_millis(10);
 #[derive(Clone, Copy, Debug)]
 pub struct Said {
     pub messages: u64,
-    /// How long the slowest request took.
-    pub longest: Duration,
+    /// The client's port.
+    pub port: u16,
 }
 
 pub fn run(talk: &Talk) -> Result<()> {
     let said = talk.hold()?;
-    println!("{} {}", said.messages, said.longest.as_millis());
+    println!("{} {}", said.messages, said.port);
     Ok(())
 }
 
@@ -49,15 +51,13 @@ impl Talk {
             .with_context(|| format!("cannot connect to {}", self.server))?;
         connection.set_nodelay(true)?;
         connection.set_read_timeout(Some(PATIENCE))?;
+        let mut said = Said { messages: 0, port: connection.local_addr()?.port() };
         let mut connection = BufReader::new(connection);
         let end = Instant::now() + Duration::from_millis(self.milliseconds);
-        let mut said = Said { messages: 0, longest: Duration::ZERO };
         loop {
             for size in &self.sizes {
-                let sent = Instant::now();
                 exchange(&mut connection, *size)
                     .with_context(|| format!("the connection broke after {} messages", said.messages))?;
-                said.longest = said.longest.max(sent.elapsed());
                 said.messages += 1;
             }
             if Instant::now() >= end {
@@ -129,8 +129,40 @@ impl Client {
             bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
         }
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let (messages, longest) = text.trim().split_once(' ').context("the client says nothing")?;
-        Ok(Said { messages: messages.parse()?, longest: Duration::from_millis(longest.parse()?) })
+        let (messages, port) = text.trim().split_once(' ').context("the client says nothing")?;
+        Ok(Said { messages: messages.parse()?, port: port.parse()? })
+    }
+}
+
+/// A client that talks to the server, and captures at both ends.
+pub struct Watched {
+    client: Client,
+    captures: Captures,
+}
+
+impl Watched {
+    pub fn start(user: &str, talk: &Talk) -> Result<Self> {
+        let captures = Captures::start(&[(user, "eth0"), ("internet", "eth0")], "tcp")?;
+        Ok(Self { client: Client::start(user, talk)?, captures })
+    }
+
+    /// Waits until all is said; fails if anything had to be sent twice because it was lost.
+    pub fn wait(self) -> Result<Said> {
+        let said = self.client.wait()?;
+        let mut sent = BTreeSet::new();
+        for (place, packets) in self.captures.stop()? {
+            // What each end sends, as it leaves there.
+            let from_server = place == "internet";
+            for tcp in packets.iter().filter_map(|captured| captured.packet.tcp()) {
+                let own = if from_server { tcp.destination_port } else { tcp.source_port };
+                if own == said.port && tcp.data > 0 {
+                    let new = sent.insert((from_server, tcp.sequence));
+                    ensure!(new, "{place} sent {} bytes of {} again", tcp.data, tcp.sequence);
+                }
+            }
+        }
+        ensure!(!sent.is_empty(), "no packet of the connection was captured");
+        Ok(said)
     }
 }
 
