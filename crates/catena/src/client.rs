@@ -6,6 +6,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use catena_api::types::ErrorReport;
+use catena_control::Mode;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -28,8 +29,9 @@ enum Transport {
 }
 
 impl Client {
-    /// The daemon; or this process if it was asked to do without, or stands in a lab where no daemon runs.
-    pub async fn connect(connection: &Connection) -> Result<Self, CliError> {
+    /// The daemon; or this process if it was asked to do without, or stands in a lab where no daemon runs. Then `mode`
+    /// says what this process may do.
+    pub async fn connect(connection: &Connection, mode: Mode) -> Result<Self, CliError> {
         drivers::once_free(async || {
             if !connection.local {
                 match Self::daemon(connection).await {
@@ -37,7 +39,7 @@ impl Client {
                     connected => return connected,
                 }
             }
-            let router = drivers::router(&connection.state).await?;
+            let router = drivers::router(&connection.state, mode).await?;
             Ok(Self { transport: Transport::InProcess(router) })
         })
         .await

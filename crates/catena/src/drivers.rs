@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use catena_control::{Controller, Drivers, Settings};
+use catena_control::{Controller, Drivers, Mode, Settings};
 use catena_driver::netns::NetNs;
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
@@ -16,7 +16,7 @@ use catena_driver_linux::{LinuxConfig, LinuxDriver};
 use catena_driver_steer::SteerDriver;
 use catena_model::name::NodeName;
 use catena_model::resource::{DriverSpec, Element, LinuxSpec};
-use catena_store::{Embedded, StoreError};
+use catena_store::{Embedded, InMemory, Store, StoreError};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
@@ -24,11 +24,16 @@ use tokio::sync::mpsc;
 
 use crate::error::CliError;
 
-/// Starts a controller of this machine that remembers in the folder `state`.
-pub async fn controller(state: &Path) -> Result<Controller, CliError> {
-    let store = Embedded::open(state.join("catena.redb")).await.map_err(CliError::Store)?;
-    let started = Controller::start(Arc::new(store), Arc::new(Machine::default()), Settings::default()).await;
-    started.map_err(CliError::Start)
+/// Starts a controller of this machine that remembers in the folder `state`. One that only looks creates nothing there.
+pub async fn controller(state: &Path, mode: Mode) -> Result<Controller, CliError> {
+    let file = state.join("catena.redb");
+    let store: Arc<dyn Store> = if mode == Mode::Look && !file.exists() {
+        Arc::new(InMemory::default())
+    } else {
+        Arc::new(Embedded::open(file).await.map_err(CliError::Store)?)
+    };
+    let settings = Settings { mode, ..Settings::default() };
+    Controller::start(store, Arc::new(Machine::default()), settings).await.map_err(CliError::Start)
 }
 
 /// Tries again for a while if the state is in use: by another command that does without a daemon, most likely.
@@ -47,8 +52,8 @@ pub async fn once_free<T>(attempt: impl AsyncFn() -> Result<T, CliError>) -> Res
 }
 
 /// The questions and answers of a controller of this machine.
-pub async fn router(state: &Path) -> Result<Router, CliError> {
-    Ok(catena_api::router(controller(state).await?))
+pub async fn router(state: &Path, mode: Mode) -> Result<Router, CliError> {
+    Ok(catena_api::router(controller(state, mode).await?))
 }
 
 /// This machine: its network namespaces.

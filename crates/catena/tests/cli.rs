@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -265,6 +266,13 @@ fn without_a_daemon_the_state_is_kept_between_commands() {
         let output = catena(&[&["--local", "--state", &state], arguments].concat()).output().unwrap();
         printed(&output)
     };
+    // Who only looks leaves nothing behind.
+    assert!(local(&["get", "tenants"]).contains("there are none"));
+    assert!(local(&["plan", "-f", &tenant.display().to_string()]).contains("exit code 0"));
+    assert!(!Path::new(&state).exists());
     assert!(local(&["apply", "-f", &tenant.display().to_string()]).contains("created"));
+    let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(PathBuf::from(&state)), 0o700);
+    assert_eq!(mode(Path::new(&state).join("catena.redb")), 0o600);
     assert!(local(&["get", "tenants"]).contains("acme"));
 }

@@ -14,12 +14,13 @@ use catena_plan::{Phase, Plan};
 use tokio::time::Instant;
 
 use crate::core::Core;
-use crate::error::{ApplyError, Rollback, StepError, chain_of};
+use crate::error::{ApplyError, RecordError, Rollback, StepError, chain_of};
 use crate::events::About;
 use crate::execute::{Connections, Failure, execute, observe};
 use crate::intent::Request;
 use crate::prepare::Prepared;
 use crate::report::{ApplyReport, EventKind, Outcome};
+use crate::settings::Mode;
 use crate::tracked::Tracked;
 
 impl Core {
@@ -33,6 +34,9 @@ impl Core {
         if dry_run {
             let revision = self.records.revision.0;
             return Ok(prepared.report(true, revision, &self.flows));
+        }
+        if self.settings.mode == Mode::Look {
+            return Err(ApplyError::Store(RecordError::OnlyLooking));
         }
         let result = self.carry_out(prepared).await;
         match &result {

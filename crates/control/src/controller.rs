@@ -13,7 +13,7 @@ use crate::events::{EventLog, Follower};
 use crate::intent::{Request, ResourceId};
 use crate::records::Records;
 use crate::report::{ApplyReport, CounterReport, EventReport, ResourceReport, StatusReport};
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 use crate::view::View;
 
 /// A running controller. Clones are the same one; it ends, leaving everything installed, when the last is dropped.
@@ -26,13 +26,16 @@ pub struct Controller {
 
 impl Controller {
     /// Takes up what is in the store, heals what a crash left half, and returns when everything that can be reached is as
-    /// it must be, or could not be repaired at once.
+    /// it must be, or could not be repaired at once. With [`Mode::Look`], returns when everything has been looked at.
     pub async fn start(
         store: Arc<dyn Store>,
         drivers: Arc<dyn Drivers>,
         settings: Settings,
     ) -> Result<Self, StartError> {
-        let memory = Records::open(store).await?;
+        let memory = match settings.mode {
+            Mode::Control => Records::open(store).await?,
+            Mode::Look => Records::look(store).await?,
+        };
         let events = EventLog::new(settings.events);
         let (post, inbox) = mpsc::channel(settings.queue);
         let arrivals = drivers.arrivals();

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catena_model::forwarding::{ElementState as Installed, ForwardingState, Object, PathId};
+use catena_model::forwarding::{Change, ElementState as Installed, ForwardingState, Object, PathId};
 use catena_model::name::NodeName;
 use catena_plan::{Phase, Plan, plan};
 
@@ -12,6 +12,7 @@ use crate::error::chain_of;
 use crate::events::About;
 use crate::execute::{execute, observe};
 use crate::report::{ElementState, EventKind, Timestamp};
+use crate::settings::Mode;
 use crate::tracked::Tracked;
 
 /// What was found on elements that differ from what they must do.
@@ -29,6 +30,10 @@ impl Core {
         names.retain(|name| self.elements.contains_key(name));
         self.reconnect(&names).await;
         let mut different = self.look_at(&names).await;
+        if self.settings.mode == Mode::Look {
+            self.explain(different).await;
+            return;
+        }
         let unfinished: Found = self.journal.iter().filter_map(|name| different.remove_entry(name)).collect();
         if !unfinished.is_empty() {
             let unread = |name: &NodeName| self.elements.get(name).is_some_and(Tracked::is_unreachable);
@@ -42,6 +47,29 @@ impl Core {
             }
         }
         self.settle().await;
+    }
+
+    /// Finds out why these elements are not as they must be, as far as that can be told without touching them.
+    async fn explain(&mut self, different: Found) {
+        for (name, installed) in different {
+            let found = Found::from([(name.clone(), installed)]);
+            let changes: Vec<Change> =
+                self.repair_plan(&found).steps.into_iter().flat_map(|step| step.changes).collect();
+            let refused = match self.connected().get(&name) {
+                Some(connection) => connection.check(&changes).await.err(),
+                None => None,
+            };
+            let differs = || self.difference(&name, found.get(&name)?);
+            let why = refused.map(|error| chain_of(&error)).or_else(differs).unwrap_or_default();
+            if let Some(tracked) = self.elements.get_mut(&name) {
+                tracked.fail(ElementState::OutOfSync, why, &self.settings);
+            }
+        }
+    }
+
+    /// How what was found on an element differs from what must be there.
+    fn difference(&self, name: &NodeName, installed: &Installed) -> Option<String> {
+        self.names.difference(self.intent.expected.element(name), installed)
     }
 
     /// Brings elements that a change has touched back to where they were before it. That they differ is no drift.
@@ -148,8 +176,7 @@ impl Core {
         let known = tracked.state == ElementState::OutOfSync || self.journal.contains(name);
         tracked.enter(ElementState::OutOfSync);
         if !known {
-            let difference = self.names.difference(self.intent.expected.element(name), installed);
-            let difference = difference.unwrap_or_default();
+            let difference = self.difference(name, installed).unwrap_or_default();
             self.events.record(EventKind::Drift, About::element(name), format!("{name}: {difference}"));
         }
     }
@@ -175,8 +202,7 @@ impl Core {
                 Err(error) => self.lost(&name, chain_of(&error)),
                 Ok(installed) if installed == *self.intent.expected.element(&name) => self.in_sync(&name),
                 Ok(installed) => {
-                    let difference =
-                        || self.names.difference(self.intent.expected.element(&name), &installed);
+                    let difference = || self.difference(&name, &installed);
                     let error = failure.or_else(difference).unwrap_or_default();
                     self.out_of_sync(&name, error);
                 }

@@ -23,7 +23,7 @@ use crate::execute::Connections;
 use crate::intent::{Intent, Request};
 use crate::records::{Journal, Records};
 use crate::report::{ApplyReport, EventKind};
-use crate::settings::Settings;
+use crate::settings::{Mode, Settings};
 use crate::tracked::Tracked;
 use crate::view::View;
 use crate::words::Names;
@@ -118,14 +118,20 @@ impl Core {
         self.view.subscribe()
     }
 
-    /// Brings everything that can be reached to where it must be, for the first time.
+    /// Brings everything that can be reached to where it must be, for the first time; or looks at it.
     pub async fn begin(&mut self) {
         self.converge(self.elements.keys().cloned().collect()).await;
+        if self.settings.mode == Mode::Control {
+            self.tell_started();
+        }
+        self.publish();
+    }
+
+    fn tell_started(&self) {
         let elements = self.elements.len();
         let chains = self.intent.model.chains.len();
         let message = format!("controlling {elements} elements, {chains} chains");
         self.events.record(EventKind::Started, crate::events::About::default(), message);
-        self.publish();
     }
 
     /// Works until nobody can ask anything any more.

@@ -11,11 +11,15 @@ use crate::core::Core;
 use crate::error::chain_of;
 use crate::events::About;
 use crate::report::{EventKind, Timestamp};
+use crate::settings::Mode;
 
 impl Core {
     /// Counts the flows on the retained paths, and takes away those that have none left or whose time is over.
     pub(crate) async fn drain(&mut self) {
         self.count_flows().await;
+        if self.settings.mode == Mode::Look {
+            return;
+        }
         let now = Timestamp::now();
         let retained = self.intent.retained.iter();
         let over: Vec<(NodeName, PathId, Option<u64>)> = retained

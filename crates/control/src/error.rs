@@ -13,6 +13,8 @@ use catena_store::StoreError;
 pub enum RecordError {
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("this controller only looks")]
+    OnlyLooking,
     #[error(
         "the record {key} is not readable: restore the store from a backup, or move it away to begin anew"
     )]

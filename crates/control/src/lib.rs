@@ -34,4 +34,4 @@ pub use drivers::Drivers;
 pub use error::{ApplyError, RecordError, Rollback, StartError, StepError, chain_of};
 pub use events::Follower;
 pub use intent::{Request, ResourceId};
-pub use settings::Settings;
+pub use settings::{Mode, Settings};

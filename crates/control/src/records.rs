@@ -39,8 +39,8 @@ pub struct Records {
     store: Arc<dyn Store>,
     /// How often a controller has started on this store, this one included.
     pub starts: u64,
-    /// The revision of [`STARTS`], which every write expects unchanged.
-    hold: Revision,
+    /// The revision of [`STARTS`], which every write expects unchanged. `None`: this controller only looks.
+    hold: Option<Revision>,
     pub revision: Revision,
 }
 
@@ -55,7 +55,20 @@ impl Records {
         let starts = count + 1;
         let hold = store.transact(vec![put(STARTS, &starts)?.expecting(expect)]).await;
         let hold = hold.map_err(RecordError::Store)?;
-        let records = Self { store, starts, hold, revision: hold };
+        let records = Self { store, starts, hold: Some(hold), revision: hold };
+        let intent = records.intent().await?;
+        let journal = records.record(JOURNAL).await?;
+        Ok((records, intent, journal))
+    }
+
+    /// Reads what is in the store, and takes no hold of it: writes are refused.
+    pub async fn look(store: Arc<dyn Store>) -> Result<(Self, Intent, Journal), StartError> {
+        let starts = match store.get(STARTS).await.map_err(RecordError::Store)? {
+            Some(entry) => read(&entry)?,
+            None => 0,
+        };
+        let revision = store.revision().await.map_err(RecordError::Store)?;
+        let records = Self { store, starts, hold: None, revision };
         let intent = records.intent().await?;
         let journal = records.record(JOURNAL).await?;
         Ok((records, intent, journal))
@@ -68,6 +81,7 @@ impl Records {
         new: &mut Intent,
         journal: &Journal,
     ) -> Result<(), RecordError> {
+        let Some(hold) = self.hold else { return Err(RecordError::OnlyLooking) };
         let mut writes = Vec::new();
         let mut stored = Vec::new();
         for (id, kept) in &new.documents {
@@ -92,10 +106,10 @@ impl Records {
             true => Write::delete(JOURNAL),
             false => put(JOURNAL, journal)?,
         });
-        writes.push(put(STARTS, &self.starts)?.expecting(Expect::At(self.hold)));
+        writes.push(put(STARTS, &self.starts)?.expecting(Expect::At(hold)));
         let revision = self.store.transact(writes).await?;
         self.revision = revision;
-        self.hold = revision;
+        self.hold = Some(revision);
         for id in stored {
             if let Some(kept) = new.documents.get_mut(&id) {
                 kept.revision = revision;

@@ -1,8 +1,19 @@
 use std::time::Duration;
 
-/// The controller's times and sizes.
+/// What a controller may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// Carry out requests, and keep everything as it must be.
+    #[default]
+    Control,
+    /// Look, and answer: nothing is repaired, requests are dry runs, the store is only read.
+    Look,
+}
+
+/// The controller's times and sizes, and what it may do.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    pub mode: Mode,
     /// How long to wait for more events of an element after the first, before it is looked at.
     pub debounce: Duration,
     /// How often everything is looked at, although nothing was told: the safety net.
@@ -28,6 +39,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            mode: Mode::default(),
             debounce: Duration::from_millis(20),
             resync: Duration::from_secs(60),
             drain: Duration::from_secs(300),

@@ -1,3 +1,5 @@
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,7 +30,8 @@ struct Inner {
 }
 
 impl Embedded {
-    /// Opens the file, or creates it and the directories above it. One process at a time can have it open.
+    /// Opens the file, or creates it and the directories above it, for this user alone. One process at a time can have
+    /// it open.
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = path.into();
         let inner = blocking(move || Inner::open(path)).await?;
@@ -86,11 +89,10 @@ impl Store for Embedded {
 
 impl Inner {
     fn open(path: PathBuf) -> Result<Self, StoreError> {
-        if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory)
-                .map_err(|source| StoreError::Unusable { path: path.clone(), source })?;
-        }
-        let database = Database::create(&path).map_err(|error| StoreError::opening(&path, error))?;
+        let file =
+            open_private(&path).map_err(|source| StoreError::Unusable { path: path.clone(), source })?;
+        let database =
+            Database::builder().create_file(file).map_err(|error| StoreError::opening(&path, error))?;
         let revision = create_tables(&database)?;
         Ok(Self { path, database, writing: Mutex::new(()), feed: Feed::starting_at(revision) })
     }
@@ -157,8 +159,20 @@ impl Inner {
     }
 }
 
-/// So that readers always find the tables. Says the revision.
+/// What is stored tells who is connected to whom: others need not read it.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// So that readers always find the tables. Says the revision. Writes nothing where they are.
 fn create_tables(database: &Database) -> Result<Revision, StoreError> {
+    let reading = database.begin_read().map_err(StoreError::failed)?;
+    if let (Ok(_), Ok(meta)) = (reading.open_table(ENTRIES), reading.open_table(META)) {
+        return read_revision(&meta);
+    }
     let transaction = database.begin_write().map_err(StoreError::failed)?;
     let revision = {
         transaction.open_table(ENTRIES).map_err(StoreError::failed)?;

@@ -4,6 +4,7 @@ use catena_api::types::{
     ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, Outcome, PlanReport, ResourceName,
     Timestamp,
 };
+use catena_control::Mode;
 use catena_model::forwarding::Change;
 
 use crate::arguments::{Apply, Connection, Delete, Plan};
@@ -14,14 +15,15 @@ use crate::sources;
 
 pub async fn plan(connection: &Connection, arguments: &Plan) -> Result<(), CliError> {
     let request = ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: true };
-    let report: ApplyReport = Client::connect(connection).await?.post("apply", &request).await?;
+    let report: ApplyReport = Client::connect(connection, Mode::Look).await?.post("apply", &request).await?;
     output::answer(arguments.output.output, &report, |report| shown_plan(&report.plan))
 }
 
 pub async fn apply(connection: &Connection, arguments: &Apply) -> Result<(), CliError> {
     let request =
         ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: arguments.dry_run };
-    let report: ApplyReport = Client::connect(connection).await?.post("apply", &request).await?;
+    let mode = mode(arguments.dry_run);
+    let report: ApplyReport = Client::connect(connection, mode).await?.post("apply", &request).await?;
     output::answer(arguments.output.output, &report, shown)
 }
 
@@ -33,8 +35,13 @@ pub async fn delete(connection: &Connection, arguments: &Delete) -> Result<(), C
         resources: arguments.names.iter().map(named).collect(),
         dry_run: arguments.dry_run,
     };
-    let report: ApplyReport = Client::connect(connection).await?.post("delete", &request).await?;
+    let mode = mode(arguments.dry_run);
+    let report: ApplyReport = Client::connect(connection, mode).await?.post("delete", &request).await?;
     output::answer(arguments.output.output, &report, shown)
+}
+
+fn mode(dry_run: bool) -> Mode {
+    if dry_run { Mode::Look } else { Mode::Control }
 }
 
 fn shown(report: &ApplyReport) -> String {

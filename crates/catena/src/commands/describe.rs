@@ -1,6 +1,7 @@
 //! `describe`: one resource, and what has become of it.
 
 use catena_api::types::{ChainSite, ChainStatus, CountedKind, CounterReport, ResourceReport, StatusReport};
+use catena_control::Mode;
 use catena_model::forwarding::Direction;
 
 use super::status;
@@ -10,7 +11,7 @@ use crate::error::CliError;
 use crate::output::{self, STRONG, Table, styled};
 
 pub async fn describe(connection: &Connection, arguments: &Describe) -> Result<(), CliError> {
-    let mut client = Client::connect(connection).await?;
+    let mut client = Client::connect(connection, Mode::Look).await?;
     let kind = arguments.kind.to_lowercase();
     let resource: ResourceReport =
         client.get(&format!("resources/{}/{}", segment(&kind), segment(&arguments.name))).await?;

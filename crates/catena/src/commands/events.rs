@@ -1,6 +1,7 @@
 //! `events`: what happened, and with `--follow` what happens.
 
 use catena_api::types::{EventKind, EventReport};
+use catena_control::Mode;
 
 use crate::arguments::{Connection, Events, Format};
 use crate::client::Client;
@@ -9,7 +10,7 @@ use crate::output::{self, BAD, FAINT, GOOD, PLAIN, WARN, styled};
 
 pub async fn events(connection: &Connection, arguments: &Events) -> Result<(), CliError> {
     let path = if arguments.follow { "events?follow=true" } else { "events" };
-    let mut client = Client::connect(connection).await?;
+    let mut client = Client::connect(connection, Mode::Look).await?;
     let mut lines = client.lines(path).await?;
     while let Some(event) = lines.next::<EventReport>().await? {
         let text = match arguments.output.output {

@@ -1,6 +1,7 @@
 //! `get`: resources and counters.
 
 use catena_api::types::{CountedKind, CounterReport, ResourceReport, StatusReport};
+use catena_control::Mode;
 use serde_json::{Value, json};
 
 use super::status;
@@ -10,7 +11,7 @@ use crate::error::CliError;
 use crate::output::{self, Table};
 
 pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliError> {
-    let mut client = Client::connect(connection).await?;
+    let mut client = Client::connect(connection, Mode::Look).await?;
     let format = arguments.output.output;
     let kind = arguments.kind.as_deref().map(str::to_lowercase);
     match (kind.as_deref(), &arguments.name) {

@@ -1,6 +1,7 @@
 //! `serve`: the controller as a daemon.
 
 use catena_api::Listener;
+use catena_control::Mode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::{Connection, Serve};
@@ -16,7 +17,8 @@ pub async fn serve(connection: &Connection, arguments: &Serve) -> Result<(), Cli
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
-    let controller = drivers::once_free(async || drivers::controller(&connection.state).await).await?;
+    let controller =
+        drivers::once_free(async || drivers::controller(&connection.state, Mode::Control).await).await?;
     tracing::info!(socket = %connection.socket.display(), state = %connection.state.display(), "answering");
     let told_to_stop = async {
         tokio::select! {

@@ -1,6 +1,7 @@
 //! `status`: whether everything is installed as asked for.
 
 use catena_api::types::{ChainState, ElementState, StatusReport, Timestamp};
+use catena_control::Mode;
 
 use super::apply::shown_drain;
 use crate::arguments::{Connection, OutputArgs};
@@ -9,7 +10,7 @@ use crate::error::CliError;
 use crate::output::{self, BAD, Cell, FAINT, GOOD, Table, WARN, styled};
 
 pub async fn status(connection: &Connection, arguments: OutputArgs) -> Result<(), CliError> {
-    let report: StatusReport = Client::connect(connection).await?.get("status").await?;
+    let report: StatusReport = Client::connect(connection, Mode::Look).await?.get("status").await?;
     output::answer(arguments.output, &report, shown)
 }
 

@@ -1,6 +1,7 @@
 //! `trace`: the way of one packet, and of its reply.
 
 use catena_api::types::{Trace, TraceRequest};
+use catena_control::Mode;
 use catena_verify::{Decision, End, Walk};
 
 use crate::arguments::{self, Connection};
@@ -16,7 +17,7 @@ pub async fn trace(connection: &Connection, arguments: &arguments::Trace) -> Res
         source_port: arguments.source_port,
         destination_port: arguments.port,
     };
-    let trace: Trace = Client::connect(connection).await?.post("trace", &request).await?;
+    let trace: Trace = Client::connect(connection, Mode::Look).await?.post("trace", &request).await?;
     output::answer(arguments.output.output, &trace, shown)
 }
 

@@ -5,5 +5,6 @@
 
 mod chaos;
 mod healing;
+mod looking;
 mod requests;
 mod world;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use catena_control::report::{ApplyReport, EventKind, StatusReport};
-use catena_control::{ApplyError, Controller, Drivers, Request, ResourceId, Settings, StartError};
+use catena_control::{ApplyError, Controller, Drivers, Mode, Request, ResourceId, Settings, StartError};
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
 use catena_model::forwarding::{Action, ElementState, ForwardingState, Key, Kind, Object};
@@ -173,6 +173,11 @@ impl Drivers for World {
         self.network.lock().unwrap().arrivals.push(sender);
         Some(receiver)
     }
+}
+
+/// A controller that only looks.
+pub async fn looker(world: &World) -> Controller {
+    world.start(Settings { mode: Mode::Look, ..settings() }).await.unwrap()
 }
 
 pub fn settings() -> Settings {
