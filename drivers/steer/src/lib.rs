@@ -2,7 +2,8 @@
 //!
 //! The engine is a few programs at tc ingress of the element's ports (`bpf/`, start at `bpf/steer.bpf.c`) and the maps
 //! that tell them what to do. This crate loads them, writes the maps from our words ([`words`]) and reads them back.
-//! Maps and links are pinned, so forwarding goes on without us, and the next driver adopts what it finds.
+//! Maps are pinned and programs are attached for good, so forwarding goes on without us, and the next driver adopts what
+//! it finds.
 //!
 //! What must not be known here: why something is wanted, routing tables and rules, other drivers.
 //!

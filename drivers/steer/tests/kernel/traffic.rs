@@ -84,7 +84,13 @@ pub fn fetch(netns: &NetNs, to: &str, count: usize) -> io::Result<()> {
 /// Sends one datagram; gives what arrives.
 pub fn datagram(from: &NetNs, to: &NetNs, address: &str, payload: &[u8]) -> io::Result<Vec<u8>> {
     let address: SocketAddr = address.parse().unwrap();
-    let receiver = to.run(|| UdpSocket::bind(address))?;
+    let receiver = loop {
+        match to.run(|| UdpSocket::bind(address)) {
+            // The last one's descriptor lives on for a moment in what another test is just starting.
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => std::thread::yield_now(),
+            bound => break bound?,
+        }
+    };
     receiver.set_read_timeout(Some(PATIENCE))?;
     let any = if address.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     from.run(|| UdpSocket::bind(any))?.send_to(payload, address)?;
