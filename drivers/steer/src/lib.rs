@@ -1,7 +1,7 @@
 //! The eBPF steering engine and its loader: a [`Driver`] for tunnels, ingresses, instances, paths and policies.
 //!
 //! The engine is a few programs at tc ingress of the element's ports (`bpf/`, start at `bpf/steer.bpf.c`) and the maps
-//! that tell them what to do. This crate loads them, writes the maps from our words ([`words`]) and reads them back.
+//! that tell them what to do. This crate loads them, writes the maps from our words (`words`) and reads them back.
 //! Maps are pinned and programs are attached for good, so forwarding goes on without us, and the next driver adopts what
 //! it finds.
 //!
