@@ -74,7 +74,8 @@ impl Core {
             return Err(ApplyError::Failed { element, phase, rollback, source });
         }
         self.take_over(&mut prepared);
-        self.settle().await;
+        self.settle(&touched).await;
+        self.converge(prepared.damage.elements().cloned().collect()).await;
         Ok(prepared.report(false, self.records.revision.0, &self.flows))
     }
 
@@ -107,7 +108,7 @@ impl Core {
                 tracked.connection = Some(connection);
             }
         }
-        for name in prepared.survey.installed.keys() {
+        for name in prepared.survey.installed.keys().filter(|name| !prepared.damage.is_on(name)) {
             self.in_sync(name);
         }
         for (name, why) in &prepared.survey.unreadable {
@@ -138,17 +139,13 @@ impl Core {
         self.adopt(restored);
         Arc::make_mut(&mut self.names).add_all(&prepared.names);
 
-        self.bring_back(&touched).await;
-        let left = touched.into_iter().filter_map(|name| {
-            let tracked = self.elements.get(name).filter(|tracked| !tracked.is_in_sync())?;
-            Some((name.clone(), tracked.last_error.clone().unwrap_or_default()))
-        });
-        let left: Vec<_> = left.collect();
-        self.settle().await;
+        let left = self.bring_back(&touched, &prepared.damage).await;
+        let brought_back = touched.into_iter().filter(|name| !left.contains_key(*name));
+        self.settle(&brought_back.cloned().collect()).await;
         match stored {
             Err(error) => Rollback::Unrecorded { why: chain_of(&error) },
             Ok(()) if left.is_empty() => Rollback::Whole,
-            Ok(()) => Rollback::Partial(left),
+            Ok(()) => Rollback::Partial(left.into_iter().collect()),
         }
     }
 
@@ -178,7 +175,7 @@ impl Core {
     }
 }
 
-/// Reads back that every element that was touched does what it must.
+/// Reads back that every element that was touched does what it must, but for what was damaged before.
 async fn confirm_all(
     prepared: &Prepared,
     touched: &BTreeSet<NodeName>,
@@ -192,6 +189,7 @@ async fn confirm_all(
             Err(error) => return fail(name, error.into()),
             Ok(installed) => {
                 let expected = prepared.intent.expected.element(&name);
+                let installed = prepared.damage.mended(&name, installed);
                 if let Some(missing) = prepared.names.difference(expected, &installed) {
                     return fail(name, StepError::NotConfirmed { missing });
                 }

@@ -8,6 +8,7 @@ use catena_model::name::NodeName;
 use catena_plan::{Phase, Plan, plan};
 
 use crate::core::Core;
+use crate::damage::Damage;
 use crate::error::chain_of;
 use crate::events::About;
 use crate::execute::{execute, observe};
@@ -38,15 +39,15 @@ impl Core {
         if !unfinished.is_empty() {
             let unread = |name: &NodeName| self.elements.get(name).is_some_and(Tracked::is_unreachable);
             let blind = self.journal.iter().any(unread);
-            self.repair(unfinished, blind).await;
+            self.repair(unfinished, blind, &Damage::default()).await;
         }
         for (name, installed) in different {
             let rests = self.elements.get_mut(&name).is_some_and(|tracked| tracked.rest(&self.settings));
             if !rests {
-                self.repair(Found::from([(name, installed)]), false).await;
+                self.repair(Found::from([(name, installed)]), false, &Damage::default()).await;
             }
         }
-        self.settle().await;
+        self.settle(&BTreeSet::new()).await;
     }
 
     /// Finds out why these elements are not as they must be, as far as that can be told without touching them.
@@ -72,18 +73,28 @@ impl Core {
         self.names.difference(self.intent.expected.element(name), installed)
     }
 
-    /// Brings elements that a change has touched back to where they were before it. That they differ is no drift.
-    pub(crate) async fn bring_back(&mut self, touched: &BTreeSet<&NodeName>) {
+    /// Brings elements that a change has touched back to where they were before it, with the damage that was there. That
+    /// they differ is no drift. Says where it did not succeed, and why.
+    pub(crate) async fn bring_back(
+        &mut self,
+        touched: &BTreeSet<&NodeName>,
+        damage: &Damage,
+    ) -> BTreeMap<NodeName, String> {
         let connections = self.connected();
         let mut found = Found::new();
+        let mut left = BTreeMap::new();
         for (name, installed) in observe(touched.iter().copied(), &connections).await {
             match installed {
                 Ok(installed) => drop(found.insert(name, installed)),
-                Err(error) => self.lost(&name, chain_of(&error)),
+                Err(error) => {
+                    self.lost(&name, chain_of(&error));
+                    left.insert(name, chain_of(&error));
+                }
             }
         }
         let blind = found.len() < touched.len();
-        self.repair(found, blind).await;
+        left.extend(self.repair(found, blind, damage).await);
+        left
     }
 
     /// Takes away what these elements need no longer do. That they differ is no drift; those that are not as they must be
@@ -95,10 +106,12 @@ impl Core {
         for (name, installed) in observed {
             match installed {
                 Err(error) => self.lost(&name, chain_of(&error)),
-                Ok(installed) => self.repair(Found::from([(name, installed)]), false).await,
+                Ok(installed) => {
+                    self.repair(Found::from([(name, installed)]), false, &Damage::default()).await;
+                }
             }
         }
-        self.settle().await;
+        self.settle(&BTreeSet::new()).await;
     }
 
     /// The element cannot be reached.
@@ -182,8 +195,11 @@ impl Core {
     }
 
     /// Repairs what was found to differ. With `blind`, there are others that belong to the same change and cannot be read:
-    /// they may still send packets that are classified here, so no classifier is withdrawn.
-    async fn repair(&mut self, found: Found, blind: bool) {
+    /// they may still send packets that are classified here, so no classifier is withdrawn. `damage` is left as it is. Says
+    /// which elements still differ otherwise, and why.
+    async fn repair(&mut self, found: Found, blind: bool, damage: &Damage) -> BTreeMap<NodeName, String> {
+        let mend = |(name, found): (NodeName, Installed)| (name.clone(), damage.mended(&name, found));
+        let found: Found = found.into_iter().map(mend).collect();
         let mut plan = self.repair_plan(&found);
         if blind {
             keep_classifiers(&mut plan);
@@ -195,19 +211,27 @@ impl Core {
             let error = format!("cannot {}: {}", failure.phase, chain_of(&failure.source));
             (failure.element, error)
         });
+        let mut left = BTreeMap::new();
         for (name, installed) in observe(found.keys(), &connections).await {
             let failure =
                 failed.as_ref().filter(|(failed, _)| *failed == name).map(|(_, error)| error.clone());
             match installed {
-                Err(error) => self.lost(&name, chain_of(&error)),
+                Err(error) => {
+                    self.lost(&name, chain_of(&error));
+                    left.insert(name, chain_of(&error));
+                }
                 Ok(installed) if installed == *self.intent.expected.element(&name) => self.in_sync(&name),
                 Ok(installed) => {
                     let difference = || self.difference(&name, &installed);
                     let error = failure.or_else(difference).unwrap_or_default();
-                    self.out_of_sync(&name, error);
+                    self.out_of_sync(&name, error.clone());
+                    if damage.mended(&name, installed) != *self.intent.expected.element(&name) {
+                        left.insert(name, error);
+                    }
                 }
             }
         }
+        left
     }
 
     /// The plan that repairs these elements, all others being as they must be.
@@ -226,11 +250,12 @@ impl Core {
         plan(&installed, expected, &self.intent.topology)
     }
 
-    /// Forgets what has come to its end: an unfinished change whose elements are all as they must be, elements that
-    /// have left and have nothing of ours any more, numbers that nothing bears any more.
-    pub(crate) async fn settle(&mut self) {
+    /// Forgets what has come to its end: an unfinished change whose elements are all as they must be or have been
+    /// `confirmed`, elements that have left and have nothing of ours any more, numbers that nothing bears any more.
+    pub(crate) async fn settle(&mut self, confirmed: &BTreeSet<NodeName>) {
         let in_sync = |name: &NodeName| self.elements.get(name).is_none_or(Tracked::is_in_sync);
-        let finished = !self.journal.is_empty() && self.journal.iter().all(in_sync);
+        let done = |name: &NodeName| in_sync(name) || confirmed.contains(name);
+        let finished = !self.journal.is_empty() && self.journal.iter().all(done);
         let gone = |name: &NodeName| in_sync(name) || self.given_up(name);
         let left: Vec<NodeName> = self.intent.leaving.keys().filter(|name| gone(name)).cloned().collect();
         let release = self.numbers_to_release && self.elements.values().all(Tracked::is_in_sync);

@@ -13,6 +13,7 @@ mod controller;
 mod converge;
 mod core;
 mod counters;
+mod damage;
 mod drain;
 mod drivers;
 mod error;

@@ -9,6 +9,7 @@ use catena_model::resource::{Diagnostic, Element, ResourceKind};
 use catena_plan::{Plan, draining, plan};
 
 use crate::core::{Core, generation_of};
+use crate::damage::Damage;
 use crate::drivers::Connection;
 use crate::error::{ApplyError, chain_of};
 use crate::execute::{Connections, not_connected, observe};
@@ -26,6 +27,8 @@ pub struct Prepared {
     /// Of the numbers of both intents.
     pub names: Names,
     pub survey: Survey,
+    /// What was found wanting that the change has nothing to do with.
+    pub damage: Damage,
 }
 
 /// The elements that a change concerns, as found.
@@ -59,6 +62,11 @@ impl Core {
             // It is left as it is, and repaired when it can be read again.
             installed.elements.insert(name.clone(), intent.expected.element(name).clone());
         }
+        let damage = Damage::of(&survey.installed, &self.intent.expected, &intent.expected);
+        for name in damage.elements() {
+            let found = installed.elements.remove(name).unwrap_or_default();
+            installed.elements.insert(name.clone(), damage.mended(name, found));
+        }
         let mut names = Names::of(&intent.numbering);
         names.add_all(&self.names);
         let (intent, plan) = think(move || {
@@ -67,7 +75,7 @@ impl Core {
         })
         .await;
         self.check(&plan, &survey).await?;
-        Ok(Prepared { intent, resources, plan, names, survey })
+        Ok(Prepared { intent, resources, plan, names, survey, damage })
     }
 
     /// With other settings a driver would not find what it installed with the former ones.

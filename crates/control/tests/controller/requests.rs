@@ -241,6 +241,68 @@ async fn what_is_in_the_way_is_named_and_left_alone() {
     assert_eq!(world.changes(), 0);
 }
 
+/// Acme's chain by `web`, whose port is gone, and globex's by others.
+async fn one_broken_function(world: &World) -> Controller {
+    let controller = chained(world).await;
+    apply(&controller, &[chain_of("globex", "globex-web", &["fw", "ips"])]).await.unwrap();
+    let port = "web1-in".parse().unwrap();
+    world.disturb(&"br-int".parse().unwrap(), |switch| switch.unplug(&port));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!controller.status().converged);
+    controller
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_function_stops_nobody_who_does_not_use_it() {
+    let world = World::new(1);
+    let controller = one_broken_function(&world).await;
+    let planned = plan_for(&controller, &[chain_of("globex", "globex-web", &["ips"])]).await.unwrap();
+    assert!(lines(&planned).iter().all(|line| !line.contains("web-1")), "{planned:#?}");
+    let done = apply(&controller, &[chain_of("globex", "globex-web", &["ips"])]).await.unwrap();
+    assert_eq!(lines(&planned), lines(&done));
+    let chains = controller.status().chains;
+    assert_eq!(chains.iter().map(|chain| chain.state).collect::<Vec<_>>(), [ChainState::Degraded; 2]);
+
+    // What uses it is refused.
+    let error = apply(&controller, &[chain_of("globex", "globex-web", &["web"])]).await.unwrap_err();
+    assert!(
+        matches!(&error, ApplyError::Refused { element, .. } if element.as_str() == "br-int"),
+        "{error:?}"
+    );
+
+    delete(&controller, &["chain/globex-web"]).await.unwrap();
+    world.element("br-int").plug(&"web1-in".parse().unwrap());
+    controller.converged().await;
+    let alone = [inventory(), vec![chain(&["fw", "ips", "web"])]].concat();
+    assert_eq!(shape(&world.installed()), shape(&rendered(&alone)));
+    assert_converged(&controller, &world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_chain_of_a_broken_function_can_be_deleted() {
+    let world = World::new(1);
+    let controller = one_broken_function(&world).await;
+    delete(&controller, &["chain/acme-web"]).await.unwrap();
+    let alone = [inventory(), vec![chain_of("globex", "globex-web", &["fw", "ips"])]].concat();
+    assert_eq!(shape(&world.installed()), shape(&rendered(&alone)));
+    assert_converged(&controller, &world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_beside_a_broken_function_is_rolled_back_whole() {
+    let world = World::new(1);
+    let controller = one_broken_function(&world).await;
+    // Repairs are tried in between; what they may do is done.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let before = world.installed();
+    world.element("br-int").fail(1, Fault::LoseAnswer);
+    let error = apply(&controller, &[chain_of("globex", "globex-web", &["ips"])]).await.unwrap_err();
+    assert!(matches!(&error, ApplyError::Failed { rollback: Rollback::Whole, .. }), "{error:?}");
+    assert!(world.installed() == before);
+    let states: Vec<ChainState> = controller.status().chains.iter().map(|chain| chain.state).collect();
+    assert_eq!(states, [ChainState::Degraded; 2]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_driver_of_an_element_in_use_does_not_change() {
     let world = World::new(1);
