@@ -35,7 +35,7 @@ pub fn demo(keep: bool) -> Result<()> {
 
 /// Tells the story in a lab that is gone afterwards, whatever happens.
 pub fn tell(catena: &Path) -> Result<Tally> {
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let this = workspace::own_program()?;
     let mut lab = Command::new(catena);
     lab.current_dir(workspace::root()).args(["lab", "run", "-f", World::NETWORK, "--"]);
     lab.arg(this).arg("story").arg(catena).stdin(Stdio::null()).stdout(Stdio::piped());

@@ -25,6 +25,14 @@ pub enum Profile {
     Release,
 }
 
+/// This very program, to be started again.
+pub fn own_program() -> Result<PathBuf> {
+    let running = std::env::current_exe().context("cannot tell where this program is")?;
+    // Cargo may have built it anew since, from the same sources; then the kernel says so after the path (proc(5)).
+    let path = running.to_string_lossy();
+    Ok(path.strip_suffix(" (deleted)").map_or_else(|| running.clone(), PathBuf::from))
+}
+
 /// Builds `catena` and says where it is.
 pub fn build_catena(profile: Profile) -> Result<PathBuf> {
     let mut build = cargo();
@@ -34,7 +42,7 @@ pub fn build_catena(profile: Profile) -> Result<PathBuf> {
     }
     command::run(&mut build)?;
     // Cargo puts this program and that one into the same folder, one for each profile, wherever that is.
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let this = own_program()?;
     let built = this.ancestors().nth(2).context("this program is not in a target folder")?;
     let folder = match profile {
         Profile::Debug => "debug",

@@ -23,7 +23,7 @@ pub fn apply(n: usize) -> Result<Value> {
     apt::install()?;
     apt::need_root()?;
     let catena = build_catena(Profile::Release)?;
-    let this = std::env::current_exe().context("cannot tell where this program is")?;
+    let this = workspace::own_program()?;
     let mut lab = Command::new(&catena);
     lab.current_dir(workspace::root()).args(["lab", "run", "-f", World::NETWORK, "--"]);
     lab.arg(this).args(["bench", "apply-inside"]).arg(&catena).arg(n.to_string());

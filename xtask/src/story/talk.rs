@@ -14,6 +14,7 @@ use clap::Args;
 
 use crate::story::capture::Captures;
 use crate::story::node;
+use crate::workspace;
 
 #[derive(Args, Clone, Debug)]
 pub struct Talk {
@@ -113,7 +114,7 @@ pub struct Client(Child);
 
 impl Client {
     pub fn start(user: &str, talk: &Talk) -> Result<Self> {
-        let this = std::env::current_exe().context("cannot tell where this program is")?;
+        let this = workspace::own_program()?;
         let sizes: Vec<String> = talk.sizes.iter().map(ToString::to_string).collect();
         let mut client = node::on(user, &this.to_string_lossy());
         client.args(["talk", &talk.server.to_string(), "--sizes", &sizes.join(",")]);
