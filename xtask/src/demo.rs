@@ -72,7 +72,7 @@ fn leave_up(catena: &Path) -> Result<()> {
          {shown} lab exec {LAB} --node alice -- curl http://198.51.100.10/\n  \
          {shown} lab exec {LAB} --node alice -- curl -m 2 http://198.51.100.66/     (the firewall forbids it)\n  \
          {shown} lab exec {LAB} -- catena trace --from 172.16.1.10 --to 198.51.100.10 --port 80\n  \
-         {shown} lab exec {LAB} -- ip -n qrouter-1234 rule del priority 10000      (a damage …)\n  \
+         {shown} lab exec {LAB} -- ip -n qrouter-1234 rule del priority 10136      (a damage …)\n  \
          {shown} lab exec {LAB} -- catena events                                    (… and its repair)\n  \
          {shown} lab exec {LAB}                                                     (a shell in it)\n  \
          {shown} lab down {LAB}                                                     (takes it down)"

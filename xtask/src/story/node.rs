@@ -79,7 +79,7 @@ impl<'a> Request<'a> {
 /// Whether a ping is answered.
 pub fn ping(from: &str, to: &str) -> Result<bool> {
     let mut ping = on(from, "ping");
-    ping.args(["-n", "-c", "1", "-W", "1", to]);
+    ping.args(["-n", "-c", "1", "-W", "3", to]);
     Ok(command::output(&format!("{from} pings {to}"), &mut ping)?.status.success())
 }
 
@@ -89,7 +89,7 @@ pub fn routers(from: &str, to: &str) -> Result<Vec<String>> {
     let mut way = Vec::new();
     for hops in 1..=FARTHEST {
         let mut ping = on(from, "ping");
-        ping.args(["-n", "-c", "1", "-W", "1", "-t", &hops.to_string(), to]);
+        ping.args(["-n", "-c", "1", "-W", "3", "-t", &hops.to_string(), to]);
         let output = command::output(&format!("{from} looks for hop {hops} to {to}"), &mut ping)?;
         if output.status.success() {
             way.push(to.to_owned());

@@ -91,8 +91,8 @@ fn three(right: &str) -> Result<(TempDir, PathBuf), Failed> {
 fn a_network_of_three_is_connected() -> Result<(), Failed> {
     let (_folder, file) = three("")?;
     let script = "
-        on left ping -c 1 -W 1 10.0.2.2
-        on left ping -c 1 -W 1 2001:db8:2::2
+        on left ping -c 1 -W 5 10.0.2.2
+        on left ping -c 1 -W 5 2001:db8:2::2
         on right ip -oneline link show eth0
         on left cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/eth0/rp_filter
         on middle cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/a/forwarding";
@@ -135,7 +135,7 @@ fn labs_of_one_file_stand_side_by_side() -> Result<(), Failed> {
             touch {place}/{me}
             for _ in $(seq 500); do test -e {place}/{other} && break; sleep 0.02; done
             test -e {place}/{other}
-            on left ping -c 1 -W 1 10.0.2.2
+            on left ping -c 1 -W 5 10.0.2.2
             on left ip link show eth0 | grep -q 'alias {me}'
             grep -qx {me} /run/catena/who"
         )
@@ -165,7 +165,7 @@ fn an_element_may_be_the_labs_own_namespace() -> Result<(), Failed> {
     let (_folder, file) = three("")?;
     fs::write(&file, fs::read_to_string(&file)?.replace("{linux: {netns: middle}}", "{linux: {}}"))?;
     let output =
-        succeeds(&file, "ping -c 1 -W 1 10.0.1.2; on left ping -c 1 -W 1 10.0.2.2; on middle ip -br link")?;
+        succeeds(&file, "ping -c 1 -W 5 10.0.1.2; on left ping -c 1 -W 5 10.0.2.2; on middle ip -br link")?;
     ensure(output.matches(" 0% packet loss").count() == 2 && output.contains("lo "), &output)
 }
 
@@ -221,9 +221,9 @@ fn a_lab_stays_up_until_it_is_taken_down() -> Result<(), Failed> {
 
     let left = "left".parse()?;
     let words = |text: &str| text.split(' ').map(Into::into).collect::<Vec<_>>();
-    ensure(exec(&name, Some(&left), &env, &words("ping -q -c 1 -W 1 10.0.2.2"))? == 0, "no ping")?;
+    ensure(exec(&name, Some(&left), &env, &words("ping -q -c 1 -W 5 10.0.2.2"))? == 0, "no ping")?;
     ensure(exec(&name, None, &env, &words("test -e /run/netns/left"))? == 0, "not its mounts")?;
-    ensure(exec(&name, None, &env, &words("ping -q -c 1 -W 1 10.0.2.2"))? != 0, "pinged from nowhere")?;
+    ensure(exec(&name, None, &env, &words("ping -q -c 1 -W 5 10.0.2.2"))? != 0, "pinged from nowhere")?;
     let nowhere = exec(&name, Some(&"nowhere".parse()?), &env, &words("true"));
     ensure(matches!(nowhere, Err(LabError::NoNode { .. })), "a node that does not exist")?;
     // What was left running in it goes with it.

@@ -58,12 +58,12 @@ fn without_a_chain_no_function_sees_a_packet() -> Result<(), Failed> {
         "{GET}
         for user in alice bob; do
             for address in 198.51.100.10 198.51.100.66; do
-                on $user ping -q -c 1 -W 1 $address >/dev/null
+                on $user ping -q -c 1 -W 5 $address >/dev/null
                 get $user http://$address/
                 get $user http://$address:443/
             done
             for address in 2001:db8:ffff::10 2001:db8:ffff::66; do
-                on $user ping -q -c 1 -W 1 $address >/dev/null
+                on $user ping -q -c 1 -W 5 $address >/dev/null
                 get $user http://[$address]/
                 get $user http://[$address]:443/
             done
