@@ -1,8 +1,8 @@
 //! Who must be ready before whom: how far each element is from the end of the ways that it is on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use catena_model::forwarding::{ForwardingState, Object, PathId};
+use catena_model::forwarding::{Direction, ForwardingState, Object, PathId, Purpose};
 use catena_model::name::{NodeName, PortName};
 use catena_model::topology::Topology;
 
@@ -13,8 +13,11 @@ pub struct Rank(u32);
 impl Rank {
     /// Receives what all others send: a policy that steers.
     const SINK: Rank = Rank(0);
-    /// Sends to all others: a policy that claims.
+    /// Sends to all others: a policy that claims requests.
     const SOURCE: Rank = Rank(u32::MAX);
+    /// A policy that claims replies: before the requests, so that no reply comes back beside the functions that its
+    /// request has passed.
+    const REPLIES: Rank = Rank(u32::MAX - 1);
 
     /// The rank in the opposite order: for taking away what was put in this one.
     pub fn reversed(self) -> Rank {
@@ -27,6 +30,8 @@ pub struct Ranks<'a> {
     /// For each path and each element that has a table for it: how many more elements have one after it.
     depth: HashMap<(PathId, &'a NodeName), u32>,
     elements: HashMap<&'a NodeName, Rank>,
+    /// The elements that packets of sites come in by.
+    claims_requests: HashSet<&'a NodeName>,
 }
 
 impl<'a> Ranks<'a> {
@@ -53,7 +58,15 @@ impl<'a> Ranks<'a> {
                 depth.insert((*path, *start), hops.take_while(last).count() as u32);
             }
         }
-        let mut ranks = Self { depth, elements: HashMap::new() };
+        let claims_up = |object: &Object| match object {
+            Object::Ingress(ingress) => {
+                ingress.purpose == Purpose::Claim && ingress.directions.contains(&Direction::Up)
+            }
+            _ => false,
+        };
+        let with_claim = state.elements.iter().filter(|(_, element)| element.iter().any(claims_up));
+        let claims_requests = with_claim.map(|(name, _)| name).collect();
+        let mut ranks = Self { depth, elements: HashMap::new(), claims_requests };
         for (name, element) in &state.elements {
             let lowest =
                 element.iter().filter(|object| object.is_classifier()).map(|o| ranks.of_classifier(name, o));
@@ -68,7 +81,12 @@ impl<'a> Ranks<'a> {
             Object::Rule(rule) => {
                 Rank(1 + self.depth.get(&(rule.table, element)).copied().unwrap_or_default())
             }
-            Object::Policy(policy) if policy.exits.is_none() => Rank::SOURCE,
+            Object::Policy(policy) if policy.exits.is_none() => {
+                match self.claims_requests.contains(element) {
+                    true => Rank::SOURCE,
+                    false => Rank::REPLIES,
+                }
+            }
             _ => Rank::SINK,
         }
     }

@@ -97,7 +97,9 @@ fn assert_receivers_first(plan: &Plan) {
     ];
     let replies = [flip("edge", down), flip("qrouter-1234", down), flip("core", policy)];
     let entry = [flip("br-int", policy), flip("gateway", down), flip("core", down), flip("core", policy)];
-    for way in [&requests[..], &replies, &entry] {
+    // And no request passes the functions before its reply would.
+    let both = [flip("core", policy), flip("access-a", up), flip("access-a", policy)];
+    for way in [&requests[..], &replies, &entry, &both[..1], &[both[0], both[2]]] {
         assert!(way.iter().all(Option::is_some) && way.is_sorted(), "{way:?} {plan:#?}");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use catena_model::address::Family;
 use catena_model::name::{ChainName, NodeName, PortName, SiteName};
-use catena_model::numbering::Exhausted;
+use catena_model::numbering::{Exhausted, PathOwner};
 
 /// What an error is about, so that it can be shown where it was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +53,11 @@ pub enum RenderError {
         "site {site}: its attachment ends at no element in the cloud; name one that the controller drives"
     )]
     NoCloudEnd { site: SiteName },
+    #[error(
+        "site {site}: packets of {owner} would pass {node} twice, with different next hops; give the gateway and the \
+         switch a link that does not lead through {node}"
+    )]
+    Crossing { site: SiteName, node: NodeName, owner: PathOwner },
     #[error("site {site}: {source}")]
     Exhausted { site: SiteName, source: Exhausted },
 }
@@ -67,6 +72,7 @@ impl RenderError {
             | Self::NoUnderlay { site, .. }
             | Self::SharedAccess { site, .. }
             | Self::NoLan { site, .. }
+            | Self::Crossing { site, .. }
             | Self::Exhausted { site, .. } => Subject::Site(site.clone()),
             Self::TwoSwitches { chain, .. } => Subject::Chain(chain.clone()),
         }

@@ -167,8 +167,16 @@ fn install(
 ) -> Result<(), RenderError> {
     let path = number(served, &owner, &legs, canvas)?;
     for Leg { element, order, selector, port, via } in legs {
-        let table = Table { path, family: selector.family, port, via };
-        canvas.state.insert(element, Object::Table(table));
+        let table = Object::Table(Table { path, family: selector.family, port, via });
+        let other = canvas.state.element(element).get(&table.key());
+        if other.is_some_and(|other| *other != table) {
+            return Err(RenderError::Crossing {
+                site: served.site.name.clone(),
+                node: element.clone(),
+                owner,
+            });
+        }
+        canvas.state.insert(element, table);
         canvas.state.insert(element, Object::Rule(Rule { order, selector, table: path }));
     }
     Ok(())

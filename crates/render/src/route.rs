@@ -1,6 +1,7 @@
 //! By which elements a site's packets go: found from the links alone, once for all sites that share the ends.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use catena_model::name::NodeName;
 use catena_model::resource::{Attachment, Chain, Element, Gre, Model, Role, Site};
@@ -22,9 +23,12 @@ pub struct Route<'a> {
 }
 
 impl Route<'_> {
-    /// Whether packets pass this element again after the functions.
+    /// Whether packets may pass this element again after the functions: on the way out to the gateway, or between the
+    /// gateway and where the Internet is, which replies take the other way round.
     pub fn comes_back_to(&self, element: &NodeName) -> bool {
-        self.out.iter().any(|cable| cable.far.node == *element)
+        let out = self.out.iter().map(|cable| &cable.far.node);
+        let beyond = self.entries.iter().flat_map(|entry| entry.way.iter().map(|cable| &cable.near.node));
+        out.chain(beyond).any(|node| node == element)
     }
 }
 
@@ -138,13 +142,22 @@ impl<'a> Routes<'a> {
         }
     }
 
-    /// The access element with its ports on the site's own network: those with an address within the site's prefixes.
+    /// The access element with its ports towards the site's own network: those with an address within the site's prefixes,
+    /// and those that its routes to these prefixes lead to.
     fn access(&self, site: &Site, element: &'a NodeName) -> Result<Access<'a>, RenderError> {
-        let within = |cable: &&Cable| {
+        let of_site = |address| site.prefixes.iter().any(|prefix| prefix.contains(address));
+        let routes = self.model.elements.get(element).into_iter().flat_map(|element| &element.routes);
+        let inner_routers: Vec<IpAddr> = routes
+            .filter(|route| {
+                route.to.length() > 0 && site.prefixes.iter().any(|prefix| prefix.overlaps(route.to))
+            })
+            .map(|route| route.via)
+            .collect();
+        let leads_to_site = |cable: &&Cable| {
             let mut addresses = cable.near.addresses.iter();
-            addresses.any(|address| site.prefixes.iter().any(|prefix| prefix.contains(address.addr())))
+            addresses.any(|near| of_site(near.addr()) || inner_routers.iter().any(|via| near.contains(via)))
         };
-        let lan: Vec<&Cable> = self.topology.cables(element).filter(within).collect();
+        let lan: Vec<&Cable> = self.topology.cables(element).filter(leads_to_site).collect();
         if lan.is_empty() {
             return Err(RenderError::NoLan { site: site.name.clone(), node: element.clone() });
         }

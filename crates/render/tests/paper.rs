@@ -69,3 +69,31 @@ fn another_order_is_another_path_and_nothing_else_changes() {
     assert_eq!(render(&first, &mut numbering.clone()).map(|_| ()), Ok(()));
     assert_eq!(render(&second, &mut numbering), Ok(after), "rendering again changes nothing");
 }
+
+fn edited(file: &str, from: &str, to: &str, chain: &str) -> Result<ForwardingState, String> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
+    let source = |name: &str| {
+        let text = std::fs::read_to_string(format!("{folder}{name}")).unwrap();
+        let text = if name == file { text.replacen(from, to, 1) } else { text };
+        assert!(name != file || text.contains(to), "{file} has no {from}");
+        Source::new(name, text)
+    };
+    let mut sources: Vec<Source> = ["network.yaml", "functions.yaml", "tenants.yaml"].map(source).into();
+    sources.push(Source::new("chain.yaml", chain));
+    let model = load(&sources).map_err(|problems| format!("{problems:#?}"))?;
+    render(&model, &mut Numbering::default()).map_err(|errors| errors[0].to_string())
+}
+
+/// A prefix that the access router knows only by a route comes in by the port that the route leads to.
+#[test]
+fn what_lies_behind_an_inner_router_is_claimed_too() {
+    let chain = chain("acme", "  functions: [fw]");
+    let route = "routes:\n    - {to: default, via: 203.0.113.1}";
+    // The route leads to the LAN port of the cable to the core: a site's network behind it must be claimed there.
+    let more =
+        "routes:\n    - {to: 172.16.1.128/25, via: 203.0.113.1}\n    - {to: default, via: 203.0.113.1}";
+    let state = edited("network.yaml", route, more, &chain).unwrap();
+    let access = in_words(&state);
+    assert!(access.contains("ingress wan claims what goes up"), "{access}");
+    assert!(access.contains("ingress lan claims what goes up"), "{access}");
+}

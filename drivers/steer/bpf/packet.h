@@ -37,6 +37,8 @@
 #define FRAGMENT_OFFSET 0x1fff
 #define MORE_FRAGMENTS 0x2000
 
+#define VLAN_VID 0x0fff
+
 #define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
@@ -70,6 +72,8 @@ struct packet {
 	__u8 tcp_flags;
 	/* Tells of another packet, does not belong to the flow itself. */
 	__u8 error;
+	/* A matter between neighbours, if the destination is one. */
+	__u8 discovery;
 };
 
 enum fragment {
@@ -88,6 +92,7 @@ struct header {
 	__u8 fragment;
 	/* More extension headers than we walk: the protocol is not known. */
 	__u8 deep;
+	__u8 ttl;
 	__u8 family;
 };
 
@@ -124,6 +129,7 @@ static __always_inline int read_v4(struct __sk_buff *skb, __u32 at, struct heade
 	map_v4(header->tuple.source, ip.saddr);
 	map_v4(header->tuple.destination, ip.daddr);
 	header->tuple.protocol = ip.protocol;
+	header->ttl = ip.ttl;
 	header->payload = at + ip.ihl * 4;
 	/* "BIG TCP" super-frames have length 0. */
 	header->end = ip.tot_len || !skb->gso_size ? at + bpf_ntohs(ip.tot_len) : skb->len;
@@ -145,6 +151,7 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct heade
 		return -1;
 	__builtin_memcpy(header->tuple.source, &ip.saddr, 16);
 	__builtin_memcpy(header->tuple.destination, &ip.daddr, 16);
+	header->ttl = ip.hop_limit;
 	header->end = ip.payload_len || !skb->gso_size ? at + sizeof(ip) + bpf_ntohs(ip.payload_len) : skb->len;
 	next = ip.nexthdr;
 	at += sizeof(ip);
@@ -228,10 +235,11 @@ static __noinline __u8 read_ports(struct __sk_buff *skb, struct header *header, 
 {
 	__be16 both[2];
 
-	if (header->deep)
-		return UNKNOWN_CUT_SHORT;
+	/* Needs no protocol: what is behind a later fragment's header is not read. */
 	if (header->fragment == LATER_FRAGMENT)
 		return recall(header, &header->tuple);
+	if (header->deep)
+		return UNKNOWN_CUT_SHORT;
 	if (!has_ports(header->tuple.protocol))
 		return KNOWN;
 	if (header->payload + sizeof(both) > end ||
@@ -250,19 +258,24 @@ static __always_inline int is_icmp_error(__u8 family, __u8 type)
 	return type >= 1 && type <= 4;
 }
 
-/* Neighbour and router discovery, RFC 4861 */
-static __always_inline int is_discovery(__u8 family, __u8 type)
+/* Neighbour and router discovery: with any other hop limit it has been routed, and is not valid (RFC 4861 section 6.1). */
+static __always_inline int is_discovery(const struct header *header, __u8 type)
 {
-	return family == 6 && type >= 133 && type <= 137;
+	return header->family == 6 && header->ttl == 255 && type >= 133 && type <= 137;
 }
 
-/* Multicast, broadcast, link-local: never routed, so never steered. */
+static __always_inline int same_address(const __be32 one[4], const __be32 other[4])
+{
+	return one[0] == other[0] && one[1] == other[1] && one[2] == other[2] && one[3] == other[3];
+}
+
+/* Multicast, broadcast, IPv6 link-local: never routed, so never steered. (IPv4 link-local is: Linux routes it.) */
 static __always_inline int is_for_neighbours(__u8 family, const __be32 address[4])
 {
 	__u32 first = bpf_ntohl(family == 4 ? address[3] : address[0]);
 
 	if (family == 4)
-		return first >> 28 == 0xe || first == 0xffffffff || first >> 16 == 0xa9fe;
+		return first >> 28 == 0xe || first == 0xffffffff;
 	return first >> 24 == 0xff || first >> 22 == 0xfe80 >> 6;
 }
 
@@ -271,28 +284,29 @@ static __always_inline int is_icmp(__u8 family, __u8 protocol)
 	return protocol == (family == 4 ? IPPROTO_ICMP : PROTO_ICMPV6);
 }
 
-static __always_inline enum parsed read_icmp(struct __sk_buff *skb, struct header *outer, struct packet *packet)
+static __always_inline void read_icmp(struct __sk_buff *skb, struct header *outer, struct packet *packet)
 {
 	struct header inner = { .family = outer->family };
 	__u8 type;
 
 	if (outer->payload + 8 > outer->end || bpf_skb_load_bytes(skb, outer->payload, &type, sizeof(type))) {
 		packet->unknown = UNKNOWN_CUT_SHORT;
-		return PARSED;
+		return;
 	}
-	if (is_discovery(outer->family, type))
-		return PARSED_OTHER;
+	packet->discovery = is_discovery(outer, type);
 	if (!is_icmp_error(outer->family, type))
-		return PARSED;
-	packet->error = 1;
+		return;
 	if (read_header(skb, outer->payload + 8, &inner)) {
 		packet->unknown = UNKNOWN_CUT_SHORT;
-		return PARSED;
+		return;
 	}
+	/* An error goes to who sent what it is about (RFC 1122 section 3.2.2). If not, it is of no flow but its own. */
+	if (!same_address(inner.tuple.source, outer->tuple.destination))
+		return;
+	packet->error = 1;
 	packet->unknown = read_ports(skb, &inner, outer->end);
 	/* What it is about went the other way. */
 	reverse(&packet->tuple, &inner.tuple);
-	return PARSED;
 }
 
 static __always_inline void read_tcp_flags(struct __sk_buff *skb, const struct header *header, struct packet *packet)
@@ -305,7 +319,8 @@ static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet
 {
 	struct header header = {};
 
-	if (skb->vlan_present)
+	/* A priority tag (VID 0) is no network: the stack takes it off and routes what is behind it. */
+	if (skb->vlan_present && skb->vlan_tci & VLAN_VID)
 		return PARSED_OTHER;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		header.family = 4;
@@ -322,12 +337,8 @@ static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet
 	packet->unknown = read_ports(skb, &header, header.end);
 	packet->tuple = header.tuple;
 	if (packet->unknown == KNOWN && header.fragment != LATER_FRAGMENT) {
-		if (is_icmp(header.family, header.tuple.protocol)) {
-			enum parsed parsed = read_icmp(skb, &header, packet);
-
-			if (parsed != PARSED)
-				return parsed;
-		}
+		if (is_icmp(header.family, header.tuple.protocol))
+			read_icmp(skb, &header, packet);
 		if (header.fragment == FIRST_FRAGMENT && packet->unknown == KNOWN)
 			remember(&header, &packet->tuple);
 		if (header.fragment == WHOLE)

@@ -45,6 +45,9 @@ int catena_steer(struct __sk_buff *skb)
 	default:
 		return NEXT;
 	}
+	/* On a port that only claims, the element routes: what is for itself it takes before any rule of ours is asked. */
+	if (packet.discovery && !(port->roles & ROLE_CLAIM))
+		return NEXT;
 	if (port->roles & (ROLE_INSIDE | ROLE_OUTSIDE))
 		return from_function(skb, port, &packet);
 	if (port->roles & ROLE_STEER)

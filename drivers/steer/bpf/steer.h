@@ -17,9 +17,8 @@ static __always_inline int claim(struct __sk_buff *skb, const struct port *port,
 	if (direction < 0)
 		return NEXT;
 	policy = bpf_map_lookup_elem(&policies, &site);
-	if (!policy)
-		return NEXT;
-	decision = classify(policy, packet, direction, &path);
+	/* A site's prefix without its policy: somebody took that away. */
+	decision = policy ? classify(policy, packet, direction, &path) : UNDECIDED;
 	/* When in doubt, into the chain: there it is dropped, or finds its flow. */
 	if (decision == CLAIMED || decision == UNDECIDED || decision == TORN) {
 		skb->mark |= port->mark;

@@ -137,6 +137,30 @@ fn an_edge_that_sees_both_directions_tells_them_by_the_sites_end() {
     }
 }
 
+/// Of an IPv6 packet in an Ethernet frame.
+const HOP_LIMIT: usize = 14 + 7;
+
+#[test]
+fn what_only_looks_like_a_matter_between_neighbours_is_steered_like_the_rest() {
+    let rig = Rig::new(&switch());
+    let (site, far) = (v4("172.16.1.10"), v4("198.51.100.10"));
+    let advertisement =
+        raw_v6(v6("2001:db8:a1::10"), v6("2001:db8:ffff::10"), 58, &[136, 0, 0, 0, 0, 0, 0, 0]);
+    assert_ne!(advertisement[HOP_LIMIT], 255);
+    let quoted = &raw_v4(v4("9.9.9.9"), v4("1.1.1.1"), 6, 0, false, 0, &[0; 8])[14..];
+    let error = raw_v4(site, far, 1, 0, false, 0, &[&[3, 1, 0, 0, 0, 0, 0, 0], quoted].concat());
+    let case = |name, because, frame| Case { name, because, at: "vr", frame, expect: transit(Direction::Up) };
+    rig.expect(&[
+        case("routed discovery", "valid with hop limit 255 alone", advertisement),
+        case("an error about others", "it goes to who did not send what it quotes", error),
+        case(
+            "link-local v4",
+            "Linux routes it",
+            raw_v4(site, v4("169.254.169.254"), 17, 0, false, 0, &[0; 8]),
+        ),
+    ]);
+}
+
 #[test]
 fn matters_between_neighbours_are_the_stacks() {
     let rig = Rig::new(&switch());
@@ -146,7 +170,9 @@ fn matters_between_neighbours_are_the_stacks() {
     tagged_vlan[12..14].copy_from_slice(&[0x81, 0x00]);
     let mut flooded = frame(&web(1)[0]);
     flooded[..6].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x99]);
-    let solicitation = raw_v6(v6("2001:db8:a1::10"), v6("2001:db8:20::5"), 58, &[135, 0, 0, 0, 0, 0, 0, 0]);
+    let mut solicitation =
+        raw_v6(v6("2001:db8:a1::10"), v6("2001:db8:20::5"), 58, &[135, 0, 0, 0, 0, 0, 0, 0]);
+    solicitation[HOP_LIMIT] = 255;
     let case = |name, because, frame| Case { name, because, at: "vr", frame, expect: Expect::Passes };
     rig.expect(&[
         case("arp", "not IP", arp),
