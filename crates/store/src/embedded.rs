@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::feed::{Feed, Watch};
@@ -91,8 +92,8 @@ impl Inner {
     fn open(path: PathBuf) -> Result<Self, StoreError> {
         let file =
             open_private(&path).map_err(|source| StoreError::Unusable { path: path.clone(), source })?;
-        let database =
-            Database::builder().create_file(file).map_err(|error| StoreError::opening(&path, error))?;
+        let database = FileBackend::new(file).and_then(|file| Database::builder().create_with_backend(file));
+        let database = database.map_err(|error| StoreError::opening(&path, error))?;
         let revision = create_tables(&database)?;
         Ok(Self { path, database, writing: Mutex::new(()), feed: Feed::starting_at(revision) })
     }
