@@ -70,7 +70,7 @@ pub enum Command {
     Validate(Validate),
     /// Show what an apply would change, element by element, in order
     ///
-    /// Without files: what is not installed as it was asked for. Nothing, normally.
+    /// Warns of what was asked for before and is not installed; without files, that is all it says.
     #[command(after_help = "Example:\n  catena plan -f examples/paper/chain.yaml")]
     Plan(Plan),
     /// Create or change resources; returns once they are installed and this has been confirmed
@@ -189,6 +189,7 @@ pub struct Delete {
 pub struct Get {
     /// chains, sites, tenants, functions, elements, hosts, links or counters; everything if left out
     pub kind: Option<String>,
+    /// Of one alone; of counters, the chain's that has this name
     pub name: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,

@@ -28,6 +28,8 @@ pub enum CliError {
     /// The controller, daemon or not, said no.
     #[error("{}", .0.error)]
     Refused(ErrorReport),
+    #[error("not everything that was asked for is installed")]
+    NotInstalled,
     #[error("the controller's answer was not understood")]
     Answer(#[source] Cause),
     /// What was written is not valid.
@@ -106,6 +108,10 @@ impl CliError {
             Self::NotAllowed(_) => Some("run this as root, as the controller is".to_owned()),
             Self::Connection(_) => Some("see what `catena serve` logged last; then try again".to_owned()),
             Self::Answer(_) => Some("is `catena serve` of the same version as this program?".to_owned()),
+            Self::NotInstalled => Some(
+                "`catena serve` installs it as soon as it can be; `catena status` shows what is missing"
+                    .to_owned(),
+            ),
             Self::Refused(report) => report.help.clone(),
             _ => None,
         }

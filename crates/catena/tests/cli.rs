@@ -207,6 +207,7 @@ fn a_chain_is_planned_applied_shown_and_deleted() {
         "delete chain acme-web",
         "delete chain acme-web",
         "get chain acme-web",
+        "get counters acme-web",
         "get nonsense",
         "get",
     ]));
@@ -275,4 +276,5 @@ fn without_a_daemon_the_state_is_kept_between_commands() {
     assert_eq!(mode(PathBuf::from(&state)), 0o700);
     assert_eq!(mode(Path::new(&state).join("catena.redb")), 0o600);
     assert!(local(&["get", "tenants"]).contains("acme"));
+    assert!(local(&["status"]).contains("no controller runs here"));
 }

@@ -32,8 +32,7 @@ impl Core {
         let begun = Instant::now();
         let prepared = self.prepare(request).await?;
         if dry_run {
-            let revision = self.records.revision.0;
-            return Ok(prepared.report(true, revision, &self.flows));
+            return Ok(self.report(&prepared, true));
         }
         if self.settings.mode == Mode::Look {
             return Err(ApplyError::Store(RecordError::OnlyLooking));
@@ -76,7 +75,7 @@ impl Core {
         self.take_over(&mut prepared);
         self.settle(&touched).await;
         self.converge(prepared.damage.elements().cloned().collect()).await;
-        Ok(prepared.report(false, self.records.revision.0, &self.flows))
+        Ok(self.report(&prepared, false))
     }
 
     /// The change is made: from now on it is what must be.
@@ -150,6 +149,10 @@ impl Core {
     }
 
     fn tell_applied(&self, report: &ApplyReport, took: Duration) {
+        let nothing = report.resources.iter().all(|change| change.outcome == Outcome::Absent);
+        if nothing && report.plan.0.is_empty() {
+            return;
+        }
         let count = |outcome| report.resources.iter().filter(|change| change.outcome == outcome).count();
         let outcomes = [Outcome::Created, Outcome::Changed, Outcome::Deleted, Outcome::Unchanged];
         let outcomes = outcomes.map(|outcome| (count(outcome), outcome));

@@ -22,7 +22,7 @@ use crate::events::EventLog;
 use crate::execute::Connections;
 use crate::intent::{Intent, Request};
 use crate::records::{Journal, Records};
-use crate::report::{ApplyReport, EventKind};
+use crate::report::{ApplyReport, ControllerState, EventKind};
 use crate::settings::{Mode, Settings};
 use crate::tracked::Tracked;
 use crate::view::View;
@@ -262,6 +262,10 @@ impl Core {
     pub(crate) fn publish(&self) {
         self.view.send_replace(Arc::new(View {
             revision: self.records.revision.0,
+            controller: match self.settings.mode {
+                Mode::Control => ControllerState::Running,
+                Mode::Look => ControllerState::None,
+            },
             intent: Arc::clone(&self.intent),
             names: Arc::clone(&self.names),
             unfinished: self.journal.clone(),

@@ -78,9 +78,7 @@ impl ApplyError {
             Self::DriverInUse { .. } => {
                 "delete the chains that use the element, change its driver, apply the chains again"
             }
-            Self::Unreachable { .. } => {
-                "`catena status` shows whether it is there; it is tried again all the time"
-            }
+            Self::Unreachable { .. } => "make its namespace, or whatever else is not there, then apply again",
             Self::Refused { source, .. } if source.is_transient() => "try again",
             Self::Refused { .. } => "change what the element lacks, or the resources",
             Self::Failed { rollback: Rollback::Whole, .. } => "remove the cause, and apply again",

@@ -13,6 +13,7 @@ use catena_render::{RenderError, Subject, render};
 use catena_store::Revision;
 
 use crate::error::ApplyError;
+use crate::needed::still_needed;
 use crate::report::{Outcome, ResourceChange};
 use crate::retained::Retained;
 
@@ -156,7 +157,12 @@ impl Intent {
             };
             changes.push(ResourceChange { kind: id.kind, name: id.name, outcome });
         }
-        let intent = self.with_documents(documents).map_err(ApplyError::StillNeeded)?;
+        let refused = |diagnostics| {
+            let gone: Vec<ResourceId> =
+                self.documents.keys().filter(|id| !documents.contains_key(*id)).cloned().collect();
+            ApplyError::StillNeeded(still_needed(diagnostics, &gone, &documents))
+        };
+        let intent = self.with_documents(documents.clone()).map_err(refused)?;
         Ok((intent, changes))
     }
 

@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod execute;
 mod intent;
+mod needed;
 mod prepare;
 mod records;
 pub mod report;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use catena_model::forwarding::{Change, ElementState as Installed, ForwardingState, Object, PathId};
+use catena_model::forwarding::{Change, ElementState as Installed, ForwardingState, Object};
 use catena_model::name::NodeName;
 use catena_model::resource::{Diagnostic, Element, ResourceKind};
 use catena_plan::{Plan, draining, plan};
@@ -14,7 +14,9 @@ use crate::drivers::Connection;
 use crate::error::{ApplyError, chain_of};
 use crate::execute::{Connections, not_connected, observe};
 use crate::intent::{Intent, Request, ResourceId};
-use crate::report::{ApplyReport, ChangeReport, PlanReport, ResourceChange, StepReport, Timestamp};
+use crate::report::{
+    ApplyReport, ChangeReport, ElementState, NotInstalled, PlanReport, ResourceChange, StepReport, Timestamp,
+};
 use crate::retained::Retained;
 use crate::view::draining_report;
 use crate::words::Names;
@@ -150,6 +152,38 @@ impl Core {
         Err(ApplyError::Unreachable { element: name.clone(), why: why.to_owned() })
     }
 
+    /// What the change comes to, and what else is not as it must be.
+    pub(crate) fn report(&self, prepared: &Prepared, dry_run: bool) -> ApplyReport {
+        let change =
+            |change: &Change| ChangeReport { words: prepared.names.change(change), change: change.clone() };
+        let steps = prepared.plan.steps.iter().map(|step| StepReport {
+            phase: step.phase,
+            element: step.element.clone(),
+            changes: step.changes.iter().map(change).collect(),
+        });
+        let intent = &prepared.intent;
+        ApplyReport {
+            dry_run,
+            revision: self.records.revision.0,
+            resources: prepared.resources.clone(),
+            plan: PlanReport(steps.collect()),
+            draining: draining_report(&intent.retained, &prepared.names, &self.flows),
+            not_installed: intent.elements().filter_map(|e| self.not_installed(&e.name, prepared)).collect(),
+        }
+    }
+
+    fn not_installed(&self, name: &NodeName, prepared: &Prepared) -> Option<NotInstalled> {
+        let tracked = self.elements.get(name).filter(|tracked| !tracked.is_in_sync());
+        let found = tracked
+            .map(|tracked| (tracked.state, tracked.last_error.clone().unwrap_or_default(), tracked.since));
+        // What this request has found out, the loop may not know.
+        let unreadable = prepared.survey.unreadable.get(name);
+        let unreadable = unreadable.map(|why| (ElementState::Unreachable, why.clone(), Timestamp::now()));
+        let (state, why, since) = found.or(unreadable)?;
+        let objects = prepared.intent.expected.element(name).len();
+        Some(NotInstalled { element: name.clone(), state, why, since, objects })
+    }
+
     /// Asks every driver whether it could do its part.
     async fn check(&self, plan: &Plan, survey: &Survey) -> Result<(), ApplyError> {
         let connections = self.connections_with(survey);
@@ -181,28 +215,6 @@ impl Prepared {
             || old.numbering != new.numbering
             || old.retained != new.retained
             || old.leaving.keys().ne(new.leaving.keys())
-    }
-
-    pub fn report(
-        &self,
-        dry_run: bool,
-        revision: u64,
-        flows: &BTreeMap<(NodeName, PathId), u64>,
-    ) -> ApplyReport {
-        let change =
-            |change: &Change| ChangeReport { words: self.names.change(change), change: change.clone() };
-        let steps = self.plan.steps.iter().map(|step| StepReport {
-            phase: step.phase,
-            element: step.element.clone(),
-            changes: step.changes.iter().map(change).collect(),
-        });
-        ApplyReport {
-            dry_run,
-            revision,
-            resources: self.resources.clone(),
-            plan: PlanReport(steps.collect()),
-            draining: draining_report(&self.intent.retained, &self.names, flows),
-        }
     }
 }
 

@@ -26,6 +26,21 @@ pub struct ApplyReport {
     pub plan: PlanReport,
     /// Paths that stay until their flows have ended.
     pub draining: Vec<DrainReport>,
+    /// The elements that are not as they must be, whatever the reason.
+    #[serde(default)]
+    pub not_installed: Vec<NotInstalled>,
+}
+
+/// An element that does not do all that it must.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotInstalled {
+    pub element: NodeName,
+    pub state: ElementState,
+    pub why: String,
+    pub since: Timestamp,
+    /// How many objects it must have.
+    pub objects: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,9 +133,21 @@ pub struct StatusReport {
     pub revision: u64,
     /// Whether everything is installed as asked for: all elements in sync, nothing left of an interrupted change.
     pub converged: bool,
+    /// Whether somebody keeps it so.
+    pub controller: ControllerState,
     pub elements: Vec<ElementStatus>,
     pub chains: Vec<ChainStatus>,
     pub draining: Vec<DrainReport>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ControllerState {
+    /// What differs from what was asked for is repaired.
+    Running,
+    /// Nobody repairs anything: this was looked up without a controller.
+    #[default]
+    None,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

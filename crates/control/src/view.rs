@@ -13,8 +13,8 @@ use crate::execute::Connections;
 use crate::intent::{Intent, Kept, ResourceId};
 use crate::records::Journal;
 use crate::report::{
-    ChainHop, ChainSite, ChainState, ChainStatus, DrainReport, DriverStatus, ElementStatus, ResourceReport,
-    StatusReport,
+    ChainHop, ChainSite, ChainState, ChainStatus, ControllerState, DrainReport, DriverStatus, ElementStatus,
+    ResourceReport, StatusReport,
 };
 use crate::retained::Retained;
 use crate::tracked::Tracked;
@@ -23,6 +23,7 @@ use crate::words::Names;
 #[derive(Clone, Debug, Default)]
 pub struct View {
     pub revision: u64,
+    pub controller: ControllerState,
     pub intent: Arc<Intent>,
     pub names: Arc<Names>,
     /// The elements that an unfinished change touches.
@@ -36,6 +37,7 @@ impl View {
         StatusReport {
             revision: self.revision,
             converged: self.is_converged(),
+            controller: self.controller,
             elements: self.elements.values().map(|tracked| self.element_status(tracked)).collect(),
             chains: self.chains(),
             draining: draining_report(&self.intent.retained, &self.names, &self.flows),

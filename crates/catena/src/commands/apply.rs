@@ -1,8 +1,8 @@
 //! `plan`, `apply`, `delete`: what a change does, before and after it is done.
 
 use catena_api::types::{
-    ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, Outcome, PlanReport, ResourceName,
-    Timestamp,
+    ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, ElementState, NotInstalled, Outcome,
+    PlanReport, ResourceName, Timestamp,
 };
 use catena_control::Mode;
 use catena_model::forwarding::Change;
@@ -16,7 +16,9 @@ use crate::sources;
 pub async fn plan(connection: &Connection, arguments: &Plan) -> Result<(), CliError> {
     let request = ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: true };
     let report: ApplyReport = Client::connect(connection, Mode::Look).await?.post("apply", &request).await?;
-    output::answer(arguments.output.output, &report, |report| shown_plan(&report.plan))
+    output::answer(arguments.output.output, &report, shown_plan)?;
+    warn(&report);
+    Ok(())
 }
 
 pub async fn apply(connection: &Connection, arguments: &Apply) -> Result<(), CliError> {
@@ -24,7 +26,9 @@ pub async fn apply(connection: &Connection, arguments: &Apply) -> Result<(), Cli
         ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: arguments.dry_run };
     let mode = mode(arguments.dry_run);
     let report: ApplyReport = Client::connect(connection, mode).await?.post("apply", &request).await?;
-    output::answer(arguments.output.output, &report, shown)
+    output::answer(arguments.output.output, &report, shown)?;
+    warn(&report);
+    if lacks_something(&report) && !arguments.dry_run { Err(CliError::NotInstalled) } else { Ok(()) }
 }
 
 pub async fn delete(connection: &Connection, arguments: &Delete) -> Result<(), CliError> {
@@ -37,7 +41,39 @@ pub async fn delete(connection: &Connection, arguments: &Delete) -> Result<(), C
     };
     let mode = mode(arguments.dry_run);
     let report: ApplyReport = Client::connect(connection, mode).await?.post("delete", &request).await?;
-    output::answer(arguments.output.output, &report, shown)
+    output::answer(arguments.output.output, &report, shown)?;
+    warn(&report);
+    Ok(())
+}
+
+/// Whether something that was asked for, now or before, is not installed.
+fn lacks_something(report: &ApplyReport) -> bool {
+    report.not_installed.iter().any(|element| element.objects > 0)
+}
+
+/// Says what is not as it must be. On standard error, so that the answer remains what it is.
+fn warn(report: &ApplyReport) {
+    for warning in warnings(&report.not_installed) {
+        anstream::eprintln!("{}: {warning}", styled(WARN, "warning"));
+    }
+}
+
+fn warnings(not_installed: &[NotInstalled]) -> Vec<String> {
+    let (away, differing): (Vec<_>, Vec<_>) =
+        not_installed.iter().partition(|element| element.state == ElementState::Unreachable);
+    let mut warnings: Vec<String> =
+        differing.iter().map(|found| format!("not installed on {}: {}", found.element, found.why)).collect();
+    match &away[..] {
+        [] => {}
+        [one] => warnings.push(format!("element {} cannot be reached: {}", one.element, one.why)),
+        [first, ..] => {
+            let names: Vec<&str> = away.iter().map(|found| found.element.as_str()).collect();
+            let NotInstalled { element, why, .. } = first;
+            let (number, names) = (away.len(), names.join(", "));
+            warnings.push(format!("{number} elements cannot be reached: {names} ({element}: {why})"));
+        }
+    }
+    warnings
 }
 
 fn mode(dry_run: bool) -> Mode {
@@ -56,8 +92,10 @@ fn shown(report: &ApplyReport) -> String {
         text += &format!("{name} {}\n", styled(style, resource.outcome));
     }
     if report.dry_run {
-        text += &format!("\n{}", shown_plan(&report.plan));
+        text += &format!("\n{}", shown_plan(report));
         text += &styled(FAINT, "this was a dry run: nothing was changed\n");
+    } else if report.plan.0.is_empty() && lacks_something(report) {
+        text += "this changes nothing of what must be installed\n";
     } else if report.plan.0.is_empty() {
         text += "nothing had to be installed or removed\n";
     } else {
@@ -70,7 +108,11 @@ fn shown(report: &ApplyReport) -> String {
 }
 
 /// Every step under its phase and element, and what it amounts to.
-pub fn shown_plan(plan: &PlanReport) -> String {
+fn shown_plan(report: &ApplyReport) -> String {
+    let plan = &report.plan;
+    if plan.0.is_empty() && lacks_something(report) {
+        return "this changes nothing of what must be installed\n".to_owned();
+    }
     if plan.0.is_empty() {
         return "nothing to do: what is installed is what was asked for\n".to_owned();
     }
@@ -127,4 +169,34 @@ pub fn shown_drain(drain: &DrainReport) -> String {
     format!(
         "generation {generation} of {chain} for {site} stays on {element} until {flows} end, at most for {left} s\n"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_installed_is_told_in_few_lines() {
+        let found = |name: &str, state, why: &str| NotInstalled {
+            element: name.parse().unwrap(),
+            state,
+            why: why.to_owned(),
+            since: Timestamp::now(),
+            objects: 1,
+        };
+        let all = [
+            found("access-a", ElementState::Unreachable, "no namespace"),
+            found("br-int", ElementState::OutOfSync, "there is no port web1-in"),
+            found("edge", ElementState::Unreachable, "no namespace"),
+        ];
+        assert_eq!(
+            warnings(&all),
+            [
+                "not installed on br-int: there is no port web1-in",
+                "2 elements cannot be reached: access-a, edge (access-a: no namespace)",
+            ]
+        );
+        assert_eq!(warnings(&all[2..]), ["element edge cannot be reached: no namespace"]);
+        assert!(warnings(&[]).is_empty());
+    }
 }

@@ -15,8 +15,13 @@ pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliErro
     let format = arguments.output.output;
     let kind = arguments.kind.as_deref().map(str::to_lowercase);
     match (kind.as_deref(), &arguments.name) {
-        (Some("counter" | "counters"), _) => {
-            let counters: Vec<CounterReport> = client.get("counters").await?;
+        (Some("counter" | "counters"), name) => {
+            let mut counters: Vec<CounterReport> = client.get("counters").await?;
+            if let Some(name) = name {
+                // A chain that is not there is another answer than one without counters.
+                let _: ResourceReport = client.get(&format!("resources/chain/{}", segment(name))).await?;
+                counters.retain(|counter| counter.chain.as_ref().is_some_and(|chain| chain.as_str() == name));
+            }
             output::answer(format, &counters, |counters| shown_counters(counters))
         }
         (Some(kind), Some(name)) => {

@@ -1,6 +1,6 @@
 //! `status`: whether everything is installed as asked for.
 
-use catena_api::types::{ChainState, ElementState, StatusReport, Timestamp};
+use catena_api::types::{ChainState, ControllerState, ElementState, StatusReport, Timestamp};
 use catena_control::Mode;
 
 use super::apply::shown_drain;
@@ -22,6 +22,9 @@ fn shown(report: &StatusReport) -> String {
     };
     text += &styled(FAINT, format!(" (revision {})", report.revision));
     text.push('\n');
+    if report.controller == ControllerState::None {
+        text += "no controller runs here: nothing is repaired until `catena serve` runs\n";
+    }
     if !report.elements.is_empty() {
         text += &format!("\n{}", elements(report));
     }

@@ -1,7 +1,7 @@
 //! A controller that only looks: it says all that another would, and touches nothing.
 
 use catena_control::ApplyError;
-use catena_control::report::ElementState;
+use catena_control::report::{ControllerState, ElementState};
 use catena_driver::simulated::SimulatedElement;
 use catena_store::Store;
 
@@ -17,6 +17,7 @@ async fn looking_repairs_nothing_and_writes_nothing() {
     let controller = looker(&world).await;
     let status = controller.status();
     assert!(!status.converged);
+    assert_eq!(status.controller, ControllerState::None);
     let gateway = status.elements.iter().find(|element| element.name.as_str() == "gateway").unwrap();
     assert_eq!(gateway.state, ElementState::OutOfSync);
     assert!(gateway.last_error.as_ref().unwrap().contains("missing: "), "{gateway:?}");

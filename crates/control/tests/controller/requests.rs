@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use catena_control::report::{ApplyReport, ChainState, EventKind, Outcome};
+use catena_control::report::{ApplyReport, ChainState, ElementState, EventKind, Outcome};
 use catena_control::{ApplyError, Controller, Rollback, Settings};
 use catena_driver::simulated::{Fault, SimulatedElement};
 use catena_model::forwarding::{Kind, Object, PathId};
@@ -99,6 +99,24 @@ async fn what_others_need_is_not_deleted() {
     let error = delete(&controller, &["function/ips"]).await.unwrap_err();
     let ApplyError::StillNeeded(diagnostics) = &error else { panic!("{error:?}") };
     assert_eq!(diagnostics[0].labels[0].source, "acme-web.yaml");
+    assert_eq!(diagnostics.len(), 1);
+    assert_eq!(diagnostics[0].message, "chain/acme-web (acme-web.yaml:7) still needs servicefunction/ips");
+    assert_eq!(diagnostics[0].help, "delete it first, or together");
+
+    let error = delete(&controller, &["tenant/acme", "tenant/globex"]).await.unwrap_err();
+    let messages: Vec<&str> = error.diagnostics().iter().map(|found| found.message.as_str()).collect();
+    let needs = |user: &str, tenant: &str| {
+        let start = format!("{user} (");
+        let end = format!(") still needs tenant/{tenant}");
+        messages.iter().any(|message| message.starts_with(&start) && message.ends_with(&end))
+    };
+    assert!(needs("chain/acme-web", "acme") && needs("site/acme-hq", "acme"), "{messages:#?}");
+    assert!(needs("site/globex-hq", "globex"), "{messages:#?}");
+
+    // What is needed although nobody names it.
+    let error = delete(&controller, &["link/wan-a"]).await.unwrap_err();
+    let messages: Vec<&str> = error.diagnostics().iter().map(|found| found.message.as_str()).collect();
+    assert!(messages.iter().all(|message| message.contains(" still needs link/wan-a")), "{messages:#?}");
     delete(&controller, &["chain/acme-web", "function/ips"]).await.unwrap();
 }
 
@@ -276,6 +294,51 @@ async fn a_broken_function_stops_nobody_who_does_not_use_it() {
     let alone = [inventory(), vec![chain(&["fw", "ips", "web"])]].concat();
     assert_eq!(shape(&world.installed()), shape(&rendered(&alone)));
     assert_converged(&controller, &world);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_installed_is_said_whatever_is_asked() {
+    let world = World::new(1);
+    let controller = one_broken_function(&world).await;
+    let same = [chain(&["fw", "ips", "web"])];
+    for report in [plan_for(&controller, &same).await.unwrap(), apply(&controller, &same).await.unwrap()] {
+        assert!(report.plan.0.is_empty());
+        let [switch] = &report.not_installed[..] else { panic!("{report:?}") };
+        assert_eq!((switch.element.as_str(), switch.state), ("br-int", ElementState::OutOfSync));
+        assert!(switch.why.contains("no port web1-in") && switch.objects > 0, "{switch:?}");
+    }
+    // Also what was found out just now.
+    world.element("edge").cut_off();
+    let report = plan_for(&controller, &[chain_of("globex", "globex-web", &["fw"])]).await.unwrap();
+    assert_eq!(report.not_installed.len(), 1);
+    let report = delete(&controller, &["chain/globex-web"]).await.unwrap();
+    let states: Vec<ElementState> = report.not_installed.iter().map(|element| element.state).collect();
+    assert_eq!(states, [ElementState::OutOfSync, ElementState::Unreachable]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn elements_that_are_not_there_are_named_when_they_are_applied() {
+    let world = World::new(1);
+    for name in ["access-a", "edge"] {
+        world.remove(name);
+    }
+    let controller = world.controller().await;
+    for report in
+        [plan_for(&controller, &inventory()).await.unwrap(), apply(&controller, &inventory()).await.unwrap()]
+    {
+        let found = report.not_installed.iter().map(|found| (found.element.as_str(), found.objects));
+        assert_eq!(found.collect::<Vec<_>>(), [("access-a", 0), ("edge", 0)]);
+        assert!(report.not_installed.iter().all(|found| found.state == ElementState::Unreachable));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleting_what_is_not_there_is_no_event() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    let seen = last_event(&controller);
+    delete(&controller, &["chain/nope"]).await.unwrap();
+    assert_eq!(kinds_of_events(&controller, seen), []);
 }
 
 #[tokio::test(start_paused = true)]
