@@ -104,8 +104,10 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 		}
 		if (rule->has_protocol && rule->protocol != tuple->protocol)
 			continue;
-		if (rule->has_ports && (!has_ports(tuple->protocol) || tuple->destination_port < rule->first_port ||
-					tuple->destination_port > rule->last_port))
+		/* Else a first fragment with other ports could lead later ones round the functions. */
+		if (rule->has_ports && !packet->fragment &&
+		    (!has_ports(tuple->protocol) || tuple->destination_port < rule->first_port ||
+		     tuple->destination_port > rule->last_port))
 			continue;
 		*path = rule->path;
 		decision = rule->action == ACTION_PATH ? STEERED : CLAIMED;

@@ -74,6 +74,9 @@ struct packet {
 	__u8 error;
 	/* A matter between neighbours, if the destination is one. */
 	__u8 discovery;
+	/* A part of a packet: what its ports are, or those of the first part that we saw, proves nothing of the others. */
+	__u8 fragment;
+	__u8 pad[3];
 };
 
 enum fragment {
@@ -334,6 +337,7 @@ static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet
 		return PARSED_OTHER;
 
 	packet->family = header.family;
+	packet->fragment = header.fragment != WHOLE;
 	packet->unknown = read_ports(skb, &header, header.end);
 	packet->tuple = header.tuple;
 	if (packet->unknown == KNOWN && header.fragment != LATER_FRAGMENT) {
