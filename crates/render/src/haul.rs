@@ -38,12 +38,7 @@ pub fn render(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(),
 
 /// The alternatives that a chain claims, each with one port range.
 pub fn flow_matches(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
-    chain.matches.iter().flat_map(|Traffic { protocol, ports, from, to }| {
-        let every_port = ports.is_empty().then_some(None);
-        let each_port = ports.iter().copied().map(Some);
-        let with = move |ports| FlowMatch { protocol: *protocol, ports, local: *from, remote: *to };
-        every_port.into_iter().chain(each_port).map(with)
-    })
+    chain.matches.iter().flat_map(Traffic::flow_matches)
 }
 
 /// One rule on one element and the next hop it leads to, still without a number.

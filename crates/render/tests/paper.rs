@@ -89,7 +89,7 @@ fn edited(file: &str, from: &str, to: &str, chain: &str) -> Result<ForwardingSta
 fn what_lies_behind_an_inner_router_is_claimed_too() {
     let chain = chain("acme", "  functions: [fw]");
     let route = "routes:\n    - {to: default, via: 203.0.113.1}";
-    // The route leads to the LAN port of the cable to the core: a site's network behind it must be claimed there.
+    // As if a part of the site's network lay behind a router at the other port.
     let more =
         "routes:\n    - {to: 172.16.1.128/25, via: 203.0.113.1}\n    - {to: default, via: 203.0.113.1}";
     let state = edited("network.yaml", route, more, &chain).unwrap();
