@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use catena_model::address::Protocol;
+use catena_model::address::{Dscp, Protocol};
 use catena_model::packet::Packet;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,7 @@ pub struct TraceRequest {
 impl TraceRequest {
     pub fn packet(&self) -> Packet {
         Packet {
+            dscp: Dscp::default(),
             source: self.source,
             destination: self.destination,
             protocol: self.protocol,

@@ -77,14 +77,25 @@ impl View {
                 let position = Some(position);
                 CounterReport { position, function, instance, ..of_path(CountedKind::Hop, path, direction) }
             }
+            Counted::Returned { instance, direction } => {
+                let instance = self.names.instance_name(instance).cloned();
+                let function = instance.as_ref().and_then(|name| functions.get(name)).copied().cloned();
+                let direction = Some(direction);
+                CounterReport { function, instance, direction, ..blank(CountedKind::Returned) }
+            }
             Counted::Exit { path, direction } => of_path(CountedKind::Exit, path, direction),
             Counted::Transit { site, direction } => of_site(CountedKind::Transit, site, Some(direction)),
             Counted::Claimed { site, direction } => of_site(CountedKind::Claimed, site, Some(direction)),
             Counted::Encapsulated { site } => of_site(CountedKind::Encapsulated, site, None),
             Counted::Decapsulated { site } => of_site(CountedKind::Decapsulated, site, None),
-            Counted::Dropped { reason } => {
-                CounterReport { reason: Some(reason), ..blank(CountedKind::Dropped) }
-            }
+            Counted::Dropped { path, reason } => CounterReport {
+                reason: Some(reason),
+                chain: path.and_then(|path| self.names.chain(path)).cloned(),
+                site: path.and_then(|path| self.names.owner(path)).map(PathOwner::site).cloned(),
+                path,
+                generation: path.and_then(|path| self.names.generation(path)),
+                ..blank(CountedKind::Dropped)
+            },
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catena_model::forwarding::{Action, ElementState as Installed, ForwardingState, Key, Object};
+use catena_model::forwarding::{Action, ElementState as Installed, ForwardingState, Hop, Key, Object};
 use catena_model::name::NodeName;
 
 /// What had to be installed before a request, has to be after it too, and is not. To repair it is the loop's part, not
@@ -51,7 +51,7 @@ impl Damage {
 fn uses(object: &Object) -> Vec<Key> {
     match object {
         Object::Rule(rule) => vec![Key::Table(rule.table, rule.selector.family)],
-        Object::Path(path) => path.hops.iter().flat_map(|hop| &hop.0).map(|id| Key::Instance(*id)).collect(),
+        Object::Path(path) => path.hops.iter().flat_map(Hop::ids).map(Key::Instance).collect(),
         Object::Policy(policy) => {
             let paths = policy.rules.iter().filter_map(|rule| match rule.action {
                 Action::Path(path) => Some(Key::Path(path)),

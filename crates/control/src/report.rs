@@ -331,6 +331,7 @@ pub struct CounterReport {
 #[serde(rename_all = "camelCase")]
 pub enum CountedKind {
     Hop,
+    Returned,
     Exit,
     Transit,
     Claimed,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use catena_model::forwarding::{ElementState, ForwardingState, Key, Object, PathId};
+use catena_model::forwarding::{ElementState, ForwardingState, Hop, Key, Object, PathId};
 use catena_model::name::NodeName;
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +34,8 @@ impl Retained {
             for object in state.iter() {
                 let Object::Path(path) = object else { continue };
                 let Some((generation, deadline)) = retire(element, path.id) else { continue };
-                let instances = path.hops.iter().flat_map(|hop| &hop.0);
-                let instances = instances.filter_map(|id| state.get(&Key::Instance(*id)));
+                let instances = path.hops.iter().flat_map(Hop::ids);
+                let instances = instances.filter_map(|id| state.get(&Key::Instance(id)));
                 let objects = instances.chain([object]).cloned().collect();
                 let retiree = Retiree { objects, generation, deadline };
                 retained.0.entry(element.clone()).or_default().insert(path.id, retiree);

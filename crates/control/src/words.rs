@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use catena_model::forwarding::{
-    Action, Change, ElementState, Ingress, Insertion, Instance, InstanceId, Object, Path, PathId, Policy,
+    Action, Change, ElementState, Hop, Ingress, Instance, InstanceId, Object, Oversize, Path, PathId, Policy,
     PolicyRule, Purpose, Rule, SiteId, Table, Tunnel,
 };
 use catena_model::name::{ChainName, InstanceName, SiteName};
@@ -179,31 +179,35 @@ impl Names {
     }
 
     fn tunnel(&self, tunnel: &Tunnel) -> String {
-        let Tunnel { site, underlay, local, remote, key, mtu, allowed } = tunnel;
+        let Tunnel { site, underlay, local, remote, key, mtu, oversize, allowed } = tunnel;
         let key = key.map(|key| format!(" key {key}")).unwrap_or_default();
         let allowed = list(allowed);
+        let oversize = match oversize {
+            Oversize::TellSender => "",
+            Oversize::FragmentOuter => " fragmenting",
+        };
         let site = self.site(*site);
-        format!("tunnel of {site}: gre {local} to {remote}{key} dev {underlay} mtu {mtu}, inside {allowed}")
+        format!(
+            "tunnel of {site}: gre {local} to {remote}{key} dev {underlay} mtu {mtu}{oversize}, inside {allowed}"
+        )
     }
 
     fn instance_words(&self, instance: &Instance) -> String {
-        let insertion = match instance.insertion {
-            Insertion::L3 => "l3",
-            Insertion::L2 => "l2",
-        };
-        let Instance { id, inside, outside, .. } = instance;
-        format!("instance {} ({insertion}): inside {inside}, outside {outside}", self.instance(*id))
+        // Its own words, with its name in the place of its number.
+        let words = instance.to_string();
+        let words = words.split_once(": ").map_or(words.as_str(), |(_, words)| words);
+        format!("instance {}: {words}", self.instance(instance.id))
     }
 
     fn path_words(&self, path: &Path) -> String {
-        let hop = |ids: &[InstanceId]| match ids {
-            [one] => self.instance(*one),
+        let hop = |hop: &Hop| match hop.instances.as_slice() {
+            [one] => self.instance(one.id),
             several => {
-                let names: Vec<String> = several.iter().map(|id| self.instance(*id)).collect();
+                let names: Vec<String> = several.iter().map(|member| self.instance(member.id)).collect();
                 format!("{{{}}}", names.join(", "))
             }
         };
-        let hops: Vec<String> = path.hops.iter().map(|instances| hop(&instances.0)).collect();
+        let hops: Vec<String> = path.hops.iter().map(hop).collect();
         format!("{}: {}", self.path(path.id), hops.join(" > "))
     }
 

@@ -109,6 +109,7 @@ impl DriverError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
     pub of: Counted,
+    /// As they go over a wire: a super-frame counts as the segments that it becomes.
     pub packets: u64,
     /// Bytes of IP packets; of Ethernet frames less their header.
     pub bytes: u64,
@@ -119,6 +120,9 @@ pub struct Counter {
 pub enum Counted {
     /// Handed to the instance at this position of a path (0 is the first on the way up).
     Hop { path: PathId, position: u8, instance: InstanceId, direction: Direction },
+    /// Came back from an instance, as it was expected to: of any path. In an idle moment as many as were handed to it,
+    /// less those that it dropped, more those that it made itself.
+    Returned { instance: InstanceId, direction: Direction },
     /// Came out of the far end of a path.
     Exit { path: PathId, direction: Direction },
     /// Of a steered site, but claimed by no chain: passed on without functions.
@@ -129,8 +133,12 @@ pub enum Counted {
     Encapsulated { site: SiteId },
     /// Taken out of a site's tunnel.
     Decapsulated { site: SiteId },
-    /// Dropped, and why.
-    Dropped { reason: DropReason },
+    /// Dropped, and why; on a path, or before one was found.
+    Dropped {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<PathId>,
+        reason: DropReason,
+    },
 }
 
 /// Why a packet was dropped. Each is counted.
@@ -157,4 +165,12 @@ pub enum DropReason {
     NoTunnel,
     /// The kernel refused to change or to send it.
     Kernel,
+    /// Its service index was not the one that the function had to leave (RFC 8300 section 2.2).
+    ServiceIndex,
+    /// It would have opened a flow, and its site opens too many.
+    Limit,
+    /// It met congestion and cannot say so (RFC 6040 section 4.2).
+    Congestion,
+    /// No rule's next hop is installed for it, though a rule claims it.
+    Unreachable,
 }

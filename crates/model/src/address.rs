@@ -215,6 +215,88 @@ impl<'de> Deserialize<'de> for Protocol {
     }
 }
 
+/// A Differentiated Services code point: 0 to 63 (RFC 2474). Written by name where it has one (RFC 2474 section 4.2.2, RFC
+/// 2597, RFC 3246, RFC 8622).
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Dscp(u8);
+
+impl Dscp {
+    pub const MAX: u8 = 63;
+
+    const NAMES: [(&str, u8); 22] = [
+        ("cs0", 0),
+        ("le", 1),
+        ("cs1", 8),
+        ("af11", 10),
+        ("af12", 12),
+        ("af13", 14),
+        ("cs2", 16),
+        ("af21", 18),
+        ("af22", 20),
+        ("af23", 22),
+        ("cs3", 24),
+        ("af31", 26),
+        ("af32", 28),
+        ("af33", 30),
+        ("cs4", 32),
+        ("af41", 34),
+        ("af42", 36),
+        ("af43", 38),
+        ("cs5", 40),
+        ("ef", 46),
+        ("cs6", 48),
+        ("cs7", 56),
+    ];
+
+    pub fn new(code: u8) -> Option<Self> {
+        (code <= Self::MAX).then_some(Self(code))
+    }
+
+    pub fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl fmt::Display for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(_, code)| *code == self.0) {
+            Some((name, _)) => f.pad(name),
+            None => f.pad(&self.0.to_string()),
+        }
+    }
+}
+
+impl fmt::Debug for Dscp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a DSCP: write a name such as ef, af41 or cs1, or a number from 0 to 63")]
+pub struct DscpError;
+
+impl std::str::FromStr for Dscp {
+    type Err = DscpError;
+    fn from_str(text: &str) -> Result<Self, DscpError> {
+        let named = Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, code)| *code);
+        named.or_else(|| text.parse().ok()).and_then(Self::new).ok_or(DscpError)
+    }
+}
+
+impl Serialize for Dscp {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Dscp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text.parse().map_err(|error| serde::de::Error::custom(format!("{text}: {error}")))
+    }
+}
+
 /// An inclusive range of TCP, UDP or SCTP ports. Written `80` or `8000-8080`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortRange {

@@ -11,10 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::{NonZeroU8, NonZeroU16};
 
 use serde::{Deserialize, Serialize};
 
-use crate::address::{Family, PortRange, Prefix, Protocol};
+use crate::address::{Dscp, Family, PortRange, Prefix, Protocol};
 use crate::name::{NodeName, PortName};
 use crate::packet::Packet;
 
@@ -332,14 +333,35 @@ pub struct Tunnel {
     pub site: SiteId,
     /// The port that the encapsulated packets leave and enter by.
     pub underlay: PortName,
-    pub local: Ipv4Addr,
-    pub remote: Ipv4Addr,
+    /// Both ends are of one family: GRE over IPv4, or over IPv6 (RFC 7676).
+    pub local: IpAddr,
+    pub remote: IpAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<u32>,
     /// The largest inner packet, in bytes.
     pub mtu: u16,
+    #[serde(default, skip_serializing_if = "Oversize::is_default")]
+    pub oversize: Oversize,
     /// What lies at the far end: only packets *to* these go in, only packets *from* these are taken out.
     pub allowed: BTreeSet<Prefix>,
+}
+
+/// What becomes of an inner packet that does not fit the underlay with its outer headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Oversize {
+    /// Its sender is told (ICMP "fragmentation needed", ICMPv6 "packet too big"), and sends smaller ones.
+    #[default]
+    TellSender,
+    /// The outer packet is cut into fragments, which the far end puts together (RFC 7588 section 3.3.2): the user's
+    /// network keeps its whole MTU.
+    FragmentOuter,
+}
+
+impl Oversize {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Whether packets that come in by a port are classified, in which directions, and what for.
@@ -349,6 +371,9 @@ pub struct Ingress {
     /// A port that sees both directions tells them apart by which end of the packet is a site's.
     pub directions: BTreeSet<Direction>,
     pub purpose: Purpose,
+    /// Everything that comes in by this port is of this site, whatever its addresses; `None`: the addresses tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<SiteId>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -367,8 +392,22 @@ pub struct Instance {
     pub insertion: Insertion,
     /// The side towards the site.
     pub inside: Side,
-    /// The side towards the Internet.
+    /// The side towards the Internet. The same port as `inside` for a one-armed function.
     pub outside: Side,
+    #[serde(default, skip_serializing_if = "InstanceState::is_default")]
+    pub state: InstanceState,
+    /// It sends packets with other addresses or ports than it got (NAT, proxy). Then it serves a single path.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rewrites: bool,
+    #[serde(default, skip_serializing_if = "Delivery::is_default")]
+    pub delivery: Delivery,
+}
+
+impl Instance {
+    /// In and out by one port.
+    pub fn is_one_armed(&self) -> bool {
+        self.inside.port == self.outside.port
+    }
 }
 
 /// How a function takes part in forwarding.
@@ -379,6 +418,66 @@ pub enum Insertion {
     L3,
     /// A bump in the wire: what enters one side leaves the other, the Ethernet addresses unchanged.
     L2,
+    /// It gets a copy of each packet, at its inside port, and sends nothing back. It never delays the original.
+    Tap,
+    /// A bump in the wire that leaves VLAN tags alone (IEEE 802.1Q): each path has a VLAN of its own ([`Path::vlan`]).
+    Vlan,
+    /// It understands the Network Service Header (RFC 8300) on Ethernet, and decrements the service index.
+    Nsh(NshMetadata),
+}
+
+impl Insertion {
+    /// Whether packets are expected back.
+    pub fn returns(self) -> bool {
+        self != Insertion::Tap
+    }
+}
+
+/// Which metadata an NSH-aware function is sent, and may send back (RFC 8300 sections 2.4 and 2.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NshMetadata {
+    /// MD type 1: 16 bytes; all zero from us, whatever from the function.
+    #[default]
+    Fixed,
+    /// MD type 2: none from us, any length from the function.
+    Variable,
+}
+
+/// Whether an instance is given flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    #[default]
+    Up,
+    /// Keeps the flows that it has, and is given no others.
+    Draining,
+    /// Is given nothing: its flows go to another instance, each to its own second choice.
+    Down,
+}
+
+impl InstanceState {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How a frame is handed to a function.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Delivery {
+    /// In the fastest way that its port has: straight into the function's end of a veth pair where it is one.
+    #[default]
+    Direct,
+    /// By way of the port's queue: for functions that take frames off it by XDP or AF_XDP, which direct delivery goes
+    /// round.
+    Queue,
+}
+
+impl Delivery {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// One side of an [`Instance`]: the steering element's port that leads to it, and for [`Insertion::L3`] its addresses.
@@ -418,12 +517,117 @@ pub struct Path {
     pub id: PathId,
     pub site: SiteId,
     pub hops: Vec<Hop>,
+    /// What its frames are tagged with on the way through functions of [`Insertion::Vlan`]: no other path on the element
+    /// has the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
 }
 
-/// One function of a path: the instances that a flow can be given, in ascending order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hop(pub Vec<InstanceId>);
+/// A VLAN identifier: 1 to 4094 (IEEE 802.1Q).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u16", into = "u16")]
+pub struct VlanId(NonZeroU16);
+
+impl VlanId {
+    pub const MAX: u16 = 4094;
+
+    pub fn new(id: u16) -> Option<Self> {
+        NonZeroU16::new(id).filter(|id| id.get() <= Self::MAX).map(Self)
+    }
+
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u16> for VlanId {
+    type Error = String;
+
+    fn try_from(id: u16) -> Result<Self, String> {
+        Self::new(id).ok_or_else(|| format!("{id} is no VLAN: those are 1 to {}", Self::MAX))
+    }
+}
+
+impl From<VlanId> for u16 {
+    fn from(id: VlanId) -> u16 {
+        id.get()
+    }
+}
+
+/// One function of a path.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hop {
+    /// The instances that a flow can be given, in ascending order.
+    pub instances: Vec<Member>,
+    #[serde(default, skip_serializing_if = "Stickiness::is_default")]
+    pub stickiness: Stickiness,
+    #[serde(default, skip_serializing_if = "OnFailure::is_default")]
+    pub on_failure: OnFailure,
+}
+
+impl Hop {
+    /// Instances of equal weight.
+    pub fn of(instances: impl IntoIterator<Item = InstanceId>) -> Self {
+        let instances = instances.into_iter().map(Member::new).collect();
+        Self { instances, ..Self::default() }
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = InstanceId> {
+        self.instances.iter().map(|member| member.id)
+    }
+}
+
+/// An instance, and its share of a hop's flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Member {
+    pub id: InstanceId,
+    /// In proportion to those of the other instances.
+    pub weight: NonZeroU8,
+}
+
+impl Member {
+    /// Of weight 1.
+    pub fn new(id: InstanceId) -> Self {
+        Self { id, weight: NonZeroU8::MIN }
+    }
+}
+
+/// Which packets have to pass the same instance: those with the same…
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stickiness {
+    /// …addresses, protocol and ports.
+    #[default]
+    FiveTuple,
+    /// …addresses and protocol.
+    ThreeTuple,
+    /// …addresses.
+    TwoTuple,
+}
+
+impl Stickiness {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What becomes of packets at a function none of whose instances is up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// They are dropped.
+    #[default]
+    Closed,
+    /// They go on to the next function: this one alone is left out.
+    Skip,
+}
+
+impl OnFailure {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// What is done with one site's packets. The classifier of an element that claims or steers: replaced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -484,6 +688,9 @@ pub struct FlowMatch {
     pub local: Option<Prefix>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<Prefix>,
+    /// What the site's packets are marked with. Replies may be marked otherwise: they follow the flow that they answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
 }
 
 impl FlowMatch {
@@ -495,6 +702,7 @@ impl FlowMatch {
                 .is_none_or(|ports| packet.protocol.has_ports() && ports.contains(packet.destination_port))
             && self.local.is_none_or(|prefix| prefix.contains(packet.source))
             && self.remote.is_none_or(|prefix| prefix.contains(packet.destination))
+            && self.dscp.is_none_or(|dscp| dscp == packet.dscp)
     }
 
     /// Whether some packet is matched by both.
@@ -516,6 +724,7 @@ impl FlowMatch {
             ports: both(self.ports, other.ports, PortRange::intersection)?,
             local: both(self.local, other.local, Prefix::intersection)?,
             remote: both(self.remote, other.remote, Prefix::intersection)?,
+            dscp: both(self.dscp, other.dscp, |a, b| (a == b).then_some(a))?,
         };
         let one_family =
             both.local.zip(both.remote).is_none_or(|(local, remote)| local.family() == remote.family());

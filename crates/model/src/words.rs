@@ -3,8 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::forwarding::{
-    Action, Change, FlowMatch, Ingress, Insertion, Instance, Key, NextHops, Object, Path, Policy, Purpose,
-    Rule, Selector, Side, Table, Tunnel,
+    Action, Change, Delivery, FlowMatch, Hop, Ingress, Insertion, Instance, InstanceState, Key, Member,
+    NextHops, NshMetadata, Object, OnFailure, Oversize, Path, Policy, Purpose, Rule, Selector, Side,
+    Stickiness, Table, Tunnel,
 };
 
 /// Things that can be shown, one after the other.
@@ -41,12 +42,13 @@ impl Display for Selector {
 
 impl Display for FlowMatch {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let FlowMatch { protocol, ports, local, remote } = self;
+        let FlowMatch { protocol, ports, local, remote, dscp } = self;
         let words = [
             protocol.map(|protocol| protocol.to_string()),
             ports.map(|ports| format!("port {ports}")),
             local.map(|prefix| format!("from {prefix}")),
             remote.map(|prefix| format!("to {prefix}")),
+            dscp.map(|dscp| format!("dscp {dscp}")),
         ];
         let mut words = words.into_iter().flatten().peekable();
         if words.peek().is_none() {
@@ -90,12 +92,16 @@ impl Display for Table {
 
 impl Display for Tunnel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Tunnel { site, underlay, local, remote, key, mtu, allowed } = self;
+        let Tunnel { site, underlay, local, remote, key, mtu, oversize, allowed } = self;
         write!(f, "of site {site}: gre local {local} remote {remote}")?;
         if let Some(key) = key {
             write!(f, " key {key}")?;
         }
-        write!(f, " dev {underlay} mtu {mtu} for {}", List(", ", allowed))
+        write!(f, " dev {underlay} mtu {mtu}")?;
+        if *oversize == Oversize::FragmentOuter {
+            f.write_str(" fragmenting")?;
+        }
+        write!(f, " for {}", List(", ", allowed))
     }
 }
 
@@ -105,24 +111,81 @@ impl Display for Ingress {
             Purpose::Claim => "claims",
             Purpose::Steer => "steers",
         };
-        write!(f, "{} {verb} what goes {}", self.port, List(" and ", &self.directions))
+        write!(f, "{} {verb} what goes {}", self.port, List(" and ", &self.directions))?;
+        match self.site {
+            Some(site) => write!(f, " as of site {site}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Display for Insertion {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Insertion::L2 => "l2",
+            Insertion::L3 => "l3",
+            Insertion::Tap => "tap",
+            Insertion::Vlan => "vlan",
+            Insertion::Nsh(NshMetadata::Fixed) => "nsh",
+            Insertion::Nsh(NshMetadata::Variable) => "nsh (MD type 2)",
+        })
     }
 }
 
 impl Display for Instance {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let insertion = match self.insertion {
-            Insertion::L2 => "l2",
-            Insertion::L3 => "l3",
-        };
-        write!(f, "{}: {insertion}, inside {}, outside {}", self.id, self.inside, self.outside)
+        let Instance { id, insertion, inside, outside, state, rewrites, delivery } = self;
+        write!(f, "{id}: {insertion}")?;
+        match state {
+            InstanceState::Up => {}
+            InstanceState::Draining => f.write_str(" draining")?,
+            InstanceState::Down => f.write_str(" down")?,
+        }
+        match insertion.returns() && !self.is_one_armed() {
+            true => write!(f, ", inside {inside}, outside {outside}")?,
+            false => write!(f, ", at {inside}")?,
+        }
+        if *rewrites {
+            f.write_str(", changes addresses")?;
+        }
+        match delivery {
+            Delivery::Direct => Ok(()),
+            Delivery::Queue => f.write_str(", by its queue"),
+        }
+    }
+}
+
+impl Display for Member {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)?;
+        if self.weight.get() > 1 { write!(f, "×{}", self.weight) } else { Ok(()) }
+    }
+}
+
+impl Display for Hop {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Hop { instances, stickiness, on_failure } = self;
+        List("|", instances).fmt(f)?;
+        f.write_str(match stickiness {
+            Stickiness::FiveTuple => "",
+            Stickiness::ThreeTuple => " by 3-tuple",
+            Stickiness::TwoTuple => " by 2-tuple",
+        })?;
+        f.write_str(match on_failure {
+            OnFailure::Closed => "",
+            OnFailure::Skip => " or skip",
+        })
     }
 }
 
 impl Display for Path {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{} of site {}:", self.id, self.site)?;
-        self.hops.iter().try_for_each(|hop| write!(f, " → {}", List("|", &hop.0)))
+        self.hops.iter().try_for_each(|hop| write!(f, " → {hop}"))?;
+        match self.vlan {
+            Some(vlan) => write!(f, ", vlan {}", vlan.get()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What flows may still be on after an edit.
 
-use catena_model::forwarding::{ForwardingState, Key, Object, Policy};
+use catena_model::forwarding::{ForwardingState, Hop, Key, Object, Policy};
 
 /// The objects of `installed` that are not in `desired` but that flows started on: paths of sites that keep being
 /// steered, and the instances on them. They stay until no flow is left, or a deadline has passed; flows that are then
@@ -16,7 +16,7 @@ pub fn draining(installed: &ForwardingState, desired: &ForwardingState) -> Forwa
                 && desired.get(&Key::Policy(path.site)).is_some_and(steered)
             {
                 kept.insert(name, object.clone());
-                let instances = path.hops.iter().flat_map(|hop| &hop.0).map(|id| Key::Instance(*id));
+                let instances = path.hops.iter().flat_map(Hop::ids).map(Key::Instance);
                 let unwanted = instances.filter(|key| desired.get(key).is_none());
                 for instance in unwanted.filter_map(|key| element.get(&key)) {
                     kept.insert(name, instance.clone());

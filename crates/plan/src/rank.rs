@@ -1,6 +1,7 @@
 //! Who must be ready before whom: how far each element is from the end of the ways that it is on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 
 use catena_model::forwarding::{Direction, ForwardingState, Object, PathId, Purpose};
 use catena_model::name::{NodeName, PortName};
@@ -99,8 +100,8 @@ impl<'a> Ranks<'a> {
 
 /// Which elements end the same tunnels.
 struct TunnelEnds<'a> {
-    by_local: HashMap<std::net::Ipv4Addr, &'a NodeName>,
-    remotes: HashMap<&'a NodeName, std::net::Ipv4Addr>,
+    by_local: HashMap<IpAddr, &'a NodeName>,
+    remotes: HashMap<&'a NodeName, IpAddr>,
 }
 
 impl<'a> TunnelEnds<'a> {

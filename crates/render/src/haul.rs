@@ -4,12 +4,12 @@
 //! down. Only where packets enter, ports and protocols are looked at too, by a policy that follows fragments.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{
-    Action, Direction, FlowMatch, Ingress, Object, PathId, Policy, PolicyRule, Purpose, Rule, Selector,
-    Table, Tunnel,
+    Action, Direction, FlowMatch, Ingress, Object, Oversize, PathId, Policy, PolicyRule, Purpose, Rule,
+    Selector, Table, Tunnel,
 };
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
@@ -205,7 +205,7 @@ fn claim(served: &Served, route: &Route, canvas: &mut Canvas) {
         route.entries.iter().map(|Entry { port, .. }| (&port.near.node, &port.near.port, Direction::Down));
     for (element, port, direction) in from_site.chain(from_internet) {
         let directions = BTreeSet::from([direction]);
-        let ingress = Ingress { port: port.clone(), directions, purpose: Purpose::Claim };
+        let ingress = Ingress { port: port.clone(), directions, purpose: Purpose::Claim, site: None };
         canvas.state.insert(element, Object::Ingress(ingress));
         canvas.state.insert(element, Object::Policy(policy.clone()));
     }
@@ -217,13 +217,14 @@ fn tunnels(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(), Re
     };
     let underlay_mtu = customer_underlay.iter().map(|cable| cable.mtu).fold(cloud_underlay.mtu, u16::min);
     let overhead = GRE_OVERHEAD + if gre.key.is_some() { GRE_KEY } else { 0 };
-    let tunnel = |underlay: &Cable, local, remote, allowed| Tunnel {
+    let tunnel = |underlay: &Cable, local: Ipv4Addr, remote: Ipv4Addr, allowed| Tunnel {
         site: served.id,
         underlay: underlay.near.port.clone(),
-        local,
-        remote,
+        local: local.into(),
+        remote: remote.into(),
         key: gre.key,
         mtu: underlay_mtu.saturating_sub(overhead),
+        oversize: Oversize::default(),
         allowed,
     };
     let (customer, cloud) = (gre.customer.address, gre.cloud.address);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use catena_model::forwarding::{
-    Action, Direction, Exits, Hop, Ingress, Insertion, Instance, Key, NextHops, Object, Path, Policy,
-    PolicyRule, Purpose, Side,
+    Action, Delivery, Direction, Exits, Hop, Ingress, Insertion, Instance, InstanceState, Key, NextHops,
+    Object, Path, Policy, PolicyRule, Purpose, Side,
 };
 use catena_model::name::PortName;
 use catena_model::numbering::PathOwner;
@@ -36,7 +36,7 @@ pub fn render(
                 canvas.state.insert(route.switch, Object::Instance(object));
             }
         }
-        canvas.state.insert(route.switch, Object::Path(Path { id, site: served.id, hops }));
+        canvas.state.insert(route.switch, Object::Path(Path { id, site: served.id, hops, vlan: None }));
         rules.extend(flow_matches(chain).map(|matches| PolicyRule { matches, action: Action::Path(id) }));
     }
     let (Some(from_site), Some(to_internet)) = (route.up.last(), route.out.first()) else { return Ok(()) };
@@ -57,7 +57,7 @@ fn hop(function: &ServiceFunction, canvas: &mut Canvas) -> Hop {
     let mut ids: Vec<_> =
         function.instances.iter().map(|instance| canvas.numbering.instance(&instance.name)).collect();
     ids.sort_unstable();
-    Hop(ids)
+    Hop::of(ids)
 }
 
 fn instance(
@@ -82,6 +82,9 @@ fn instance(
         insertion,
         inside: side(&instance.inside)?,
         outside: side(&instance.outside)?,
+        state: InstanceState::default(),
+        rewrites: false,
+        delivery: Delivery::default(),
     })
 }
 
@@ -99,6 +102,6 @@ fn ingress(route: &Route, port: &PortName, direction: Direction, canvas: &mut Ca
     if let Some(Object::Ingress(former)) = canvas.state.element(route.switch).get(&key) {
         directions.extend(&former.directions);
     }
-    let ingress = Ingress { port: port.clone(), directions, purpose: Purpose::Steer };
+    let ingress = Ingress { port: port.clone(), directions, purpose: Purpose::Steer, site: None };
     canvas.state.insert(route.switch, Object::Ingress(ingress));
 }

@@ -1,7 +1,7 @@
 //! What is decided about a packet, and how its way ends.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use catena_model::address::Prefix;
 use catena_model::forwarding::{Direction, FlowMatch, PathId, Rule};
@@ -19,7 +19,7 @@ pub enum Decision {
     /// The node's own routing.
     Base { priority: u32, table: u32, route: Prefix, port: PortName, via: Option<IpAddr> },
     /// Put into a site's tunnel.
-    Encapsulated { site: Option<SiteName>, local: Ipv4Addr, remote: Ipv4Addr, key: Option<u32> },
+    Encapsulated { site: Option<SiteName>, local: IpAddr, remote: IpAddr, key: Option<u32> },
     /// A policy sends the packet through a path.
     Steered {
         site: Option<SiteName>,

@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use catena_model::forwarding::{
-    Action, Direction, ElementState, Exits, FlowMatch, Ingress, InstanceId, Key, Object, Path, PathId,
-    Policy, Purpose, SiteId,
+    Action, Direction, ElementState, Exits, FlowMatch, Ingress, InstanceId, InstanceState, Key, Member,
+    Object, OnFailure, Path, PathId, Policy, Purpose, SiteId,
 };
 use catena_model::name::PortName;
 use catena_model::packet::{Packet, pick};
@@ -45,9 +45,11 @@ pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet
     match (ingress.purpose, rule.map(|rule| (rule.action, &rule.matches)), &policy.exits) {
         (Purpose::Claim, Some((Action::Claim, by)), _) => Verdict::Claimed { site, by },
         (Purpose::Steer, Some((Action::Path(path), by)), Some(exits)) => match state.get(&Key::Path(path)) {
-            Some(Object::Path(found)) => match hops(found, direction, packet) {
+            Some(Object::Path(found)) => match hops(state, found, direction, packet) {
                 Some(hops) => Verdict::Steered { site, by, path, direction, hops, exits },
-                None => Verdict::Drop { why: format!("path {path} has a function without instances") },
+                None => {
+                    Verdict::Drop { why: format!("path {path} has a function none of whose instances is up") }
+                }
             },
             _ => Verdict::Drop { why: format!("path {path} is not installed") },
         },
@@ -81,11 +83,24 @@ fn policy_of<'a>(
     })
 }
 
-/// The instances that this packet's flow is given, in the order in which it passes them.
-fn hops(path: &Path, direction: Direction, packet: &Packet) -> Option<Vec<(u8, InstanceId)>> {
-    let hash = packet.flow_hash();
-    let picks = path.hops.iter().zip(0..).map(|(hop, position)| Some((position, pick(hash, &hop.0)?)));
-    let mut picks: Vec<_> = picks.collect::<Option<_>>()?;
+/// The instances that a flow which begins with this packet is given, in the order in which it passes them; `None` where a
+/// function that may not be skipped has none to give.
+fn hops(
+    state: &ElementState,
+    path: &Path,
+    direction: Direction,
+    packet: &Packet,
+) -> Option<Vec<(u8, InstanceId)>> {
+    let is_up = |member: &Member| matches!(state.get(&Key::Instance(member.id)), Some(Object::Instance(instance)) if instance.state == InstanceState::Up);
+    let mut picks = Vec::new();
+    for (position, hop) in (0..).zip(&path.hops) {
+        let members = hop.instances.iter().copied().filter(is_up);
+        match (pick(packet.flow_hash(hop.stickiness), members), hop.on_failure) {
+            (Some(instance), _) => picks.push((position, instance)),
+            (None, OnFailure::Skip) => {}
+            (None, OnFailure::Closed) => return None,
+        }
+    }
     if direction == Direction::Down {
         picks.reverse();
     }

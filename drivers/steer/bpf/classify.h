@@ -84,7 +84,7 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 	int decision = UNCLAIMED;
 
 	if (!policy || !packet || !tuple || !path)
-		return UNCLAIMED;
+		return UNDECIDED;
 	now = &policy->serial;
 	serial = *now;
 	for (int i = 0; i < MAX_RULES; i++) {

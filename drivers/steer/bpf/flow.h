@@ -65,20 +65,37 @@ static __always_inline __u32 flow_hash(const struct flow_key *key)
 	return mix(hash ^ key->protocol);
 }
 
+/* catena_model::packet::cost */
+static __always_inline __u64 cost(__u32 drawn)
+{
+	__u64 fraction, curve;
+	__u32 zeros = 0, bits = drawn ? drawn : 1, n = bits;
+
+	if (!(n >> 16)) { zeros += 16; n <<= 16; }
+	if (!(n >> 24)) { zeros += 8; n <<= 8; }
+	if (!(n >> 28)) { zeros += 4; n <<= 4; }
+	if (!(n >> 30)) { zeros += 2; n <<= 2; }
+	if (!(n >> 31)) { zeros += 1; n <<= 1; }
+	fraction = (n << 1) >> 8;
+	curve = (fraction * ((1 << 24) - fraction)) >> 24;
+	return ((__u64)(zeros + 1) << 24) - (fraction + ((curve * 88) >> 8));
+}
+
 /* Instances stand in ascending order, so that the lowest id wins among equals. */
 __noinline __u32 pick(__u32 hash, const struct hop *hop)
 {
-	__u32 chosen = NO_INSTANCE, best = 0;
+	__u32 chosen = NO_INSTANCE;
+	__u64 best = 0;
 
 	if (!hop)
 		return NO_INSTANCE;
 	for (int i = 0; i < MAX_INSTANCES; i++) {
 		__u32 id = hop->instances[i];
-		__u32 score = mix(hash ^ mix(id));
+		__u64 score = cost(mix(hash ^ mix(id)));
 
 		if (i >= hop->count)
 			break;
-		if (chosen == NO_INSTANCE || score > best) {
+		if (chosen == NO_INSTANCE || score < best) {
 			chosen = id;
 			best = score;
 		}

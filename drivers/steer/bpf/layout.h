@@ -39,7 +39,7 @@ struct port {
 	__u32 roles;
 	/* Directions that ROLE_CLAIM or ROLE_STEER is for: 1 << UP, 1 << DOWN. */
 	__u32 directions;
-	/* The bit of skb->mark that says "claimed". */
+	/* The bit of skb->mark that says "released". */
 	__u32 mark;
 	/* Whether the clsact qdisc there is ours to take away. */
 	__u32 clsact;

@@ -24,6 +24,7 @@ int catena_steer(struct __sk_buff *skb)
 	port = bpf_map_lookup_elem(&ports, &ifindex);
 	if (!port)
 		return NEXT;
+	/* Whatever becomes of it: nobody sends our bit in. */
 	if (port->roles & ROLE_CLAIM)
 		skb->mark &= ~port->mark;
 	/* PACKET_HOST is 0. Frames for others (flooded, mirrored) are not ours; a tag is nobody's address. */

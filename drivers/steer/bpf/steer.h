@@ -7,23 +7,23 @@
 #include "flow.h"
 #include "send.h"
 
-/* Sets our bit of the mark where a rule claims the packet. It was cleared before: nobody can send it in. */
+/*
+ * Sets our bit of the mark where no rule claims the packet, for sure: the element's rule for the site takes what has not
+ * got it. Without this program, or in doubt, a packet goes into the chain: there it is dropped, or finds its flow.
+ */
 static __always_inline int claim(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
 {
 	struct policy *policy;
 	__u32 site = 0, path = 0;
-	int decision, direction = find_site(packet, port->directions, &site);
+	int direction = find_site(packet, port->directions, &site);
 
 	if (direction < 0)
 		return NEXT;
 	policy = bpf_map_lookup_elem(&policies, &site);
-	/* A site's prefix without its policy: somebody took that away. */
-	decision = policy ? classify(policy, packet, direction, &path) : UNDECIDED;
-	/* When in doubt, into the chain: there it is dropped, or finds its flow. */
-	if (decision == CLAIMED || decision == UNDECIDED || decision == TORN) {
+	if (policy && classify(policy, packet, direction, &path) == UNCLAIMED)
 		skb->mark |= port->mark;
+	else
 		count(skb, COUNT_CLAIMED, direction, 0, site, 0);
-	}
 	return NEXT;
 }
 

@@ -150,8 +150,8 @@ impl Engine {
         let maps = &self.programs.maps;
         let entry = layout::Tunnel {
             underlay,
-            local: tunnel.local.octets(),
-            remote: tunnel.remote.octets(),
+            local: words::v4(tunnel.local)?,
+            remote: words::v4(tunnel.remote)?,
             key: tunnel.key.unwrap_or_default(),
             has_key: tunnel.key.is_some().into(),
             mtu: tunnel.mtu.into(),
@@ -159,14 +159,14 @@ impl Engine {
             name: words::port_name(&tunnel.underlay)?,
         };
         maps.tunnels.put(&tunnel.site.0, &entry)?;
-        maps.tunnel_ends.put(&end(tunnel), &tunnel.site.0)?;
+        maps.tunnel_ends.put(&end(tunnel)?, &tunnel.site.0)?;
         let locals = self.tunnels().filter(|other| other.site != tunnel.site && other.local == tunnel.local);
-        maps.tunnel_locals.put(&tunnel.local.octets(), &(locals.count() as u32 + 1))?;
+        maps.tunnel_locals.put(&words::v4(tunnel.local)?, &(locals.count() as u32 + 1))?;
         let tries = (&maps.allowed4, &maps.allowed6);
         add_prefixes(tries, tunnel.site, &tunnel.allowed)?;
         let Some(old) = old else { return Ok(()) };
         remove_prefixes(tries, tunnel.site, old.allowed.difference(&tunnel.allowed))?;
-        if end(old) != end(tunnel) {
+        if end(old)? != end(tunnel)? {
             self.erase_end(old)?;
         }
         Ok(())
@@ -187,13 +187,13 @@ impl Engine {
     /// What comes to this end from outside is no longer of a tunnel.
     fn erase_end(&self, tunnel: &Tunnel) -> Result<(), DriverError> {
         let maps = &self.programs.maps;
-        if maps.tunnel_ends.get(&end(tunnel))? == Some(tunnel.site.0) {
-            maps.tunnel_ends.remove(&end(tunnel))?;
+        if maps.tunnel_ends.get(&end(tunnel)?)? == Some(tunnel.site.0) {
+            maps.tunnel_ends.remove(&end(tunnel)?)?;
         }
         let others = self.tunnels().filter(|other| other.site != tunnel.site && other.local == tunnel.local);
         match others.count() as u32 {
-            0 => maps.tunnel_locals.remove(&tunnel.local.octets()),
-            count => maps.tunnel_locals.put(&tunnel.local.octets(), &count),
+            0 => maps.tunnel_locals.remove(&words::v4(tunnel.local)?),
+            count => maps.tunnel_locals.put(&words::v4(tunnel.local)?, &count),
         }
     }
 
@@ -346,13 +346,13 @@ fn remove_prefixes<'a>(
     })
 }
 
-fn end(tunnel: &Tunnel) -> layout::TunnelEnd {
-    layout::TunnelEnd {
-        local: tunnel.local.octets(),
-        remote: tunnel.remote.octets(),
+fn end(tunnel: &Tunnel) -> Result<layout::TunnelEnd, DriverError> {
+    Ok(layout::TunnelEnd {
+        local: words::v4(tunnel.local)?,
+        remote: words::v4(tunnel.remote)?,
         key: tunnel.key.unwrap_or_default(),
         has_key: tunnel.key.is_some().into(),
-    }
+    })
 }
 
 fn not_ours(object: &Object) -> DriverError {

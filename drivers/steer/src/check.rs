@@ -60,9 +60,8 @@ fn check_object(object: &Object, after: &ElementState) -> Result<(), DriverError
         Object::Path(path) => {
             words::path(path)?;
             let mut seen = BTreeSet::new();
-            let mut routed =
-                path.hops.iter().flat_map(|Hop(instances)| instances).filter(|id| is_routed(after, **id));
-            match routed.find(|id| !seen.insert(**id)) {
+            let mut routed = path.hops.iter().flat_map(Hop::ids).filter(|id| is_routed(after, *id));
+            match routed.find(|id| !seen.insert(*id)) {
                 Some(id) => Err(DriverError::Unsupported {
                     what: format!("path {} passes instance {id} twice", path.id),
                     help: "name a routed (l3) function once in a chain: its packets bear no sign of where they were"

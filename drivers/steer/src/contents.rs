@@ -57,8 +57,9 @@ impl Contents {
                 contents.objects.insert(Object::Tunnel(Tunnel {
                     site: SiteId(site),
                     underlay,
-                    local: tunnel.local.into(),
-                    remote: tunnel.remote.into(),
+                    local: std::net::IpAddr::from(tunnel.local),
+                    remote: std::net::IpAddr::from(tunnel.remote),
+                    oversize: Default::default(),
                     key: (tunnel.has_key != 0).then_some(tunnel.key),
                     mtu: u16::try_from(tunnel.mtu).unwrap_or(u16::MAX),
                     allowed: allowed.remove(&site).unwrap_or_default(),
@@ -76,7 +77,7 @@ fn read_ingress(name: &PortName, entry: &layout::Port) -> Option<Ingress> {
         _ => return None,
     };
     let directions = Direction::BOTH.into_iter().filter(|direction| entry.directions & bit(*direction) != 0);
-    Some(Ingress { port: name.clone(), directions: directions.collect(), purpose })
+    Some(Ingress { port: name.clone(), directions: directions.collect(), purpose, site: None })
 }
 
 /// The direction in a set of them.

@@ -1,7 +1,7 @@
 //! Counters: read, and forgotten with what they count.
 
 use catena_driver::{Counted, Counter, DriverError, DropReason};
-use catena_model::forwarding::{Direction, Hop, InstanceId, Path, PathId, SiteId};
+use catena_model::forwarding::{Direction, InstanceId, Path, PathId, SiteId};
 
 use crate::layout::CounterKey;
 use crate::maps::Maps;
@@ -54,8 +54,8 @@ pub(crate) fn forget_path(maps: &Maps, path: &Path) -> Result<(), DriverError> {
             of: path.id.0,
             ..Default::default()
         })?;
-        for (position, Hop(instances)) in path.hops.iter().enumerate() {
-            for instance in instances {
+        for (position, hop) in path.hops.iter().enumerate() {
+            for instance in hop.ids() {
                 maps.counters.remove(&CounterKey {
                     counted: HOP,
                     direction,
@@ -96,7 +96,7 @@ fn counted(key: &CounterKey) -> Option<Counted> {
         CLAIMED => Counted::Claimed { site, direction },
         ENCAPSULATED => Counted::Encapsulated { site },
         DECAPSULATED => Counted::Decapsulated { site },
-        DROPPED => Counted::Dropped { reason: *REASONS.get(usize::from(key.position))? },
+        DROPPED => Counted::Dropped { path: None, reason: *REASONS.get(usize::from(key.position))? },
         _ => return None,
     })
 }

@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use catena_driver::DriverError;
 use catena_model::address::{Family, PortRange, Prefix, Protocol};
 use catena_model::forwarding::{
-    Action, Direction, Exits, FlowMatch, Hop, Insertion, Instance, InstanceId, NextHops, Path, PathId,
-    Policy, PolicyRule, Side, SiteId,
+    Action, Delivery, Direction, Exits, FlowMatch, Hop, Insertion, Instance, InstanceId, InstanceState,
+    NextHops, Path, PathId, Policy, PolicyRule, Side, SiteId,
 };
 use catena_model::name::PortName;
 use ipnet::IpNet;
@@ -90,6 +90,7 @@ pub(crate) fn instance(
         insertion: match instance.insertion {
             Insertion::L3 => layout::INSERTION_L3,
             Insertion::L2 => layout::INSERTION_L2,
+            other => return Err(unknown(format!("instance {} of kind {other}", instance.id))),
         },
         inside: side(&instance.inside, inside)?,
         outside: side(&instance.outside, outside)?,
@@ -106,6 +107,9 @@ pub(crate) fn read_instance(id: u32, instance: &layout::Instance) -> Option<Inst
         },
         inside: read_side(&instance.inside)?,
         outside: read_side(&instance.outside)?,
+        state: InstanceState::Up,
+        rewrites: false,
+        delivery: Delivery::Direct,
     })
 }
 
@@ -115,11 +119,11 @@ pub(crate) fn path(path: &Path) -> Result<layout::Path, DriverError> {
         count: bounded(path.hops.len(), MAX_HOPS, || format!("path {}: functions", path.id))?,
         ..Default::default()
     };
-    for (Hop(instances), written) in path.hops.iter().zip(&mut written.hops) {
+    for (Hop { instances, .. }, written) in path.hops.iter().zip(&mut written.hops) {
         let what = || format!("path {}: instances of one function", path.id);
         written.count = bounded(instances.len(), MAX_INSTANCES, what)?;
         for (id, written) in instances.iter().zip(&mut written.instances) {
-            *written = id.0;
+            *written = id.id.0;
         }
     }
     Ok(written)
@@ -128,10 +132,15 @@ pub(crate) fn path(path: &Path) -> Result<layout::Path, DriverError> {
 pub(crate) fn read_path(id: u32, path: &layout::Path) -> Option<Path> {
     let hop = |hop: &layout::Hop| {
         let instances = hop.instances.get(..hop.count as usize)?;
-        Some(Hop(instances.iter().copied().map(InstanceId).collect()))
+        Some(Hop::of(instances.iter().copied().map(InstanceId)))
     };
     let hops = path.hops.get(..path.count as usize)?;
-    Some(Path { id: PathId(id), site: SiteId(path.site), hops: hops.iter().map(hop).collect::<Option<_>>()? })
+    Some(Path {
+        id: PathId(id),
+        site: SiteId(path.site),
+        hops: hops.iter().map(hop).collect::<Option<_>>()?,
+        vlan: None,
+    })
 }
 
 /// `exits` are the numbers of the ports of the policy's exits; `serial` is different in every call.
@@ -174,7 +183,7 @@ pub(crate) fn read_policy(policy: &layout::Policy) -> Option<Policy> {
 }
 
 fn rule(rule: &PolicyRule) -> layout::Rule {
-    let FlowMatch { protocol, ports, local, remote } = rule.matches;
+    let FlowMatch { protocol, ports, local, remote, dscp: _ } = rule.matches;
     let (action, path) = match rule.action {
         Action::Claim => (layout::ACTION_CLAIM, 0),
         Action::Path(path) => (layout::ACTION_PATH, path.0),
@@ -203,6 +212,7 @@ fn read_rule(rule: &layout::Rule) -> Option<PolicyRule> {
             ports,
             local: read_masked(&rule.local)?,
             remote: read_masked(&rule.remote)?,
+            dscp: None,
         },
         action: match rule.action {
             layout::ACTION_CLAIM => Action::Claim,
@@ -254,4 +264,15 @@ fn bounded(count: usize, most: usize, what: impl Fn() -> String) -> Result<u32, 
         what: format!("{} are {count}, more than the steering engine holds", what()),
         help: format!("use at most {most}"),
     })
+}
+
+fn unknown(what: String) -> DriverError {
+    DriverError::Unsupported { what, help: "this engine does not know it".to_owned() }
+}
+
+pub(crate) fn v4(address: IpAddr) -> Result<[u8; 4], DriverError> {
+    match address {
+        IpAddr::V4(address) => Ok(address.octets()),
+        IpAddr::V6(_) => Err(unknown(format!("a tunnel over IPv6 ({address})"))),
+    }
 }

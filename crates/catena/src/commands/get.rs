@@ -145,6 +145,7 @@ fn what(counter: &CounterReport) -> String {
     let instance = counter.instance.as_ref().map_or("?", |name| name.as_str());
     match counter.counted {
         CountedKind::Hop => format!("{}. {instance}", counter.position.map_or(0, |position| position + 1)),
+        CountedKind::Returned => format!("back from {instance}"),
         CountedKind::Exit => "exit".to_owned(),
         CountedKind::Transit => "unclaimed".to_owned(),
         CountedKind::Claimed => "claimed".to_owned(),

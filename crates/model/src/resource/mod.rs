@@ -322,7 +322,7 @@ impl Traffic {
         let Traffic { protocol, ports, from, to } = self;
         let every_port = ports.is_empty().then_some(None);
         let each_port = ports.iter().copied().map(Some);
-        let with = |ports| FlowMatch { protocol: *protocol, ports, local: *from, remote: *to };
+        let with = |ports| FlowMatch { protocol: *protocol, ports, local: *from, remote: *to, dscp: None };
         every_port.into_iter().chain(each_port).map(with)
     }
 }

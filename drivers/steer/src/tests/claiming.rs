@@ -1,11 +1,11 @@
-//! Marking what a chain claims, on an element that routes.
+//! Marking what no chain claims, on an element that routes: without the mark, a packet goes into the chain.
 
 use catena_model::address::Protocol;
 use catena_model::forwarding::{Action, Direction, Object, Purpose};
 use catena_model::packet::Packet;
 
 use super::packets::{error, frame, raw_v4, to_port, v4, web};
-use super::rig::{Case, Expect, MARK, Rig, ingress, policy, tcp};
+use super::rig::{Case, Expect, MARK, Rig, SITE, ingress, policy, tcp};
 
 fn access() -> Vec<Object> {
     vec![
@@ -16,7 +16,7 @@ fn access() -> Vec<Object> {
 }
 
 #[test]
-fn what_a_rule_claims_is_marked_and_all_else_is_not() {
+fn what_a_rule_claims_is_not_marked_and_all_else_of_the_site_is() {
     let rig = Rig::new(&access());
     for up in web(40_000) {
         let router = if up.source.is_ipv4() { "203.0.113.1" } else { "2001:db8:c1::1" };
@@ -28,15 +28,15 @@ fn what_a_rule_claims_is_marked_and_all_else_is_not() {
         rig.expect(&[
             case("web", "tcp 80 is claimed", "vr", frame(&up), claimed.clone()),
             case("https", "so is 443", "vr", frame(&to_port(up, 443)), claimed.clone()),
-            case("ssh", "22 is not", "vr", frame(&to_port(up, 22)), Expect::Passes),
+            case("ssh", "22 is not", "vr", frame(&to_port(up, 22)), Expect::IsReleased),
             case(
                 "udp",
                 "the rule is for tcp",
                 "vr",
                 frame(&Packet { protocol: Protocol::UDP, ..up }),
-                Expect::Passes,
+                Expect::IsReleased,
             ),
-            case("ping", "no ports", "vr", frame(&ping), Expect::Passes),
+            case("ping", "no ports", "vr", frame(&ping), Expect::IsReleased),
             case("stranger", "of no site", "vr", frame(&stranger), Expect::Passes),
             case(
                 "reply",
@@ -50,7 +50,7 @@ fn what_a_rule_claims_is_marked_and_all_else_is_not() {
                 "not of a claimed flow",
                 "gw",
                 frame(&to_port(up, 22).reply()),
-                Expect::Passes,
+                Expect::IsReleased,
             ),
             case(
                 "error",
@@ -64,7 +64,7 @@ fn what_a_rule_claims_is_marked_and_all_else_is_not() {
                 "about another flow",
                 "gw",
                 error(router, &frame(&to_port(up, 22))),
-                Expect::Passes,
+                Expect::IsReleased,
             ),
         ]);
     }
@@ -76,11 +76,30 @@ fn only_our_bit_of_the_mark_is_touched_and_it_cannot_be_sent_in() {
     const THEIRS: u32 = 0x0000_00ff;
     let rig = Rig::new(&access());
     let [up, _] = web(40_000);
-    assert_eq!(rig.send_marked("vr", &frame(&up), THEIRS).mark, THEIRS | MARK);
-    assert_eq!(rig.send_marked("vr", &frame(&to_port(up, 22)), THEIRS | MARK).mark, THEIRS);
+    assert_eq!(rig.send_marked("vr", &frame(&up), THEIRS | MARK).mark, THEIRS);
+    assert_eq!(rig.send_marked("vr", &frame(&to_port(up, 22)), THEIRS).mark, THEIRS | MARK);
     let mut arp = frame(&up);
     arp[12..14].copy_from_slice(&[0x08, 0x06]);
     assert_eq!(rig.send_marked("vr", &arp, THEIRS | MARK).mark, THEIRS);
+    let mut flooded = frame(&to_port(up, 22));
+    flooded[..6].copy_from_slice(&[0x02, 0, 0, 0, 0, 0x99]);
+    assert_eq!(
+        rig.send_marked("vr", &flooded, THEIRS | MARK).mark,
+        THEIRS,
+        "addressed to someone else's MAC"
+    );
+}
+
+/// Somebody took the policy away, and the prefixes are still known.
+#[test]
+fn without_a_policy_nothing_is_released() {
+    let rig = Rig::new(&access());
+    rig.with_engine(|engine| engine.programs.maps.policies.remove(&SITE.0).unwrap());
+    let [up, _] = web(40_000);
+    let claimed = Expect::IsClaimed(Direction::Up);
+    let case =
+        |name, frame| Case { name, because: "its policy is gone", at: "vr", frame, expect: claimed.clone() };
+    rig.expect(&[case("web", frame(&up)), case("ssh", frame(&to_port(up, 22)))]);
 }
 
 #[test]
@@ -97,7 +116,7 @@ fn in_doubt_it_is_claimed() {
             later(6, 1),
             Expect::IsClaimed(Direction::Up),
         ),
-        case("fragment of another protocol", "no rule can mean it", later(17, 2), Expect::Passes),
+        case("fragment of another protocol", "no rule can mean it", later(17, 2), Expect::IsReleased),
         case(
             "tiny fragment",
             "its ports are in the next one (RFC 1858)",

@@ -72,8 +72,10 @@ pub(super) const REDIRECT: i32 = 7;
 pub(super) enum Expect {
     /// To the next program and the stack, unmarked, nothing counted.
     Passes,
-    /// The same, but marked, and counted as claimed.
+    /// The same, and counted as claimed.
     IsClaimed(Direction),
+    /// The same, but marked, and nothing counted.
+    IsReleased,
     /// Sent on, and counted as this and as nothing else.
     Goes(Counted),
     Dropped(DropReason),
@@ -199,7 +201,8 @@ impl Rig {
             .collect();
         let (verdict, mark, expected) = match case.expect.clone() {
             Expect::Passes => (NEXT, 0, None),
-            Expect::IsClaimed(direction) => (NEXT, MARK, Some(Counted::Claimed { site: SITE, direction })),
+            Expect::IsClaimed(direction) => (NEXT, 0, Some(Counted::Claimed { site: SITE, direction })),
+            Expect::IsReleased => (NEXT, MARK, None),
             Expect::Goes(counted) => (REDIRECT, 0, Some(counted)),
             Expect::Dropped(reason) => (SHOT, 0, Some(Counted::Dropped { reason })),
         };
