@@ -127,6 +127,38 @@ pub struct LinuxSpec {
     pub protocol: u8,
     /// The bit of the packet mark that says "claimed".
     pub mark: u32,
+    #[serde(default, skip_serializing_if = "Engine::is_default")]
+    pub engine: Engine,
+}
+
+/// By what means rules and their tables are installed ([`Rule`](crate::forwarding::Rule),
+/// [`Table`](crate::forwarding::Table)). All do the same to a packet; they differ in what a packet costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// One line of `ip rule` and one routing table for each: a packet costs as much as there are rules.
+    #[default]
+    Rules,
+    /// Verdict maps of nftables, and one routing table for each next hop.
+    Nft,
+    /// The steering engine's own programs.
+    Steer,
+}
+
+impl Engine {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Engine::Rules => "rules",
+            Engine::Nft => "nft",
+            Engine::Steer => "steer",
+        })
+    }
 }
 
 impl LinuxSpec {
@@ -136,6 +168,8 @@ impl LinuxSpec {
     pub const PROTOCOL: u8 = 202;
     /// One high bit; the low ones are those that others use.
     pub const MARK: u32 = 0x0400_0000;
+    /// The bits of the packet mark in which `engine: nft` numbers next hops, while the packet is in the element.
+    pub const HOP_MARKS: u32 = 0x03ff_0000;
 
     pub fn in_netns(netns: &str) -> Self {
         Self { netns: Some(netns.to_owned()), ..Self::default() }
@@ -151,6 +185,7 @@ impl Default for LinuxSpec {
             table_base: Self::TABLE_BASE,
             protocol: Self::PROTOCOL,
             mark: Self::MARK,
+            engine: Engine::default(),
         }
     }
 }

@@ -335,6 +335,34 @@ fn rules_after_the_kernels() {
     ");
 }
 
+#[test]
+fn an_engine_that_there_is_not() {
+    let said = told("driver: {linux: {netns: core}}", "driver: {linux: {netns: core, engine: nfs}}");
+    insta::assert_snapshot!(said, @"
+    error: `nfs` is none of `rules`, `nft`, `steer`
+      --> world.yaml:21:41
+       |
+    21 |   driver: {linux: {netns: core, engine: nfs}}
+       |                                         ^^^
+       = help: did you mean `nft`?
+    ");
+}
+
+/// Next hops are numbered in bits of the mark, too.
+#[test]
+fn a_mark_in_the_way_of_next_hops() {
+    let said =
+        told("driver: {linux: {netns: core}}", "driver: {linux: {netns: core, engine: nft, mark: 0x10000}}");
+    insta::assert_snapshot!(said, @"
+    error: the mark 0x10000 is among those that `engine: nft` numbers next hops with
+      --> world.yaml:21:52
+       |
+    21 |   driver: {linux: {netns: core, engine: nft, mark: 0x10000}}
+       |                                                    ^^^^^^^
+       = help: write a bit outside 0x03ff0000, or leave it out
+    ");
+}
+
 /// A network namespace is named, not its path.
 #[test]
 fn a_namespace_with_a_slash() {

@@ -11,7 +11,7 @@ use crate::resource::problems::Problems;
 use crate::resource::source::Located;
 use crate::resource::written::{Element, Host, Link, LinkEnd, Route};
 use crate::resource::yaml::{Node, Value};
-use crate::resource::{DriverSpec, LinuxSpec, Role};
+use crate::resource::{DriverSpec, Engine, LinuxSpec, Role};
 
 pub(super) fn element(
     name: Option<Located<NodeName>>,
@@ -59,20 +59,33 @@ fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
     const TABLES: RangeInclusive<u32> = 256..=(u32::MAX - PathId::MAX.0);
     // Up to 4: `kernel`, `boot`, `static` and other protocols whose routes are not one program's own.
     const PROTOCOLS: RangeInclusive<u8> = 5..=u8::MAX;
+    const ENGINES: &[(&str, Engine)] =
+        &[("rules", Engine::Rules), ("nft", Engine::Nft), ("steer", Engine::Steer)];
     let default = LinuxSpec::default();
     let mut fields = Fields::of(node, problems)?;
     let netns = fields.optional("netns", netns, problems);
     let rule_priority = fields.or("rulePriority", default.rule_priority, value(number(PRIORITIES)), problems);
     let table_base = fields.or("tableBase", default.table_base, value(number(TABLES)), problems);
     let protocol = fields.or("protocol", default.protocol, value(number(PROTOCOLS)), problems);
-    let mark = fields.or("mark", default.mark, mark, problems);
+    let usual_mark = Located { value: default.mark, ..Located::default() };
+    let mark = fields.or("mark", usual_mark, mark, problems);
+    let engine = fields.or("engine", default.engine, value(one_of(ENGINES)), problems);
     fields.finish(problems);
+    let (mark, engine) = (mark?, engine?);
+    if engine == Engine::Nft && *mark & LinuxSpec::HOP_MARKS != 0 {
+        let message =
+            format!("the mark {:#x} is among those that `engine: nft` numbers next hops with", *mark);
+        let help = format!("write a bit outside {:#010x}, or leave it out", LinuxSpec::HOP_MARKS);
+        problems.report(mark.span, message, help);
+        return None;
+    }
     Some(LinuxSpec {
         netns: netns?,
         rule_priority: rule_priority?,
         table_base: table_base?,
         protocol: protocol?,
-        mark: mark?,
+        mark: *mark,
+        engine,
     })
 }
 
@@ -89,14 +102,14 @@ fn netns(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<String> {
     is_file_name.then_some(name)
 }
 
-fn mark(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<u32> {
+fn mark(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Located<u32>> {
     let mark = number(1..=u32::MAX)(node, problems)?;
     if !mark.is_power_of_two() {
         let help =
             format!("write one bit that nothing else on the machine uses, such as {:#010x}", LinuxSpec::MARK);
         problems.report(node.span, format!("the mark {:#x} has {} bits", *mark, mark.count_ones()), help);
     }
-    mark.is_power_of_two().then_some(mark.value)
+    mark.is_power_of_two().then_some(mark)
 }
 
 fn route(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Route> {
