@@ -4,22 +4,23 @@
 
 use std::net::IpAddr;
 
-use catena_model::address::{Family, PortRange, Prefix, Protocol};
+use catena_model::address::{Dscp, Family, PortRange, Prefix, Protocol};
 use catena_model::forwarding::{
-    Change, Direction, ElementState, FlowMatch, Insertion, Instance, InstanceId, Object, PathId, Rule,
-    Selector, Side, Table,
+    Change, Delivery, Direction, ElementState, FlowMatch, Insertion, Instance, InstanceId, InstanceState,
+    Object, PathId, Rule, Selector, Side, Table,
 };
 use catena_model::packet::Packet;
 use proptest::prelude::*;
 
-fn flows(text: [&str; 4]) -> FlowMatch {
-    let [protocol, ports, local, remote] = text;
+fn flows(text: [&str; 5]) -> FlowMatch {
+    let [protocol, ports, local, remote, dscp] = text;
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     FlowMatch {
         protocol: given(protocol).map(|text| text.parse().unwrap()),
         ports: given(ports).map(|text| text.parse().unwrap()),
         local: given(local).map(|text| text.parse().unwrap()),
         remote: given(remote).map(|text| text.parse().unwrap()),
+        dscp: given(dscp).map(|text| text.parse().unwrap()),
     }
 }
 
@@ -30,23 +31,26 @@ fn web_request() -> Packet {
         protocol: Protocol::TCP,
         source_port: 40_000,
         destination_port: 80,
+        dscp: "ef".parse().unwrap(),
     }
 }
 
 #[test]
 fn all_that_is_given_must_match() {
     for (given, expected) in [
-        (["", "", "", ""], true),
-        (["tcp", "", "", ""], true),
-        (["udp", "", "", ""], false),
-        (["tcp", "80", "", ""], true),
-        (["tcp", "1-79", "", ""], false),
-        (["", "80", "", ""], true),
-        (["", "", "172.16.1.0/24", ""], true),
-        (["", "", "172.16.2.0/24", ""], false),
-        (["", "", "", "198.51.100.0/24"], true),
-        (["", "", "", "2001:db8::/32"], false),
-        (["tcp", "80-443", "172.16.1.0/24", "0.0.0.0/0"], true),
+        (["", "", "", "", ""], true),
+        (["tcp", "", "", "", ""], true),
+        (["udp", "", "", "", ""], false),
+        (["tcp", "80", "", "", ""], true),
+        (["tcp", "1-79", "", "", ""], false),
+        (["", "80", "", "", ""], true),
+        (["", "", "172.16.1.0/24", "", ""], true),
+        (["", "", "172.16.2.0/24", "", ""], false),
+        (["", "", "", "198.51.100.0/24", ""], true),
+        (["", "", "", "2001:db8::/32", ""], false),
+        (["", "", "", "", "ef"], true),
+        (["", "", "", "", "cs0"], false),
+        (["tcp", "80-443", "172.16.1.0/24", "0.0.0.0/0", "46"], true),
     ] {
         assert_eq!(flows(given).matches(&web_request()), expected, "{given:?}");
     }
@@ -55,7 +59,7 @@ fn all_that_is_given_must_match() {
 /// A match is about flows as the site sees them, so a reply is turned round before it is looked at.
 #[test]
 fn replies_belong_to_the_flow() {
-    let web = flows(["tcp", "80", "172.16.1.0/24", ""]);
+    let web = flows(["tcp", "80", "172.16.1.0/24", "", ""]);
     let reply = web_request().reply();
     assert!(!web.matches(&reply));
     assert!(web.matches(&reply.seen_from_site(Direction::Down)));
@@ -65,25 +69,31 @@ fn replies_belong_to_the_flow() {
 #[test]
 fn a_packet_without_ports_matches_no_ports() {
     let ping = Packet { protocol: Protocol::ICMP, source_port: 0, destination_port: 0, ..web_request() };
-    assert!(!flows(["", "0-65535", "", ""]).matches(&ping));
-    assert!(flows(["icmp", "", "", ""]).matches(&ping));
+    assert!(!flows(["", "0-65535", "", "", ""]).matches(&ping));
+    assert!(flows(["icmp", "", "", "", ""]).matches(&ping));
 }
 
 #[test]
 fn no_packet_is_of_two_families_or_of_two_protocols() {
     let nothing = [
-        (["tcp", "", "", ""], ["udp", "", "", ""]),
-        (["tcp", "80", "", ""], ["tcp", "443", "", ""]),
-        (["", "", "10.0.0.0/8", ""], ["", "", "11.0.0.0/8", ""]),
-        (["", "", "10.0.0.0/8", ""], ["", "", "", "2001:db8::/32"]),
-        (["icmp", "", "", ""], ["", "80", "", ""]),
+        (["tcp", "", "", "", ""], ["udp", "", "", "", ""]),
+        (["tcp", "80", "", "", ""], ["tcp", "443", "", "", ""]),
+        (["", "", "10.0.0.0/8", "", ""], ["", "", "11.0.0.0/8", "", ""]),
+        (["", "", "10.0.0.0/8", "", ""], ["", "", "", "2001:db8::/32", ""]),
+        (["icmp", "", "", "", ""], ["", "80", "", "", ""]),
+        (["", "", "", "", "ef"], ["", "", "", "", "af41"]),
     ];
     for (a, b) in nothing {
         assert_eq!(flows(a).intersection(&flows(b)), None, "{a:?} {b:?}");
     }
-    let both =
-        flows(["tcp", "80-443", "", "10.0.0.0/8"]).intersection(&flows(["", "400-500", "", "10.1.0.0/16"]));
-    assert_eq!(both, Some(flows(["tcp", "400-443", "", "10.1.0.0/16"])));
+    let both = flows(["tcp", "80-443", "", "10.0.0.0/8", ""]).intersection(&flows([
+        "",
+        "400-500",
+        "",
+        "10.1.0.0/16",
+        "",
+    ]));
+    assert_eq!(both, Some(flows(["tcp", "400-443", "", "10.1.0.0/16", ""])));
 }
 
 /// Few values of each kind, so that two of them often meet.
@@ -99,6 +109,10 @@ fn a_prefix() -> impl Strategy<Value = Prefix> {
     .prop_map(|text| text.parse().unwrap())
 }
 
+fn a_dscp() -> impl Strategy<Value = Dscp> {
+    (0_u8..3).prop_map(|code| Dscp::new(code).unwrap())
+}
+
 fn a_protocol() -> impl Strategy<Value = Protocol> {
     prop::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol::ICMP])
 }
@@ -109,9 +123,10 @@ prop_compose! {
         ports in prop::option::of((1_u16..5, 0_u16..3)),
         local in prop::option::of(a_prefix()),
         remote in prop::option::of(a_prefix()),
+        dscp in prop::option::of(a_dscp()),
     ) -> FlowMatch {
         let ports = ports.map(|(first, more)| PortRange::new(first, first + more).unwrap());
-        FlowMatch { protocol, ports, local, remote }
+        FlowMatch { protocol, ports, local, remote, dscp }
     }
 }
 
@@ -123,10 +138,11 @@ prop_compose! {
         ]),
         protocol in a_protocol(),
         destination_port in 0_u16..8,
+        dscp in a_dscp(),
     ) -> Packet {
         let [source, destination]: [IpAddr; 2] = [ends.0, ends.1].map(|end| end.parse().unwrap());
         let destination_port = if protocol.has_ports() { destination_port } else { 0 };
-        Packet { source, destination, protocol, source_port: 0, destination_port }
+        Packet { source, destination, protocol, source_port: 0, destination_port, dscp }
     }
 }
 
@@ -151,7 +167,7 @@ fn rule(from: &str, table: u32) -> Object {
         from: Some(from.parse().unwrap()),
         to: None,
         in_port: None,
-        claimed: false,
+        unless_released: false,
     };
     Object::Rule(Rule { order: 8, selector, table: PathId(table) })
 }
@@ -188,6 +204,9 @@ fn the_inverse_undoes_a_change() {
         insertion: Insertion::L2,
         inside: side("in"),
         outside: side("out"),
+        state: InstanceState::default(),
+        rewrites: false,
+        delivery: Delivery::default(),
     });
     let before = state([table(1, "eth0"), rule("172.16.1.0/24", 1)]);
     for change in [

@@ -3,8 +3,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use catena_model::address::Family;
 use catena_model::forwarding::{
-    Action, Direction, Exits, FlowMatch, Hop, Ingress, Insertion, Instance, InstanceId, Key, NextHops,
-    Object, Path, Policy, PolicyRule, Purpose, Rule, Selector, Side, SiteId, Table, Tunnel,
+    Action, Delivery, Direction, Exits, FlowMatch, Hop, Ingress, Insertion, Instance, InstanceId,
+    InstanceState, Key, NextHops, Object, Oversize, Path, Policy, PolicyRule, Purpose, Rule, Selector, Side,
+    SiteId, Table, Tunnel,
 };
 use catena_model::name::PortName;
 
@@ -166,7 +167,7 @@ impl Simulation {
     fn foreign() -> [Object; 2] {
         [
             Object::Table(Table { path: PathId(900), family: Family::V4, port: port("p0"), via: None }),
-            Object::Path(Path { id: PathId(901), site: SiteId(9), hops: vec![] }),
+            Object::Path(Path { id: PathId(901), site: SiteId(9), hops: vec![], vlan: None }),
         ]
     }
 }
@@ -186,8 +187,13 @@ impl Fixture for Simulation {
         let table = |path, port_name| {
             Object::Table(Table { path: PathId(path), family: Family::V4, port: port(port_name), via: None })
         };
-        let selector =
-            Selector { family: Family::V4, from: Some(prefix), to: None, in_port: None, claimed: false };
+        let selector = Selector {
+            family: Family::V4,
+            from: Some(prefix),
+            to: None,
+            in_port: None,
+            unless_released: false,
+        };
         let rule = |path| Object::Rule(Rule { order: 0, selector: selector.clone(), table: PathId(path) });
         let policy = |path| {
             Object::Policy(Policy {
@@ -197,8 +203,10 @@ impl Fixture for Simulation {
                 exits: Some(Exits { up: side("up"), down: side("down") }),
             })
         };
-        let path =
-            |id| Object::Path(Path { id: PathId(id), site: SiteId(1), hops: vec![Hop(vec![InstanceId(1)])] });
+        let path = |id| {
+            let hops = vec![Hop::of([InstanceId(1)])];
+            Object::Path(Path { id: PathId(id), site: SiteId(1), hops, vlan: None })
+        };
         Sample {
             objects: vec![
                 table(1, "p1"),
@@ -210,18 +218,23 @@ impl Fixture for Simulation {
                     remote: "203.0.113.2".parse().unwrap(),
                     key: None,
                     mtu: 1476,
+                    oversize: Oversize::default(),
                     allowed: [prefix].into(),
                 }),
                 Object::Ingress(Ingress {
                     port: port("p1"),
                     directions: Direction::BOTH.into(),
                     purpose: Purpose::Steer,
+                    site: None,
                 }),
                 Object::Instance(Instance {
                     id: InstanceId(1),
                     insertion: Insertion::L3,
                     inside: side("fw-in"),
                     outside: side("fw-out"),
+                    state: InstanceState::default(),
+                    rewrites: false,
+                    delivery: Delivery::default(),
                 }),
                 path(1),
                 path(2),

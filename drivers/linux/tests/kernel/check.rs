@@ -99,7 +99,7 @@ async fn a_router_must_forward() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_policy_routing_cannot_do_is_refused() {
     let world = World::new();
-    let path = Object::Path(Path { id: PathId(1), site: SiteId(1), hops: vec![] });
+    let path = Object::Path(Path { id: PathId(1), site: SiteId(1), hops: vec![], vlan: None });
     let everything = from("0.0.0.0/0", 1);
     let mixed = rule(0, Selector { to: "2001:db8::/32".parse().ok(), ..selector(SITE) }, 1);
     let beyond_the_band = rule(256, selector(SITE), 1);
