@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use catena_model::forwarding::{Action, Change, ElementState, ForwardingState, Key, Object};
+use catena_model::forwarding::{Action, Change, ElementState, ForwardingState, Hop, Key, Object};
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Chain, Model, Source, Traffic, load};
 use catena_model::topology::Topology;
@@ -50,7 +50,7 @@ fn any_chains() -> impl Strategy<Value = Vec<Chain>> {
 fn missing(element: &ElementState) -> Vec<Key> {
     let uses = element.iter().flat_map(|object| match object {
         Object::Rule(rule) => vec![Key::Table(rule.table, rule.selector.family)],
-        Object::Path(path) => path.hops.iter().flat_map(|hop| &hop.0).map(|id| Key::Instance(*id)).collect(),
+        Object::Path(path) => path.hops.iter().flat_map(Hop::ids).map(Key::Instance).collect(),
         Object::Policy(policy) => policy
             .rules
             .iter()

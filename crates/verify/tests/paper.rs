@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use catena_model::address::Protocol;
+use catena_model::address::{Dscp, Protocol};
 use catena_model::base::BaseRouting;
 use catena_model::forwarding::{ForwardingState, Key, Object};
 use catena_model::name::NodeName;
@@ -54,6 +54,7 @@ fn packet(from: &str, to: &str, protocol: Protocol, port: u16) -> Packet {
         protocol,
         source_port: if port == 0 { 0 } else { 40_000 },
         destination_port: port,
+        dscp: Dscp::default(),
     }
 }
 

@@ -161,5 +161,6 @@ fn foreign(element: &NodeName) -> Object {
         port: "foreign".parse().unwrap(),
         directions: BTreeSet::new(),
         purpose: if element.as_str() < "d" { Purpose::Claim } else { Purpose::Steer },
+        site: None,
     })
 }

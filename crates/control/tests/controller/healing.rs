@@ -6,7 +6,7 @@ use catena_control::Controller;
 use catena_control::report::{ChainState, ElementState, EventKind};
 use catena_driver::Epoch;
 use catena_driver::simulated::{Fault, SimulatedElement};
-use catena_model::forwarding::{Key, Object, SiteId, Tunnel};
+use catena_model::forwarding::{Key, Object, Oversize, SiteId, Tunnel};
 use catena_model::name::NodeName;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -20,6 +20,7 @@ fn foreign() -> Object {
         remote: "192.0.2.2".parse().unwrap(),
         key: None,
         mtu: 1400,
+        oversize: Oversize::default(),
         allowed: Default::default(),
     })
 }

@@ -8,7 +8,7 @@ use catena_control::report::{ApplyReport, EventKind, StatusReport};
 use catena_control::{ApplyError, Controller, Drivers, Mode, Request, ResourceId, Settings, StartError};
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
-use catena_model::forwarding::{Action, ElementState, ForwardingState, Key, Kind, Object};
+use catena_model::forwarding::{Action, ElementState, ForwardingState, Hop, Key, Kind, Object};
 use catena_model::name::NodeName;
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Element, Source, load};
@@ -188,7 +188,7 @@ pub fn settings() -> Settings {
 pub fn missing(element: &ElementState) -> Vec<Key> {
     let uses = element.iter().flat_map(|object| match object {
         Object::Rule(rule) => vec![Key::Table(rule.table, rule.selector.family)],
-        Object::Path(path) => path.hops.iter().flat_map(|hop| &hop.0).map(|id| Key::Instance(*id)).collect(),
+        Object::Path(path) => path.hops.iter().flat_map(Hop::ids).map(Key::Instance).collect(),
         Object::Policy(policy) => policy
             .rules
             .iter()
