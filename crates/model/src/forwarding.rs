@@ -321,9 +321,10 @@ pub struct Selector {
     /// The port by which the packet came in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_port: Option<PortName>,
-    /// Only packets that a [`Policy`] on this element has claimed ([`Action::Claim`]).
+    /// All but the packets that a [`Policy`] on this element has released ([`Purpose::Claim`]). Who is not asked
+    /// releases nothing, so a rule with this claims too much rather than too little.
     #[serde(default)]
-    pub claimed: bool,
+    pub unless_released: bool,
 }
 
 /// The far end of a site's GRE tunnel (RFC 2784, RFC 2890), reached by way of [`TUNNEL_PORT`].
@@ -379,7 +380,8 @@ pub struct Ingress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
-    /// Mark what a policy claims, so that a [`Rule`] can tell it from the rest, and let the element route it.
+    /// Release what no policy claims for sure, by a mark that a [`Rule`] passes over, and let the element route it.
+    /// Without this ingress, or in doubt, nothing is released.
     Claim,
     /// Send it through a [`Path`].
     Steer,
@@ -638,7 +640,7 @@ pub struct Policy {
     /// The first that matches decides.
     pub rules: Vec<PolicyRule>,
     /// Where packets go after the last function, and those that no rule matches. `None` on an element that only claims:
-    /// there, what no rule matches is routed as if we were not there.
+    /// there, what no rule matches is released, and routed as if we were not there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exits: Option<Exits>,
 }
@@ -652,7 +654,7 @@ pub struct PolicyRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Action {
-    /// Mark the packet as claimed and let the element route it: a [`Rule`] picks it up.
+    /// Do not release the packet ([`Purpose::Claim`]): a [`Rule`] takes it.
     Claim,
     /// Send it through this path.
     Path(PathId),

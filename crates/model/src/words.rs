@@ -25,7 +25,7 @@ impl<T: Clone + IntoIterator<Item: Display>> Display for List<'_, T> {
 
 impl Display for Selector {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Selector { family: _, from, to, in_port, claimed } = self;
+        let Selector { family: _, from, to, in_port, unless_released } = self;
         match from {
             Some(from) => write!(f, "from {from}")?,
             None => f.write_str("from all")?,
@@ -36,7 +36,7 @@ impl Display for Selector {
         if let Some(port) = in_port {
             write!(f, " iif {port}")?;
         }
-        f.write_str(if *claimed { " claimed" } else { "" })
+        f.write_str(if *unless_released { " unless released" } else { "" })
     }
 }
 

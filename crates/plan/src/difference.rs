@@ -72,7 +72,7 @@ mod tests {
             from: Some("172.16.1.0/24".parse().unwrap()),
             to: None,
             in_port: None,
-            claimed: false,
+            unless_released: false,
         };
         Object::Rule(Rule { order, selector, table: PathId(table) })
     }

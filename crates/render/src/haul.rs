@@ -25,20 +25,165 @@ const GRE_OVERHEAD: u16 = 24;
 const GRE_KEY: u16 = 4;
 
 pub fn render(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(), RenderError> {
-    let site = &served.site.name;
-    let up = legs_up(served, route)?;
-    let down = legs_down(served, route)?;
-    let home = legs_home(served, route)?;
-    install(served, PathOwner::Up(site.clone()), up, canvas)?;
-    install(served, PathOwner::Down(site.clone()), down, canvas)?;
-    install(served, PathOwner::Home(site.clone()), home, canvas)?;
-    claim(served, route, canvas);
+    for way in [Way::up(served, route), Way::down(served, route), Way::home(served, route)] {
+        install(served, &way, canvas)?;
+        claim(served, &way, canvas);
+    }
     tunnels(served, route, canvas)
 }
 
 /// The alternatives that a chain claims, each with one port range.
 pub fn flow_matches(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
     chain.matches.iter().flat_map(Traffic::flow_matches)
+}
+
+/// A part of a site's route, on which packets go in one direction.
+struct Way<'a> {
+    owner: PathOwner,
+    direction: Direction,
+    hops: Vec<Hop<'a>>,
+}
+
+/// One element on a way.
+struct Hop<'a> {
+    element: &'a NodeName,
+    arrival: Arrival,
+    next: Next<'a>,
+}
+
+/// By which of an element's ports the packets of a way come in.
+enum Arrival {
+    /// By this one, where they enter: those too that no chain claims, which are not ours to lead.
+    Entry(PortName),
+    /// By this one; what is of the site and comes in by another port is not of this way.
+    Port(PortName),
+    Any,
+}
+
+/// Where an element hands packets on.
+#[derive(Clone, Copy)]
+enum Next<'a> {
+    /// Into the site's tunnel.
+    Tunnel,
+    /// To the far end of a link of `port`.
+    Neighbour { port: &'a PortName, far: &'a LinkEnd },
+    /// Onto the link of the site's attachment.
+    Site { port: &'a PortName, far: &'a LinkEnd },
+}
+
+impl<'a> Way<'a> {
+    /// From the site to the switch.
+    fn up(served: &Served, route: &Route<'a>) -> Self {
+        let (from_attachment, into_attachment) = match &route.attach.kind {
+            AttachKind::Gre { .. } => (PortName::tunnel(), Next::Tunnel),
+            AttachKind::L2(cable) => (cable.far.port.clone(), Next::along(cable)),
+        };
+        let mut hops = Vec::new();
+        if let Some(Access { element, lan }) = &route.attach.access {
+            let entries = lan.iter().map(|cable| Arrival::Entry(cable.near.port.clone()));
+            hops.extend(entries.map(|arrival| Hop { element, arrival, next: into_attachment }));
+        }
+        let mut arrival = Arrival::Port(from_attachment);
+        for cable in &route.up {
+            hops.push(Hop { element: &cable.near.node, arrival, next: Next::along(cable) });
+            // The next element is told by source alone, as long as the functions' packets do not come back to it.
+            arrival = match route.comes_back_to(&cable.far.node) {
+                true => Arrival::Port(cable.far.port.clone()),
+                false => Arrival::Any,
+            };
+        }
+        Self { owner: PathOwner::Up(served.site.name.clone()), direction: Direction::Up, hops }
+    }
+
+    /// From the Internet to the switch.
+    fn down(served: &Served, route: &Route<'a>) -> Self {
+        let mut hops = Vec::new();
+        // Ways from several entries join.
+        let mut joined = BTreeSet::new();
+        for Entry { port, way } in &route.entries {
+            let mut arrival = Arrival::Entry(port.near.port.clone());
+            for cable in way {
+                let element = &cable.near.node;
+                if joined.insert((element, arrival.port().cloned())) {
+                    hops.push(Hop { element, arrival, next: Next::along(cable) });
+                }
+                arrival = Arrival::Port(cable.far.port.clone());
+            }
+        }
+        Self { owner: PathOwner::Down(served.site.name.clone()), direction: Direction::Down, hops }
+    }
+
+    /// From the switch to the site: the way up, backwards.
+    fn home(served: &Served, route: &Route<'a>) -> Self {
+        let mut next = match &route.attach.kind {
+            AttachKind::Gre { .. } => Next::Tunnel,
+            AttachKind::L2(link) => Next::Site { port: &link.far.port, far: &link.near },
+        };
+        let mut hops = Vec::new();
+        for cable in &route.up {
+            let arrival = Arrival::Port(cable.near.port.clone());
+            hops.push(Hop { element: &cable.near.node, arrival, next });
+            next = Next::Neighbour { port: &cable.far.port, far: &cable.near };
+        }
+        Self { owner: PathOwner::Home(served.site.name.clone()), direction: Direction::Down, hops }
+    }
+}
+
+impl Arrival {
+    fn port(&self) -> Option<&PortName> {
+        match self {
+            Arrival::Entry(port) | Arrival::Port(port) => Some(port),
+            Arrival::Any => None,
+        }
+    }
+}
+
+impl<'a> Next<'a> {
+    fn along(cable: &'a Cable) -> Self {
+        Next::Neighbour { port: &cable.near.port, far: &cable.far }
+    }
+
+    fn port(self) -> PortName {
+        match self {
+            Next::Tunnel => PortName::tunnel(),
+            Next::Neighbour { port, .. } | Next::Site { port, .. } => port.clone(),
+        }
+    }
+
+    /// The neighbour that packets to or from `prefix` are handed to.
+    fn via(self, served: &Served, prefix: Prefix) -> Result<Option<IpAddr>, RenderError> {
+        match self {
+            Next::Tunnel => Ok(None),
+            Next::Neighbour { far, .. } => address(served, far, prefix.family()).map(Some),
+            // Each host by itself, where the site's own network begins at the link.
+            Next::Site { far, .. } if far.addresses.iter().any(|own| prefix.contains(own.addr())) => Ok(None),
+            Next::Site { far, .. } => address(served, far, prefix.family()).map(Some),
+        }
+    }
+}
+
+impl Hop<'_> {
+    /// The packets of a site's prefix that this element sends this way.
+    fn selector(&self, prefix: Prefix, direction: Direction) -> Selector {
+        let (from, to) = match direction {
+            Direction::Up => (Some(prefix), None),
+            Direction::Down => (None, Some(prefix)),
+        };
+        Selector {
+            family: prefix.family(),
+            from,
+            to,
+            in_port: self.arrival.port().cloned(),
+            unless_released: matches!(self.arrival, Arrival::Entry(_)),
+        }
+    }
+}
+
+/// Rules that name the ingress port come before those that do not, longer prefixes before shorter ones.
+fn order(prefix: Prefix, with_port: bool) -> u16 {
+    const HALF: u16 = Rule::ORDERS / 2;
+    let shortness = u16::from(prefix.family().bits() - prefix.length()).min(HALF - 1);
+    if with_port { shortness } else { HALF + shortness }
 }
 
 /// One rule on one element and the next hop it leads to, still without a number.
@@ -51,116 +196,20 @@ struct Leg<'a> {
     via: Option<IpAddr>,
 }
 
-fn legs_up<'a>(served: &Served, route: &Route<'a>) -> Result<Vec<Leg<'a>>, RenderError> {
-    let tunnel_port = PortName::tunnel();
+fn install(served: &Served, way: &Way, canvas: &mut Canvas) -> Result<(), RenderError> {
     let mut legs = Vec::new();
     for prefix in &served.site.prefixes {
-        let from = |in_port: Option<&PortName>, claimed| Selector {
-            family: prefix.family(),
-            from: Some(*prefix),
-            to: None,
-            in_port: in_port.cloned(),
-            claimed,
-        };
-        let arrival = match &route.attach.kind {
-            AttachKind::Gre { .. } => &tunnel_port,
-            AttachKind::L2(cable) => &cable.far.port,
-        };
-        if let Some(access) = &route.attach.access {
-            let (port, via) = match &route.attach.kind {
-                AttachKind::Gre { .. } => (tunnel_port.clone(), None),
-                AttachKind::L2(cable) => {
-                    (cable.near.port.clone(), Some(address(served, &cable.far, prefix.family())?))
-                }
-            };
-            legs.push(Leg::new(access.element, *prefix, from(None, true), port, via));
-        }
-        let mut in_port = Some(arrival);
-        for cable in &route.up {
-            let element = &cable.near.node;
-            let via = address(served, &cable.far, prefix.family())?;
-            legs.push(Leg::new(element, *prefix, from(in_port, false), cable.near.port.clone(), Some(via)));
-            // The next element is told by source alone, as long as the functions' packets do not come back to it.
-            in_port = route.comes_back_to(&cable.far.node).then_some(&cable.far.port);
+        for hop in &way.hops {
+            legs.push(Leg {
+                element: hop.element,
+                order: order(*prefix, hop.arrival.port().is_some()),
+                selector: hop.selector(*prefix, way.direction),
+                port: hop.next.port(),
+                via: hop.next.via(served, *prefix)?,
+            });
         }
     }
-    Ok(legs)
-}
-
-/// From the Internet to the switch.
-fn legs_down<'a>(served: &Served, route: &Route<'a>) -> Result<Vec<Leg<'a>>, RenderError> {
-    let mut legs = Vec::new();
-    for prefix in &served.site.prefixes {
-        for entry in &route.entries {
-            let mut in_port = &entry.port.near.port;
-            for (nth, cable) in entry.way.iter().enumerate() {
-                let via = address(served, &cable.far, prefix.family())?;
-                // Only where packets enter, some of the site's are not claimed.
-                let selector = towards(*prefix, in_port, nth == 0);
-                legs.push(Leg::new(&cable.near.node, *prefix, selector, cable.near.port.clone(), Some(via)));
-                in_port = &cable.far.port;
-            }
-        }
-    }
-    // Ways from several entries join.
-    let mut seen = BTreeSet::new();
-    legs.retain(|leg| seen.insert((leg.element, leg.order, leg.selector.clone())));
-    Ok(legs)
-}
-
-/// From the switch to the site: the way up, backwards.
-fn legs_home<'a>(served: &Served, route: &Route<'a>) -> Result<Vec<Leg<'a>>, RenderError> {
-    let mut legs = Vec::new();
-    for prefix in &served.site.prefixes {
-        for (nth, cable) in route.up.iter().enumerate().rev() {
-            let (port, via) = match (nth.checked_sub(1).map(|before| route.up[before]), &route.attach.kind) {
-                (Some(next), _) => {
-                    (next.far.port.clone(), Some(address(served, &next.near, prefix.family())?))
-                }
-                (None, AttachKind::Gre { .. }) => (PortName::tunnel(), None),
-                (None, AttachKind::L2(link)) => {
-                    (link.far.port.clone(), neighbour(served, &link.near, *prefix)?)
-                }
-            };
-            let selector = towards(*prefix, &cable.near.port, false);
-            legs.push(Leg::new(&cable.near.node, *prefix, selector, port, via));
-        }
-    }
-    Ok(legs)
-}
-
-/// Packets to a site that come in by this port.
-fn towards(prefix: Prefix, in_port: &PortName, claimed: bool) -> Selector {
-    let in_port = Some(in_port.clone());
-    Selector { family: prefix.family(), from: None, to: Some(prefix), in_port, claimed }
-}
-
-impl<'a> Leg<'a> {
-    fn new(
-        element: &'a NodeName,
-        prefix: Prefix,
-        selector: Selector,
-        port: PortName,
-        via: Option<IpAddr>,
-    ) -> Self {
-        Self { element, order: order(prefix, selector.in_port.is_some()), selector, port, via }
-    }
-}
-
-/// Rules that name the ingress port come before those that do not, longer prefixes before shorter ones.
-fn order(prefix: Prefix, with_port: bool) -> u16 {
-    const HALF: u16 = Rule::ORDERS / 2;
-    let shortness = u16::from(prefix.family().bits() - prefix.length()).min(HALF - 1);
-    if with_port { shortness } else { HALF + shortness }
-}
-
-fn install(
-    served: &Served,
-    owner: PathOwner,
-    legs: Vec<Leg>,
-    canvas: &mut Canvas,
-) -> Result<(), RenderError> {
-    let path = number(served, &owner, &legs, canvas)?;
+    let path = number(served, &way.owner, &legs, canvas)?;
     for Leg { element, order, selector, port, via } in legs {
         let table = Object::Table(Table { path, family: selector.family, port, via });
         let other = canvas.state.element(element).get(&table.key());
@@ -168,7 +217,7 @@ fn install(
             return Err(RenderError::Crossing {
                 site: served.site.name.clone(),
                 node: element.clone(),
-                owner,
+                owner: way.owner.clone(),
             });
         }
         canvas.state.insert(element, table);
@@ -190,7 +239,7 @@ pub fn number(
 }
 
 /// Policies that claim, where packets enter: from the site, and from the Internet.
-fn claim(served: &Served, route: &Route, canvas: &mut Canvas) {
+fn claim(served: &Served, way: &Way, canvas: &mut Canvas) {
     let matches = served.chains.iter().flat_map(|chain| flow_matches(chain));
     let policy = Policy {
         site: served.id,
@@ -198,13 +247,9 @@ fn claim(served: &Served, route: &Route, canvas: &mut Canvas) {
         rules: matches.map(|matches| PolicyRule { matches, action: Action::Claim }).collect(),
         exits: None,
     };
-    let from_site = route.attach.access.iter().flat_map(|Access { element, lan }| {
-        lan.iter().map(move |cable| (*element, &cable.near.port, Direction::Up))
-    });
-    let from_internet =
-        route.entries.iter().map(|Entry { port, .. }| (&port.near.node, &port.near.port, Direction::Down));
-    for (element, port, direction) in from_site.chain(from_internet) {
-        let directions = BTreeSet::from([direction]);
+    for Hop { element, arrival, .. } in &way.hops {
+        let Arrival::Entry(port) = arrival else { continue };
+        let directions = BTreeSet::from([way.direction]);
         let ingress = Ingress { port: port.clone(), directions, purpose: Purpose::Claim, site: None };
         canvas.state.insert(element, Object::Ingress(ingress));
         canvas.state.insert(element, Object::Policy(policy.clone()));
@@ -261,11 +306,4 @@ pub fn address(served: &Served, end: &LinkEnd, family: Family) -> Result<IpAddr,
         port: end.port.clone(),
         family,
     })
-}
-
-/// Whom a site's packets are handed to at the end of a layer 2 attachment: its router, or each host by itself where the
-/// site's own network begins at the link.
-fn neighbour(served: &Served, end: &LinkEnd, prefix: Prefix) -> Result<Option<IpAddr>, RenderError> {
-    let begins_here = end.addresses.iter().any(|address| prefix.contains(address.addr()));
-    if begins_here { Ok(None) } else { address(served, end, prefix.family()).map(Some) }
 }

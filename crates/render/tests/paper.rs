@@ -5,7 +5,7 @@
 use catena_model::forwarding::ForwardingState;
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Model, Source, load};
-use catena_render::render;
+use catena_render::{Subject, render};
 
 /// The example's files, and `more`.
 fn paper(more: &[(&str, &str)]) -> Model {
@@ -96,4 +96,24 @@ fn what_lies_behind_an_inner_router_is_claimed_too() {
     let access = in_words(&state);
     assert!(access.contains("ingress wan claims what goes up"), "{access}");
     assert!(access.contains("ingress lan claims what goes up"), "{access}");
+    for port in ["lan", "wan"] {
+        let rule = format!("rule from 172.16.1.0/24 iif {port} unless released lookup path 1");
+        assert!(access.contains(&rule), "{rule} is not in {access}");
+    }
+}
+
+/// With no link between the switch and the gateway, and none between the core and the gateway, replies pass the virtual
+/// router on their way to the gateway and again on their way from there to the switch.
+#[test]
+fn a_way_that_would_pass_an_element_twice_is_refused() {
+    let mut model = paper(&[("chain.yaml", &chain("acme", "  functions: [fw]"))]);
+    model.links.retain(|name, _| !["switch-gateway", "wan-gateway"].contains(&name.as_str()));
+    let errors = render(&model, &mut Numbering::default()).unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    assert_eq!(errors[0].subject(), Subject::Site("acme-hq".parse().unwrap()));
+    assert_eq!(
+        errors[0].to_string(),
+        "site acme-hq: packets of down/acme-hq would pass qrouter-1234 twice, with different next hops; give the \
+         gateway and the switch a link that does not lead through qrouter-1234"
+    );
 }

@@ -23,7 +23,8 @@ const MAIN_PRIORITY: u32 = 32_766;
 pub struct Arrival<'a> {
     pub packet: &'a Packet,
     pub in_port: Option<&'a PortName>,
-    pub claimed: bool,
+    /// Marked by a policy, so that our rules for the rest pass it over.
+    pub released: bool,
 }
 
 pub enum Outcome {
@@ -101,13 +102,13 @@ pub fn of_inventory(model: &Model, topology: &Topology, node: &NodeName) -> Base
 }
 
 fn our_rule(ours: &ElementState, rule: &Rule, arrival: &Arrival) -> Option<Outcome> {
-    let Selector { family, from, to, in_port, claimed } = &rule.selector;
-    let Arrival { packet, in_port: arrived_by, claimed: is_claimed } = arrival;
+    let Selector { family, from, to, in_port, unless_released } = &rule.selector;
+    let Arrival { packet, in_port: arrived_by, released } = arrival;
     let matches = *family == packet.family()
         && from.is_none_or(|prefix| prefix.contains(packet.source))
         && to.is_none_or(|prefix| prefix.contains(packet.destination))
         && in_port.as_ref().is_none_or(|port| Some(port) == *arrived_by)
-        && (!claimed || *is_claimed);
+        && !(*unless_released && *released);
     matches.then(|| match ours.get(&Key::Table(rule.table, *family)) {
         Some(Object::Table(table)) => {
             let (port, via) = (table.port.clone(), table.via);

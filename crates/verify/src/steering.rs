@@ -12,10 +12,13 @@ use catena_model::packet::{Packet, pick};
 pub enum Verdict<'a> {
     /// Not classified: left to the element's routing.
     Pass,
+    /// Left to the element's rules.
     Claimed {
         site: SiteId,
         by: &'a FlowMatch,
     },
+    /// Left to the element's own routing.
+    Released,
     Steered {
         site: SiteId,
         by: &'a FlowMatch,
@@ -44,6 +47,7 @@ pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet
     let site = policy.site;
     match (ingress.purpose, rule.map(|rule| (rule.action, &rule.matches)), &policy.exits) {
         (Purpose::Claim, Some((Action::Claim, by)), _) => Verdict::Claimed { site, by },
+        (Purpose::Claim, None, _) => Verdict::Released,
         (Purpose::Steer, Some((Action::Path(path), by)), Some(exits)) => match state.get(&Key::Path(path)) {
             Some(Object::Path(found)) => match hops(state, found, direction, packet) {
                 Some(hops) => Verdict::Steered { site, by, path, direction, hops, exits },

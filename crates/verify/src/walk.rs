@@ -89,12 +89,12 @@ impl Walker<'_> {
     fn at(&mut self, place: &Place, decisions: &mut Vec<Decision>) -> Next {
         let Place { node, in_port } = place;
         let state = self.network.state.element(node);
-        let mut claimed = false;
+        let mut released = false;
         if let Some(in_port) = in_port {
             match classify(state, in_port, &self.packet) {
                 Verdict::Pass => {}
+                Verdict::Released => released = true,
                 Verdict::Claimed { site, by } => {
-                    claimed = true;
                     let site = self.site(site);
                     decisions.push(Decision::Claimed { site, by: by.clone() });
                 }
@@ -124,7 +124,7 @@ impl Walker<'_> {
                 }
             }
         }
-        self.route(place, claimed, decisions)
+        self.route(place, released, decisions)
     }
 
     /// Through an instance and back to the switch, if the switch knows how to reach it.
@@ -155,7 +155,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    fn route(&self, place: &Place, claimed: bool, decisions: &mut Vec<Decision>) -> Next {
+    fn route(&self, place: &Place, released: bool, decisions: &mut Vec<Decision>) -> Next {
         let Place { node, in_port } = place;
         let Network { model, topology, state, base, .. } = self.network;
         let inventory;
@@ -166,7 +166,7 @@ impl Walker<'_> {
                 &inventory
             }
         };
-        let arrival = Arrival { packet: &self.packet, in_port: in_port.as_ref(), claimed };
+        let arrival = Arrival { packet: &self.packet, in_port: in_port.as_ref(), released };
         match route(base, state.element(node), &arrival) {
             Outcome::Local => Next::End(End::Delivered { node: node.clone() }),
             Outcome::Drop { why } => Next::End(End::Dropped { node: node.clone(), why }),

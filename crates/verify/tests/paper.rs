@@ -118,6 +118,33 @@ fn the_other_tenant_is_untouched() {
     assert_eq!(in_words(&chained.trace(packet)), in_words(&bare.trace(packet)));
 }
 
+/// Who takes a claiming port's program away sends more into the chain, never less.
+#[test]
+fn without_its_claims_all_of_a_site_goes_into_the_chain() {
+    let mut world = World::chained();
+    for (element, port) in [("access-a", "lan"), ("core", "inet")] {
+        let ingress = Key::Ingress(port.parse().unwrap());
+        assert!(world.state.elements.get_mut(element).unwrap().remove(&ingress).is_some());
+    }
+    for (from, to) in FAMILIES {
+        let web = world.trace(packet(from, to, Protocol::TCP, 80));
+        assert_eq!(
+            (web.request.functions().len(), web.reply.functions().len()),
+            (3, 3),
+            "{}",
+            in_words(&web)
+        );
+        assert_eq!((&web.request.end, &web.reply.end), (&delivered("internet"), &delivered("alice")));
+
+        let ping = world.trace(packet(from, to, Protocol::ICMP, 0));
+        for (walk, end) in [(&ping.request, "internet"), (&ping.reply, "alice")] {
+            let passed: Vec<&str> = walk.visits.iter().map(|visit| visit.node.as_str()).collect();
+            assert!(passed.contains(&"br-int") && walk.functions().is_empty(), "{}", in_words(&ping));
+            assert_eq!(walk.end, delivered(end));
+        }
+    }
+}
+
 #[test]
 fn a_table_that_is_gone_drops_and_does_not_leak() {
     let mut world = World::chained();

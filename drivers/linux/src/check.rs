@@ -125,7 +125,7 @@ pub(crate) fn rule_request(kernel: &Kernel<'_>, rule: &Rule) -> Result<RuleMessa
             return Err(unsupported(format!("a rule for {prefix}"), "leave out a prefix that is everything"));
         }
     }
-    if selector.claimed && kernel.numbers.mark == 0 {
+    if selector.unless_released && kernel.numbers.mark == 0 {
         return Err(unsupported("the mark is 0".to_owned(), "give the element's driver a mark with one bit"));
     }
     if rule::part(rule) == Part::Lookup {

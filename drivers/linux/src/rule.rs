@@ -52,7 +52,7 @@ pub(crate) fn part(rule: &Rule) -> Part {
 
 /// The request that makes `rule`, a lookup or a guard; `None` if it needs a number that is not ours.
 pub(crate) fn request(rule: &Rule, numbers: &Numbers) -> Option<RuleMessage> {
-    let Selector { family, from, to, in_port, claimed } = &rule.selector;
+    let Selector { family, from, to, in_port, unless_released } = &rule.selector;
     let mut message = RuleMessage::default();
     message.header.family = address_family(*family);
     message.attributes = vec![
@@ -77,8 +77,9 @@ pub(crate) fn request(rule: &Rule, numbers: &Numbers) -> Option<RuleMessage> {
     if let Some(port) = in_port {
         message.attributes.push(RuleAttribute::Iifname(port.to_string()));
     }
-    if *claimed {
-        message.attributes.push(RuleAttribute::FwMark(numbers.mark));
+    if *unless_released {
+        // The kernel takes a mark of 0 as none given, and tells none; a mask it keeps (`fib_nl2rule` in
+        // net/core/fib_rules.c).
         message.attributes.push(RuleAttribute::FwMask(numbers.mark));
     }
     Some(message)
@@ -114,7 +115,7 @@ fn read_rule(message: &RuleMessage, part: Part, order: u16, numbers: &Numbers) -
         return None;
     }
     let family = family(header.family)?;
-    let mut selector = Selector { family, from: None, to: None, in_port: None, claimed: false };
+    let mut selector = Selector { family, from: None, to: None, in_port: None, unless_released: false };
     let mut table = None;
     let (mut mark, mut mask) = (0, 0);
     for attribute in &message.attributes {
@@ -129,9 +130,9 @@ fn read_rule(message: &RuleMessage, part: Part, order: u16, numbers: &Numbers) -
             _ => return None,
         }
     }
-    selector.claimed = match (mark, mask) {
+    selector.unless_released = match (mark, mask) {
         (0, 0) => false,
-        both if both == (numbers.mark, numbers.mark) => true,
+        (0, mask) if mask == numbers.mark => true,
         _ => return None,
     };
     let table = match part {
@@ -180,10 +181,11 @@ mod tests {
         Numbers::of(&LinuxSpec::in_netns("x"))
     }
 
-    fn rule(from: &str, in_port: Option<&str>, claimed: bool) -> Rule {
+    fn rule(from: &str, in_port: Option<&str>, unless_released: bool) -> Rule {
         let from: Prefix = from.parse().unwrap();
         let in_port = in_port.map(|port| port.parse().unwrap());
-        let selector = Selector { family: from.family(), from: Some(from), to: None, in_port, claimed };
+        let selector =
+            Selector { family: from.family(), from: Some(from), to: None, in_port, unless_released };
         Rule { order: 255, selector, table: PathId(1) }
     }
 
@@ -205,6 +207,21 @@ mod tests {
         for (wrong, priority) in [(guard(&lookup), 10_000), (lookup, 10_256)] {
             let mut message = request(&wrong, &numbers()).unwrap();
             message.attributes[0] = RuleAttribute::Priority(priority);
+            assert_eq!(OurRule::read(message, &numbers()).unwrap().rule, None);
+        }
+    }
+
+    #[test]
+    fn another_mark_or_mask_is_odd() {
+        let lookup = rule("172.16.1.0/24", Some("lan"), true);
+        let mark = numbers().mark;
+        let whole = request(&lookup, &numbers()).unwrap();
+        for odd in [vec![RuleAttribute::FwMark(mark)], vec![RuleAttribute::FwMask(mark << 1)]] {
+            let mut message = whole.clone();
+            message.attributes.retain(|attribute| {
+                !odd.iter().any(|odd| std::mem::discriminant(odd) == std::mem::discriminant(attribute))
+            });
+            message.attributes.extend(odd);
             assert_eq!(OurRule::read(message, &numbers()).unwrap().rule, None);
         }
     }

@@ -156,10 +156,11 @@ mod tests {
         Numbers::of(&LinuxSpec::in_netns("x"))
     }
 
-    fn rule(order: u16, from: &str, in_port: Option<&str>, claimed: bool) -> Rule {
+    fn rule(order: u16, from: &str, in_port: Option<&str>, unless_released: bool) -> Rule {
         let from: Prefix = from.parse().unwrap();
         let in_port = in_port.map(|port| port.parse().unwrap());
-        let selector = Selector { family: from.family(), from: Some(from), to: None, in_port, claimed };
+        let selector =
+            Selector { family: from.family(), from: Some(from), to: None, in_port, unless_released };
         Rule { order, selector, table: PathId(1) }
     }
 

@@ -66,8 +66,8 @@ pub(crate) fn rule(rule: &Rule, numbers: &Numbers) -> String {
     if let Some(port) = &selector.in_port {
         text += &format!(" iif {port}");
     }
-    if selector.claimed {
-        text += &format!(" fwmark {0:#x}/{0:#x}", numbers.mark);
+    if selector.unless_released {
+        text += &format!(" fwmark 0/{:#x}", numbers.mark);
     }
     let action = match part(rule) {
         Part::Lookup => format!("lookup {}", u64::from(numbers.table_base) + u64::from(rule.table.0)),

@@ -36,7 +36,7 @@ impl Fixture for World {
             from: None,
             to: "172.16.1.0/24".parse().ok(),
             in_port: Some(port("qr-abc")),
-            claimed: true,
+            unless_released: true,
             ..selector("172.16.1.0/24")
         };
         let plain = Table { path: PathId(3), family: Family::V4, port: port("qg-ext"), via: None };

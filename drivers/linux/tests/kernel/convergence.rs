@@ -76,11 +76,11 @@ fn places() -> Vec<(u16, Selector)> {
     let mut places = Vec::new();
     for (prefix, family) in [("172.16.1.0/24", Family::V4), ("2001:db8:a1::/64", Family::V6)] {
         let prefix = prefix.parse().ok();
-        let plain = Selector { family, from: prefix, to: None, in_port: None, claimed: false };
+        let plain = Selector { family, from: prefix, to: None, in_port: None, unless_released: false };
         let at_port = Selector { in_port: Some(port("qg-ext")), ..plain.clone() };
-        let claimed = Selector { claimed: true, ..at_port.clone() };
+        let unless_released = Selector { unless_released: true, ..at_port.clone() };
         let replies = Selector { from: None, to: prefix, ..plain.clone() };
-        places.extend([(0, plain.clone()), (0, at_port), (0, claimed), (1, plain), (1, replies)]);
+        places.extend([(0, plain.clone()), (0, at_port), (0, unless_released), (1, plain), (1, replies)]);
     }
     places
 }

@@ -55,22 +55,18 @@ async fn every_part_of_a_selector_is_installed() {
     let whole = Selector {
         to: "198.51.100.0/24".parse().ok(),
         in_port: Some(port("qg-ext")),
-        claimed: true,
+        unless_released: true,
         ..selector("172.16.1.0/24")
     };
     let tunnel = Table { path: PathId(7), family: Family::V4, port: port("qg-ext"), via: None };
     put(&world.driver(), &[Object::Table(tunnel), rule(255, whole, 7)]).await.unwrap();
     assert_eq!(
         lines(&world.ip("rule show pref 10255")),
-        [
-            "10255: from 172.16.1.0/24 to 198.51.100.0/24 fwmark 0x4000000/0x4000000 iif qg-ext lookup 10007 proto 202"
-        ]
+        ["10255: from 172.16.1.0/24 to 198.51.100.0/24 fwmark 0/0x4000000 iif qg-ext lookup 10007 proto 202"]
     );
     assert_eq!(
         lines(&world.ip("rule show pref 10511")),
-        [
-            "10511: from 172.16.1.0/24 to 198.51.100.0/24 fwmark 0x4000000/0x4000000 iif qg-ext unreachable proto 202"
-        ]
+        ["10511: from 172.16.1.0/24 to 198.51.100.0/24 fwmark 0/0x4000000 iif qg-ext unreachable proto 202"]
     );
     assert_eq!(
         lines(&world.ip("route show table 10007")),

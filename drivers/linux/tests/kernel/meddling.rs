@@ -198,7 +198,8 @@ async fn deleting_a_rule_spares_a_narrower_one() {
     let driver = world.driver();
     let wide = from(SITE, 1);
     let narrow = rule(0, Selector { in_port: Some(port("qg-ext")), ..selector(SITE) }, 1);
-    let narrower = rule(0, Selector { in_port: Some(port("qg-ext")), claimed: true, ..selector(SITE) }, 1);
+    let narrower =
+        rule(0, Selector { in_port: Some(port("qg-ext")), unless_released: true, ..selector(SITE) }, 1);
     let closed = table(1, "qr-abc", "10.21.0.5");
     for unwanted in [&wide, &narrow, &narrower] {
         let all = [closed.clone(), narrower.clone(), narrow.clone(), wide.clone()];

@@ -165,7 +165,7 @@ pub fn from(prefix: &str, path: u32) -> Object {
 
 pub fn selector(prefix: &str) -> Selector {
     let prefix: catena_model::address::Prefix = prefix.parse().unwrap();
-    Selector { family: prefix.family(), from: Some(prefix), to: None, in_port: None, claimed: false }
+    Selector { family: prefix.family(), from: Some(prefix), to: None, in_port: None, unless_released: false }
 }
 
 pub fn rule(order: u16, selector: Selector, path: u32) -> Object {
