@@ -3,9 +3,9 @@
 use std::fmt;
 
 use catena_driver::DriverError;
+use catena_driver::netlink::NetlinkError;
 use nix::errno::Errno;
 
-use crate::netlink::NetlinkError;
 use crate::words::Place;
 
 /// Where we were, and what we were doing, as an `ip` command.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catena_driver::Event;
+use catena_driver::netlink::{Connection, messages};
 use catena_driver::netns::NetNs;
 use catena_model::name::PortName;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -21,7 +22,6 @@ use tokio::sync::mpsc;
 
 use crate::Shared;
 use crate::kernel::name_of;
-use crate::netlink::{Connection, messages};
 use crate::table::table_of;
 use crate::words;
 

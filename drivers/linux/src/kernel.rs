@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use catena_driver::DriverError;
+use catena_driver::netlink::{Connection, NetlinkError};
 use catena_model::address::Family;
 use catena_model::name::PortName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
@@ -14,7 +15,6 @@ use netlink_packet_route::rule::RuleMessage;
 use nix::errno::Errno;
 
 use crate::error::{Context, explain};
-use crate::netlink::{Connection, NetlinkError};
 use crate::numbers::Numbers;
 use crate::rule::{OurRule, address_family};
 use crate::rules::OurRules;

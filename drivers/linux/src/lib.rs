@@ -29,7 +29,6 @@ mod check;
 mod error;
 mod events;
 mod kernel;
-mod netlink;
 mod numbers;
 mod observe;
 mod rule;
@@ -43,6 +42,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use catena_driver::netlink::Connection;
 use catena_driver::netns::NetNs;
 use catena_driver::{Driver, DriverError, Epoch, Event};
 use catena_model::base::BaseRouting;
@@ -52,7 +52,6 @@ use catena_model::resource::LinuxSpec;
 use tokio::sync::mpsc;
 
 use kernel::Kernel;
-use netlink::Connection;
 use numbers::Numbers;
 use words::Place;
 
@@ -186,5 +185,29 @@ impl Driver for LinuxDriver {
 impl fmt::Debug for LinuxDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LinuxDriver").field("place", &self.shared.place).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_sys::SocketAddr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_broke_is_opened_anew() {
+        let driver = LinuxDriver::new(LinuxConfig {
+            element: "qrouter-1234".parse().unwrap(),
+            netns: NetNs::create().unwrap(),
+            spec: LinuxSpec::in_netns("qrouter-1234"),
+        });
+        driver.observe().await.unwrap();
+        {
+            let mut state = driver.shared.state.lock().unwrap();
+            // No longer to the kernel, but to a program that does not exist.
+            state.connection.as_mut().unwrap().socket().connect(&SocketAddr::new(u32::MAX - 1, 0)).unwrap();
+        }
+        assert!(driver.observe().await.unwrap_err().is_transient());
+        driver.observe().await.unwrap();
     }
 }

@@ -1,11 +1,10 @@
-//! Talking to the kernel: one request at a time, each to its end.
+//! Talking to the kernel over rtnetlink: one request at a time, each to its end.
 //!
 //! The kernel handles a routing request while it is being sent, so an answer is there at once and waiting for it does
 //! not block; this needs neither a task of its own nor a table of pending requests.
 
 use std::io;
 
-use catena_driver::netns::NetNs;
 use netlink_packet_core::{
     ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
     NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlaBuffer, NlasIterator,
@@ -16,6 +15,8 @@ use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt::ReceiveTimeout};
 use nix::sys::time::TimeVal;
 
+use crate::netns::NetNs;
+
 /// A dump that the kernel says was disturbed by changes is repeated this often. On an element that changes without
 /// pause the last one is taken as it is: what it misses will be told by an event.
 const DUMP_ATTEMPTS: usize = 8;
@@ -24,7 +25,7 @@ const PATIENCE: TimeVal = TimeVal::new(10, 0);
 
 /// Why the kernel did not do, or say, what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NetlinkError {
+pub enum NetlinkError {
     /// The kernel's answer, with its reason where it gives one (`NLMSGERR_ATTR_MSG`).
     #[error("{}{errno}", reason.as_ref().map(|reason| format!("{reason}: ")).unwrap_or_default())]
     Refused { errno: Errno, reason: Option<String> },
@@ -33,7 +34,8 @@ pub(crate) enum NetlinkError {
 }
 
 impl NetlinkError {
-    pub(crate) fn errno(&self) -> Option<Errno> {
+    /// What the kernel answered, if it did.
+    pub fn errno(&self) -> Option<Errno> {
         match self {
             NetlinkError::Refused { errno, .. } => Some(*errno),
             NetlinkError::Broken(_) => None,
@@ -42,15 +44,15 @@ impl NetlinkError {
 }
 
 /// A netlink socket in a namespace.
-pub(crate) struct Connection {
+pub struct Connection {
     socket: Socket,
     /// The kernel's number for the socket ("port"), unique in the namespace.
-    pub(crate) id: u32,
+    pub id: u32,
     sequence: u32,
 }
 
 impl Connection {
-    pub(crate) fn open(netns: &NetNs) -> io::Result<Self> {
+    pub fn open(netns: &NetNs) -> io::Result<Self> {
         let mut socket = netns.run(|| Socket::new(NETLINK_ROUTE))?;
         let id = socket.bind_auto()?.port_number();
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -62,17 +64,19 @@ impl Connection {
         Ok(Self { socket, id, sequence: 0 })
     }
 
+    /// The socket itself.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
     /// Asks for a change. `flags` beside the usual ones: `NLM_F_CREATE`, `NLM_F_REPLACE`, …
-    pub(crate) fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
+    pub fn change(&mut self, request: RouteNetlinkMessage, flags: u16) -> Result<(), NetlinkError> {
         self.send(request, NLM_F_ACK | flags)?;
         self.receive(|_| ()).map(|_| ())
     }
 
     /// Asks for one object.
-    pub(crate) fn get(
-        &mut self,
-        request: RouteNetlinkMessage,
-    ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+    pub fn get(&mut self, request: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
         self.send(request, NLM_F_ACK)?;
         let mut found = None;
         self.receive(|message| found = Some(message))?;
@@ -80,10 +84,7 @@ impl Connection {
     }
 
     /// Asks for all objects like `request`.
-    pub(crate) fn dump(
-        &mut self,
-        request: &RouteNetlinkMessage,
-    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+    pub fn dump(&mut self, request: &RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
         let mut found = Vec::new();
         for _ in 0..DUMP_ATTEMPTS {
             found.clear();
@@ -148,7 +149,7 @@ enum Dump {
 
 /// The messages in a datagram. One that cannot be read (an attribute newer than our library) is left out, and logged;
 /// ours are made of old attributes.
-pub(crate) fn messages(datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
+pub fn messages(datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
     let mut found = Vec::new();
     let mut rest = datagram;
     while let Ok(raw) = NetlinkBuffer::new_checked(rest) {
@@ -190,26 +191,6 @@ fn reason(payload: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LinuxConfig, LinuxDriver};
-    use catena_driver::Driver;
-    use catena_model::resource::LinuxSpec;
-
-    #[tokio::test]
-    async fn a_connection_that_broke_is_opened_anew() {
-        let driver = LinuxDriver::new(LinuxConfig {
-            element: "qrouter-1234".parse().unwrap(),
-            netns: NetNs::create().unwrap(),
-            spec: LinuxSpec::in_netns("qrouter-1234"),
-        });
-        driver.observe().await.unwrap();
-        {
-            let mut state = driver.shared.state.lock().unwrap();
-            // No longer to the kernel, but to a program that does not exist.
-            state.connection.as_mut().unwrap().socket.connect(&SocketAddr::new(u32::MAX - 1, 0)).unwrap();
-        }
-        assert!(driver.observe().await.unwrap_err().is_transient());
-        driver.observe().await.unwrap();
-    }
 
     #[test]
     fn the_kernels_reason_is_found() {
