@@ -171,7 +171,7 @@ struct tunnel {
 	__u32 key;
 	__u32 has_key;
 	__u32 mtu;
-	/* To be cleared: what is sent from here is not what was claimed. */
+	/* To be cleared: what is sent from here is not what was released. */
 	__u32 mark;
 	char name[PORT_NAME];
 };

@@ -14,7 +14,7 @@ use crate::program::Programs;
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) pins: Pins,
-    /// The bit of the packet mark that says "claimed".
+    /// The bit of the packet mark that says "released": claimed by no chain.
     pub(crate) mark: u32,
     pub(crate) programs: Programs,
     pub(crate) attachments: Attachments,

@@ -60,7 +60,7 @@ pub struct Config {
     pub netns: NetNs,
     /// The folder for our pins alone, in a BPF file system; such as `/sys/fs/bpf/catena/<element>`.
     pub pins: PathBuf,
-    /// The bit of the packet mark that says "claimed".
+    /// The bit of the packet mark that says "released": claimed by no chain.
     pub mark: u32,
     /// How to attach; `None` for what suits the port, see [`Hook`].
     pub hook: Option<Hook>,

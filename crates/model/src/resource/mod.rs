@@ -125,7 +125,7 @@ pub struct LinuxSpec {
     pub table_base: u32,
     /// The protocol number (`ip route … proto N`) of our rules, routes and neighbours.
     pub protocol: u8,
-    /// The bit of the packet mark that says "claimed".
+    /// The bit of the packet mark that says "released": claimed by no chain.
     pub mark: u32,
     #[serde(default, skip_serializing_if = "Engine::is_default")]
     pub engine: Engine,
