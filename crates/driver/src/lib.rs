@@ -128,7 +128,7 @@ pub enum Counted {
     Exit { path: PathId, direction: Direction },
     /// Of a steered site, but claimed by no chain: passed on without functions.
     Transit { site: SiteId, direction: Direction },
-    /// Claimed for a rule to pick up.
+    /// Claimed: not released, so that a rule picks it up.
     Claimed { site: SiteId, direction: Direction },
     /// Put into a site's tunnel.
     Encapsulated { site: SiteId },
