@@ -4,11 +4,11 @@
 //! The order makes before it breaks. Objects that nobody uses yet come first ([`Phase::Install`]); then the classifiers
 //! that put them to use, from the far end of each way back towards the sender, so that an element that receives is ready
 //! before the element that sends to it ([`Phase::Flip`]); then classifiers that go, from the sender onwards
-//! ([`Phase::Withdraw`]); last what nobody uses any more ([`Phase::Remove`]).
+//! ([`Phase::Withdraw`]); last what nobody uses any more ([`Phase::Remove`]). The end of a tunnel lets packets in like a
+//! classifier, and comes and goes with them.
 //!
 //! Who executes a plan confirms, by observing, that all is there after the last step of `Install` and of `Flip`, and
-//! waits until no flow is left on what `Remove` takes away: see [`draining`]. The inverse of what was executed so far is a
-//! plan too: [`Plan::inverse`].
+//! waits until no flow is left on what `Remove` takes away: see [`draining`].
 //!
 //! Start reading at [`plan`].
 
@@ -47,9 +47,9 @@ pub struct Step {
 pub enum Phase {
     /// Put what no packet uses yet.
     Install,
-    /// Put classifiers, in place of older ones or as new ones: packets begin to use what was installed.
+    /// Put what lets packets through, in place of older ones or as new ones: packets begin to use what was installed.
     Flip,
-    /// Take classifiers away.
+    /// Take away what lets packets through.
     Withdraw,
     /// Take away what no packet uses any more.
     Remove,
@@ -68,21 +68,22 @@ impl fmt::Display for Phase {
 
 /// The steps that turn `installed` into `desired`; none if they are the same.
 pub fn plan(installed: &ForwardingState, desired: &ForwardingState, topology: &Topology) -> Plan {
-    let new_ranks = Ranks::new(desired, topology);
-    let old_ranks = Ranks::new(installed, topology);
+    let new_ranks = Ranks::new(desired, installed, topology);
+    let old_ranks = Ranks::new(installed, installed, topology);
     // Within a phase, steps go by rank. Rank then element is the key, so that equal ones make one step.
     let mut steps: BTreeMap<(Phase, Rank, &NodeName), Vec<Change>> = BTreeMap::new();
     let elements: BTreeSet<&NodeName> = installed.elements.keys().chain(desired.elements.keys()).collect();
     for element in elements {
         for change in difference::changes(installed.element(element), desired.element(element)) {
-            let classifier = change.object().is_classifier();
             let (phase, rank) = match &change {
-                Change::Put { .. } if !classifier => (Phase::Install, new_ranks.of_element(element)),
-                Change::Put { new, .. } => (Phase::Flip, new_ranks.of_classifier(element, new)),
-                Change::Delete { old } if classifier => {
-                    (Phase::Withdraw, old_ranks.of_classifier(element, old).reversed())
-                }
-                Change::Delete { .. } => (Phase::Remove, old_ranks.of_element(element).reversed()),
+                Change::Put { new, old } => match new_ranks.of_put(element, new, old.as_ref()) {
+                    Some(rank) => (Phase::Flip, rank),
+                    None => (Phase::Install, new_ranks.of_element(element)),
+                },
+                Change::Delete { old } => match old_ranks.of_delete(element, old) {
+                    Some(rank) => (Phase::Withdraw, rank),
+                    None => (Phase::Remove, old_ranks.of_element(element).reversed()),
+                },
             };
             steps.entry((phase, rank, element)).or_default().push(change);
         }
@@ -100,11 +101,6 @@ impl Plan {
         self.steps.is_empty()
     }
 
-    /// The plan that undoes this one: the same changes undone, the last first.
-    pub fn inverse(&self) -> Plan {
-        Plan { steps: self.steps.iter().rev().map(Step::inverse).collect() }
-    }
-
     /// What `state` becomes.
     pub fn apply_to(&self, state: &mut ForwardingState) {
         for step in &self.steps {
@@ -112,18 +108,5 @@ impl Plan {
             step.changes.iter().for_each(|change| element.apply(change));
         }
         state.elements.retain(|_, element| !element.is_empty());
-    }
-}
-
-impl Step {
-    fn inverse(&self) -> Step {
-        let phase = match self.phase {
-            Phase::Install => Phase::Remove,
-            Phase::Flip => Phase::Withdraw,
-            Phase::Withdraw => Phase::Flip,
-            Phase::Remove => Phase::Install,
-        };
-        let changes = self.changes.iter().rev().map(Change::inverse).collect();
-        Step { phase, element: self.element.clone(), changes }
     }
 }
