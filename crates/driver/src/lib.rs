@@ -7,6 +7,7 @@
 pub mod conformance;
 pub mod netlink;
 pub mod netns;
+mod reason;
 pub mod simulated;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,8 @@ use catena_model::forwarding::{Change, Direction, ElementState, InstanceId, Kind
 use catena_model::name::PortName;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+
+pub use reason::DropReason;
 
 /// Which attempt at changing the world a change belongs to. Drivers refuse a change of an epoch older than the newest
 /// they have seen: it comes from a controller that has been replaced, or from a plan that has been overtaken.
@@ -119,7 +122,9 @@ pub struct Counter {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Counted {
-    /// Handed to the instance at this position of a path (0 is the first on the way up).
+    /// Handed to the instance at this position of a path (0 is the first on the way up). What was handed to it on paths
+    /// that are gone is summed up at position 0 of [`PathId::NOWHERE`], so that nothing is missing beside
+    /// [`Returned`](Counted::Returned).
     Hop { path: PathId, position: u8, instance: InstanceId, direction: Direction },
     /// Came back from an instance, as it was expected to: of any path. In an idle moment as many as were handed to it,
     /// less those that it dropped, more those that it made itself.
@@ -140,38 +145,4 @@ pub enum Counted {
         path: Option<PathId>,
         reason: DropReason,
     },
-}
-
-/// Why a packet was dropped. Each is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DropReason {
-    /// No instance to send it to.
-    NoInstance,
-    /// It came out of a function that it had not been given to.
-    Unexpected,
-    /// The path, instance or port that it needs is not installed.
-    Missing,
-    /// A later fragment whose first fragment was not seen.
-    Fragment,
-    /// Too short, or with lengths that contradict each other.
-    Malformed,
-    /// Larger than the port that it must leave by can carry.
-    TooBig,
-    /// Came through a tunnel from a source that is not at its far end.
-    ForgedSource,
-    /// Came to a tunnel's end with an outer source or key of no tunnel.
-    UnknownTunnel,
-    /// To be encapsulated, but to a destination that is at no tunnel's far end.
-    NoTunnel,
-    /// The kernel refused to change or to send it.
-    Kernel,
-    /// Its service index was not the one that the function had to leave (RFC 8300 section 2.2).
-    ServiceIndex,
-    /// It would have opened a flow, and its site opens too many.
-    Limit,
-    /// It met congestion and cannot say so (RFC 6040 section 4.2).
-    Congestion,
-    /// No rule's next hop is installed for it, though a rule claims it.
-    Unreachable,
 }
