@@ -339,7 +339,7 @@ pub struct Tunnel {
     pub remote: IpAddr,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<u32>,
-    /// The largest inner packet, in bytes.
+    /// The largest inner packet that the underlay carries in one piece, in bytes.
     pub mtu: u16,
     #[serde(default, skip_serializing_if = "Oversize::is_default")]
     pub oversize: Oversize,
@@ -347,7 +347,7 @@ pub struct Tunnel {
     pub allowed: BTreeSet<Prefix>,
 }
 
-/// What becomes of an inner packet that does not fit the underlay with its outer headers.
+/// What becomes of an inner packet that does not fit the underlay with its outer headers: one above [`Tunnel::mtu`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Oversize {
@@ -398,7 +398,8 @@ pub struct Instance {
     pub outside: Side,
     #[serde(default, skip_serializing_if = "InstanceState::is_default")]
     pub state: InstanceState,
-    /// It sends packets with other addresses or ports than it got (NAT, proxy). Then it serves a single path.
+    /// It sends packets with other addresses or ports than it got (NAT, proxy). Then nothing but its ports tells whose
+    /// packets it sends: it serves a single path, or stands last in all that it serves.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rewrites: bool,
     #[serde(default, skip_serializing_if = "Delivery::is_default")]
@@ -597,14 +598,16 @@ impl Member {
 
 /// Which packets have to pass the same instance: those with the same…
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Stickiness {
     /// …addresses, protocol and ports.
     #[default]
+    #[serde(rename = "5-tuple")]
     FiveTuple,
     /// …addresses and protocol.
+    #[serde(rename = "3-tuple")]
     ThreeTuple,
     /// …addresses.
+    #[serde(rename = "2-tuple")]
     TwoTuple,
 }
 

@@ -9,8 +9,8 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
-use crate::forwarding::{InstanceId, PathId, SiteId};
-use crate::name::{ChainName, InstanceName, SiteName};
+use crate::forwarding::{InstanceId, PathId, SiteId, VlanId};
+use crate::name::{ChainName, InstanceName, NodeName, SiteName};
 
 /// What a path is a revision of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +96,9 @@ pub struct Numbering {
     paths: BTreeMap<PathOwner, Revision>,
     /// Whose each path number is: the current revisions, and former ones that may still be installed somewhere.
     owners: BTreeMap<PathId, PathOwner>,
+    /// The VLANs of the paths on each element that have one. Freed with the path's number.
+    #[serde(default)]
+    vlans: BTreeMap<NodeName, BTreeMap<VlanId, PathId>>,
     /// The numbers given last; the next ones are above them.
     last: u32,
     last_path: u32,
@@ -103,8 +106,16 @@ pub struct Numbering {
 
 /// There is no free number left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("all {} path numbers are in use: delete chains, or wait for old revisions to drain", PathId::MAX)]
-pub struct Exhausted;
+pub enum Exhausted {
+    #[error("all {} path numbers are in use: delete chains, or wait for old revisions to drain", PathId::MAX)]
+    Paths,
+    #[error(
+        "all {} VLANs of {element} are in use, one for each path with a function of `insertion: vlan`: delete chains, wait \
+         for old revisions to drain, or put functions on another switch",
+        VlanId::MAX
+    )]
+    Vlans { element: NodeName },
+}
 
 impl Numbering {
     pub fn site(&mut self, name: &SiteName) -> SiteId {
@@ -137,6 +148,19 @@ impl Numbering {
         Ok(id)
     }
 
+    /// The VLAN of a path on an element: the one it has, else the lowest that no other path has there.
+    pub fn vlan(&mut self, element: &NodeName, path: PathId) -> Result<VlanId, Exhausted> {
+        let taken = self.vlans.entry(element.clone()).or_default();
+        if let Some((vlan, _)) = taken.iter().find(|(_, owner)| **owner == path) {
+            return Ok(*vlan);
+        }
+        let free = (1..).zip(taken.keys()).find(|(lowest, vlan)| vlan.get() != *lowest);
+        let free = free.map_or(taken.len() as u16 + 1, |(lowest, _)| lowest);
+        let vlan = VlanId::new(free).ok_or_else(|| Exhausted::Vlans { element: element.clone() })?;
+        taken.insert(vlan, path);
+        Ok(vlan)
+    }
+
     /// Forgets the names that are not in these sets; their paths' numbers stay taken until [`Numbering::release`].
     pub fn keep(
         &mut self,
@@ -154,6 +178,11 @@ impl Numbering {
         let paths = &self.paths;
         self.owners.retain(|id, owner| {
             paths.get(owner).is_some_and(|revision| revision.id == *id) || installed.contains(id)
+        });
+        let owners = &self.owners;
+        self.vlans.retain(|_, taken| {
+            taken.retain(|_, path| owners.contains_key(path));
+            !taken.is_empty()
         });
     }
 
@@ -206,7 +235,7 @@ impl Numbering {
                 return Ok(id);
             }
         }
-        Err(Exhausted)
+        Err(Exhausted::Paths)
     }
 }
 
@@ -275,11 +304,41 @@ mod tests {
     }
 
     #[test]
+    fn a_vlan_is_freed_with_its_path() {
+        let mut numbering = Numbering::default();
+        let element: NodeName = "br-int".parse().unwrap();
+        let vlan = VlanId::new;
+        let first = numbering.path(&owner(), &1).unwrap();
+        assert_eq!(numbering.vlan(&element, first).ok(), vlan(1));
+        let second = numbering.path(&owner(), &2).unwrap();
+        assert_eq!(numbering.vlan(&element, second).ok(), vlan(2));
+        assert_eq!(numbering.vlan(&element, first).ok(), vlan(1));
+        assert_eq!(numbering.vlan(&"br-ext".parse().unwrap(), second).ok(), vlan(1));
+        numbering.release(&BTreeSet::from([first]));
+        let third = numbering.path(&owner(), &3).unwrap();
+        assert_eq!(numbering.vlan(&element, third).ok(), vlan(3));
+        numbering.release(&BTreeSet::new());
+        let fourth = numbering.path(&owner(), &4).unwrap();
+        assert_eq!(numbering.vlan(&element, fourth).ok(), vlan(1));
+    }
+
+    #[test]
+    fn vlans_come_to_an_end() {
+        let mut numbering = Numbering::default();
+        let element: NodeName = "br-int".parse().unwrap();
+        for path in 1..=u32::from(VlanId::MAX) {
+            assert!(numbering.vlan(&element, PathId(path)).is_ok());
+        }
+        assert_eq!(numbering.vlan(&element, PathId(5000)), Err(Exhausted::Vlans { element }));
+    }
+
+    #[test]
     fn survives_being_stored() {
         let mut numbering = Numbering::default();
         numbering.site(&"hq".parse().unwrap());
         numbering.instance(&"fw-1".parse().unwrap());
-        numbering.path(&owner(), &1).unwrap();
+        let path = numbering.path(&owner(), &1).unwrap();
+        numbering.vlan(&"br-int".parse().unwrap(), path).unwrap();
         let stored = serde_json::to_string(&numbering).unwrap();
         assert_eq!(serde_json::from_str::<Numbering>(&stored).unwrap(), numbering);
     }

@@ -4,25 +4,21 @@
 //! down. Only where packets enter, ports and protocols are looked at too, by a policy that follows fragments.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{
-    Action, Direction, FlowMatch, Ingress, Object, Oversize, PathId, Policy, PolicyRule, Purpose, Rule,
-    Selector, Table, Tunnel,
+    Action, Direction, FlowMatch, Ingress, Object, PathId, Policy, PolicyRule, Purpose, Rule, Selector,
+    Table, Tunnel,
 };
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
-use catena_model::resource::{Chain, LinkEnd, Traffic};
+use catena_model::resource::{Chain, Gre, LinkEnd, Traffic};
 use catena_model::topology::Cable;
 
 use crate::error::RenderError;
 use crate::route::{Access, AttachKind, Entry, Route};
 use crate::{Canvas, Served};
-
-/// Bytes of an outer IPv4 header and a GRE header without and with a key (RFC 2784, RFC 2890).
-const GRE_OVERHEAD: u16 = 24;
-const GRE_KEY: u16 = 4;
 
 pub fn render(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(), RenderError> {
     for way in [Way::up(served, route), Way::down(served, route), Way::home(served, route)] {
@@ -30,6 +26,13 @@ pub fn render(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(),
         claim(served, &way, canvas);
     }
     tunnels(served, route, canvas)
+}
+
+/// What a chain claims where packets enter: all that could be of its flows. A reply may be marked with another DSCP than
+/// the packet that it answers, and no element but the switch sees both: there the DSCP decides, and what no chain claims
+/// passes without functions.
+fn claimed(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
+    flow_matches(chain).map(|flows| FlowMatch { dscp: None, ..flows })
 }
 
 /// The alternatives that a chain claims, each with one port range.
@@ -240,11 +243,13 @@ pub fn number(
 
 /// Policies that claim, where packets enter: from the site, and from the Internet.
 fn claim(served: &Served, way: &Way, canvas: &mut Canvas) {
-    let matches = served.chains.iter().flat_map(|chain| flow_matches(chain));
+    let mut matches: Vec<FlowMatch> = served.chains.iter().flat_map(|chain| claimed(chain)).collect();
+    matches.dedup();
+    let rules = matches.into_iter().map(|matches| PolicyRule { matches, action: Action::Claim });
     let policy = Policy {
         site: served.id,
         prefixes: served.site.prefixes.clone(),
-        rules: matches.map(|matches| PolicyRule { matches, action: Action::Claim }).collect(),
+        rules: rules.collect(),
         exits: None,
     };
     for Hop { element, arrival, .. } in &way.hops {
@@ -261,15 +266,15 @@ fn tunnels(served: &Served, route: &Route, canvas: &mut Canvas) -> Result<(), Re
         return Ok(());
     };
     let underlay_mtu = customer_underlay.iter().map(|cable| cable.mtu).fold(cloud_underlay.mtu, u16::min);
-    let overhead = GRE_OVERHEAD + if gre.key.is_some() { GRE_KEY } else { 0 };
-    let tunnel = |underlay: &Cable, local: Ipv4Addr, remote: Ipv4Addr, allowed| Tunnel {
+    let overhead = Gre::overhead(gre.cloud.address, gre.key);
+    let tunnel = |underlay: &Cable, local: IpAddr, remote: IpAddr, allowed| Tunnel {
         site: served.id,
         underlay: underlay.near.port.clone(),
-        local: local.into(),
-        remote: remote.into(),
+        local,
+        remote,
         key: gre.key,
         mtu: underlay_mtu.saturating_sub(overhead),
-        oversize: Oversize::default(),
+        oversize: gre.oversize,
         allowed,
     };
     let (customer, cloud) = (gre.customer.address, gre.cloud.address);

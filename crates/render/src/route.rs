@@ -115,7 +115,8 @@ impl<'a> Routes<'a> {
                 let customer = gre.customer.element.as_ref();
                 let underlay = |node: &'a NodeName, address| {
                     let cables = &mut self.topology.cables(node);
-                    let found = cables.find(|cable| cable.near.next_hops().v4 == Some(address));
+                    let has = |cable: &&Cable| cable.near.addresses.iter().any(|near| near.addr() == address);
+                    let found = cables.find(has);
                     found.ok_or_else(|| RenderError::NoUnderlay {
                         site: site.name.clone(),
                         node: node.clone(),

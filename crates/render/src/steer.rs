@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use catena_model::forwarding::{
-    Action, Delivery, Direction, Exits, Hop, Ingress, Insertion, Instance, InstanceState, Key, NextHops,
+    Action, Direction, Exits, Hop, Ingress, Insertion, Instance, InstanceState, Key, Member, NextHops,
     Object, Path, Policy, PolicyRule, Purpose, Side,
 };
-use catena_model::name::PortName;
+use catena_model::name::{NodeName, PortName};
 use catena_model::numbering::PathOwner;
-use catena_model::resource::{FunctionInstance, LinkEnd, Model, PortRef, ServiceFunction};
+use catena_model::resource::{Chain, FunctionInstance, LinkEnd, Model, PortRef, ServiceFunction};
 use catena_model::topology::Topology;
 
 use crate::error::RenderError;
@@ -27,16 +27,15 @@ pub fn render(
     for chain in served.chains {
         let functions: Vec<&ServiceFunction> =
             chain.functions.iter().filter_map(|name| model.functions.get(name)).collect();
-        let hops: Vec<Hop> = functions.iter().map(|function| hop(function, canvas)).collect();
-        let owner = PathOwner::Chain(chain.name.clone(), served.site.name.clone());
-        let id = number(served, &owner, &hops, canvas)?;
+        let path = path(served, chain, route.switch, &functions, canvas)?;
+        let id = path.id;
+        canvas.state.insert(route.switch, Object::Path(path));
         for function in functions {
             for instance in &function.instances {
-                let object = self::instance(topology, served, function.insertion, instance, canvas)?;
+                let object = self::instance(topology, served, function, instance, canvas)?;
                 canvas.state.insert(route.switch, Object::Instance(object));
             }
         }
-        canvas.state.insert(route.switch, Object::Path(Path { id, site: served.id, hops, vlan: None }));
         rules.extend(flow_matches(chain).map(|matches| PolicyRule { matches, action: Action::Path(id) }));
     }
     let (Some(from_site), Some(to_internet)) = (route.up.last(), route.out.first()) else { return Ok(()) };
@@ -53,23 +52,42 @@ pub fn render(
     Ok(())
 }
 
+fn path(
+    served: &Served,
+    chain: &Chain,
+    switch: &NodeName,
+    functions: &[&ServiceFunction],
+    canvas: &mut Canvas,
+) -> Result<Path, RenderError> {
+    let hops: Vec<Hop> = functions.iter().map(|function| hop(function, canvas)).collect();
+    let by_vlan = functions.iter().any(|function| function.insertion == Insertion::Vlan);
+    let owner = PathOwner::Chain(chain.name.clone(), served.site.name.clone());
+    let id = number(served, &owner, &(&hops, by_vlan), canvas)?;
+    let vlan = by_vlan.then(|| canvas.numbering.vlan(switch, id)).transpose();
+    let vlan = vlan.map_err(|source| RenderError::Exhausted { site: served.site.name.clone(), source })?;
+    Ok(Path { id, site: served.id, hops, vlan })
+}
+
 fn hop(function: &ServiceFunction, canvas: &mut Canvas) -> Hop {
-    let mut ids: Vec<_> =
-        function.instances.iter().map(|instance| canvas.numbering.instance(&instance.name)).collect();
-    ids.sort_unstable();
-    Hop::of(ids)
+    let member = |instance: &FunctionInstance| Member {
+        id: canvas.numbering.instance(&instance.name),
+        weight: instance.weight,
+    };
+    let mut instances: Vec<Member> = function.instances.iter().map(member).collect();
+    instances.sort_unstable();
+    Hop { instances, stickiness: function.stickiness, on_failure: function.on_failure }
 }
 
 fn instance(
     topology: &Topology,
     served: &Served,
-    insertion: Insertion,
+    function: &ServiceFunction,
     instance: &FunctionInstance,
     canvas: &mut Canvas,
 ) -> Result<Instance, RenderError> {
     let side = |port: &PortRef| {
         let mut next_hops = NextHops::default();
-        if let (Insertion::L3, Some(cable)) = (insertion, topology.cable_at(port)) {
+        if let (Insertion::L3, Some(cable)) = (function.insertion, topology.cable_at(port)) {
             for family in served.site.families() {
                 address(served, &cable.far, family)?;
             }
@@ -79,12 +97,12 @@ fn instance(
     };
     Ok(Instance {
         id: canvas.numbering.instance(&instance.name),
-        insertion,
+        insertion: function.insertion,
         inside: side(&instance.inside)?,
         outside: side(&instance.outside)?,
-        state: InstanceState::default(),
-        rewrites: false,
-        delivery: Delivery::default(),
+        state: if instance.drain { InstanceState::Draining } else { InstanceState::Up },
+        rewrites: function.changes_addresses,
+        delivery: function.delivery,
     })
 }
 

@@ -132,6 +132,13 @@ pub(super) fn located<'n, 't: 'n, T>(
     move |node, problems| Some(Located { value: read(node, problems)?, span: node.span })
 }
 
+/// Whatever `read` reads, without its place.
+pub(super) fn value<'n, 't: 'n, T>(
+    read: impl Fn(&'n Node<'t>, &mut Problems<'_>) -> Option<Located<T>>,
+) -> impl Fn(&'n Node<'t>, &mut Problems<'_>) -> Option<T> {
+    move |node, problems| read(node, problems).map(|located| located.value)
+}
+
 /// A value that is written as one word, such as a name or a prefix.
 pub(super) fn word<T: Word>(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Located<T>> {
     let text = scalar(node, T::WHAT, problems)?;

@@ -23,7 +23,8 @@ mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::num::NonZeroU8;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -35,8 +36,8 @@ use self::parse::Parsed;
 pub use self::parse::parse;
 pub use self::source::Source;
 pub use self::validate::validate;
-use crate::address::{Family, PortRange, Prefix, Protocol};
-use crate::forwarding::{FlowMatch, Insertion, NextHops};
+use crate::address::{Dscp, Family, PortRange, Prefix, Protocol};
+use crate::forwarding::{Delivery, FlowMatch, Insertion, NextHops, OnFailure, Oversize, Stickiness};
 use crate::name::{
     ChainName, FunctionName, InstanceName, LinkName, NodeName, PortName, SiteName, TenantName,
 };
@@ -129,6 +130,78 @@ pub struct LinuxSpec {
     pub mark: u32,
     #[serde(default, skip_serializing_if = "Engine::is_default")]
     pub engine: Engine,
+    #[serde(default, skip_serializing_if = "SteerSettings::is_default")]
+    pub steer: SteerSettings,
+}
+
+/// How much the steering engine of an element keeps in mind, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SteerSettings {
+    /// As many sites can be told apart here. One costs up to a kilobyte of kernel memory, and only if there is one.
+    pub tenants: u32,
+    /// As many flows can have an entry at once, those of all sites together. One costs some 200 bytes.
+    pub flows: u32,
+    pub tenant_limits: TenantLimits,
+    pub idle: IdleTimes,
+}
+
+/// What one site may take of the flow table, so that a flood of its packets moves, evicts and delays no flow of another.
+/// Packets that would begin more flows are dropped and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantLimits {
+    /// Flows at once.
+    pub flows: u32,
+    /// Those among them that have been seen in one direction only.
+    pub half_open: u32,
+    /// Flows begun within one second.
+    pub new_per_second: u32,
+}
+
+/// After how many seconds without a packet a flow is forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdleTimes {
+    /// A TCP connection that is open (RFC 5382 section 5 asks for no less than 2 h 4 min).
+    pub tcp: u32,
+    /// A TCP connection both of whose ends have closed it, or that was reset.
+    pub tcp_closing: u32,
+    /// Any flow that has been seen in one direction only.
+    pub half_open: u32,
+    /// UDP (RFC 4787 section 4.3 recommends 5 min).
+    pub udp: u32,
+    /// All other protocols.
+    pub other: u32,
+}
+
+impl SteerSettings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for SteerSettings {
+    fn default() -> Self {
+        Self {
+            tenants: 100_000,
+            flows: 262_144,
+            tenant_limits: TenantLimits::default(),
+            idle: IdleTimes::default(),
+        }
+    }
+}
+
+impl Default for TenantLimits {
+    fn default() -> Self {
+        Self { flows: 65_536, half_open: 16_384, new_per_second: 20_000 }
+    }
+}
+
+impl Default for IdleTimes {
+    fn default() -> Self {
+        Self { tcp: 2 * 3600 + 4 * 60, tcp_closing: 2, half_open: 30, udp: 5 * 60, other: 5 * 60 }
+    }
 }
 
 /// By what means rules and their tables are installed ([`Rule`](crate::forwarding::Rule),
@@ -186,6 +259,7 @@ impl Default for LinuxSpec {
             protocol: Self::PROTOCOL,
             mark: Self::MARK,
             engine: Engine::default(),
+            steer: SteerSettings::default(),
         }
     }
 }
@@ -248,6 +322,13 @@ impl LinkEnd {
 pub struct ServiceFunction {
     pub name: FunctionName,
     pub insertion: Insertion,
+    /// It sends packets with other addresses or ports than it got. See [`Instance::rewrites`].
+    ///
+    /// [`Instance::rewrites`]: crate::forwarding::Instance::rewrites
+    pub changes_addresses: bool,
+    pub delivery: Delivery,
+    pub stickiness: Stickiness,
+    pub on_failure: OnFailure,
     /// At least one, at most [`MAX_INSTANCES`](crate::forwarding::MAX_INSTANCES).
     pub instances: Vec<FunctionInstance>,
 }
@@ -257,8 +338,12 @@ pub struct FunctionInstance {
     pub name: InstanceName,
     /// The switch's port that leads to the side towards the site.
     pub inside: PortRef,
-    /// The switch's port that leads to the side towards the Internet.
+    /// The switch's port that leads to the side towards the Internet; the same one where there is but one.
     pub outside: PortRef,
+    /// Its share of the flows, in proportion to those of the other instances.
+    pub weight: NonZeroU8,
+    /// It keeps the flows that it has, and is given no others.
+    pub drain: bool,
 }
 
 /// A port of an element.
@@ -304,21 +389,34 @@ pub enum Attachment {
     },
 }
 
-/// A GRE tunnel over whatever lies between the customer's side and the cloud (RFC 2784, RFC 2890).
+/// A GRE tunnel over whatever lies between the customer's side and the cloud (RFC 2784, RFC 2890; over IPv6 RFC 7676).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gre {
     pub customer: TunnelEnd,
     /// Always with an element: where the tunnel ends in the cloud.
     pub cloud: TunnelEnd,
     pub key: Option<u32>,
+    pub oversize: Oversize,
+}
+
+impl Gre {
+    /// How much smaller than the link under it the tunnel's packets are: the outer IP header, and a GRE header without or
+    /// with a key. In bytes.
+    pub fn overhead(outer: IpAddr, key: Option<u32>) -> u16 {
+        let ip = match outer {
+            IpAddr::V4(_) => 20,
+            IpAddr::V6(_) => 40,
+        };
+        ip + if key.is_some() { 8 } else { 4 }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelEnd {
     /// `None`: a device that the controller does not drive, which decides itself what it sends into the tunnel.
     pub element: Option<NodeName>,
-    /// The outer address; an address of the element, where there is one.
-    pub address: Ipv4Addr,
+    /// The outer address, of the same family at both ends; an address of the element, where there is one.
+    pub address: IpAddr,
 }
 
 /// Which packets pass which functions, in which order.
@@ -349,15 +447,18 @@ pub struct Traffic {
     /// The far end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<Prefix>,
+    /// What the flow's first packet from the site is marked with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Dscp>,
 }
 
 impl Traffic {
     /// The alternatives that it consists of, each with one range of ports.
     pub fn flow_matches(&self) -> impl Iterator<Item = FlowMatch> {
-        let Traffic { protocol, ports, from, to } = self;
+        let Traffic { protocol, ports, from, to, dscp } = self;
         let every_port = ports.is_empty().then_some(None);
         let each_port = ports.iter().copied().map(Some);
-        let with = |ports| FlowMatch { protocol: *protocol, ports, local: *from, remote: *to, dscp: None };
+        let with = |ports| FlowMatch { protocol: *protocol, ports, local: *from, remote: *to, dscp: *dscp };
         every_port.into_iter().chain(each_port).map(with)
     }
 }

@@ -1,10 +1,10 @@
 //! Values that are written as one word: names, addresses, prefixes, protocols, ports.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::address::{PortRange, PortRangeError, Prefix, PrefixError, Protocol};
+use crate::address::{Dscp, PortRange, PortRangeError, Prefix, PrefixError, Protocol};
 use crate::name::{
     ChainName, FunctionName, InstanceName, LinkName, NameError, NodeName, PortName, SiteName, TenantName,
 };
@@ -102,20 +102,6 @@ impl Word for IpAddr {
     }
 }
 
-impl Word for Ipv4Addr {
-    const WHAT: &'static str = "an IPv4 address";
-
-    fn read(text: &str) -> Result<Self, Refusal> {
-        text.parse().map_err(|_| match text.parse::<IpAddr>() {
-            Ok(_) => Refusal::new(
-                "an IPv6 address",
-                "give the tunnel's IPv4 address: tunnels over IPv6 are not supported yet (IPv6 inside is)",
-            ),
-            Err(_) => Refusal::new("", plain_address(text, "203.0.113.2")),
-        })
-    }
-}
-
 fn plain_address(text: &str, examples: &str) -> String {
     match text.parse::<IpNet>() {
         Ok(net) => format!("leave the length out: {}", net.addr()),
@@ -130,6 +116,15 @@ impl Word for Protocol {
         text.parse().map_err(|_| {
             Refusal::new("", "write tcp, udp, sctp, icmp, icmpv6, gre or a number from 0 to 255")
         })
+    }
+}
+
+impl Word for Dscp {
+    const WHAT: &'static str = "a DSCP";
+
+    fn read(text: &str) -> Result<Self, Refusal> {
+        text.parse()
+            .map_err(|_| Refusal::new("", "write a name such as ef, af41 or cs1, or a number from 0 to 63"))
     }
 }
 

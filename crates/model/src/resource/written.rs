@@ -2,15 +2,17 @@
 //! up yet. Serialised, they are the file format again.
 
 use std::borrow::Borrow;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
+use std::num::NonZeroU8;
 
 use ipnet::IpNet;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::source::Located;
 use super::{DriverSpec, ResourceKind, Role};
-use crate::address::{PortRange, Prefix, Protocol};
-use crate::forwarding::Insertion;
+use crate::address::{Dscp, PortRange, Prefix, Protocol};
+use crate::forwarding::{Delivery, Insertion, NshMetadata, OnFailure, Oversize, Stickiness};
 use crate::name::{
     ChainName, FunctionName, InstanceName, LinkName, NodeName, PortName, SiteName, TenantName,
 };
@@ -125,18 +127,69 @@ pub struct LinkEnd {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ServiceFunction {
     #[serde(skip)]
     pub name: Located<FunctionName>,
-    pub insertion: Insertion,
+    /// `insertion` and `nsh`.
+    #[serde(flatten, serialize_with = "insertion")]
+    pub insertion: Located<Insertion>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub changes_addresses: Located<bool>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub delivery: Delivery,
+    #[serde(skip_serializing_if = "is_default")]
+    pub stickiness: Stickiness,
+    /// `None`: what is usual with this insertion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
     pub instances: Located<Vec<Instance>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
     pub name: Located<InstanceName>,
-    pub inside: PortRef,
-    pub outside: PortRef,
+    #[serde(flatten)]
+    pub ports: InstancePorts,
+    #[serde(skip_serializing_if = "is_one")]
+    pub weight: NonZeroU8,
+    #[serde(skip_serializing_if = "is_default")]
+    pub drain: bool,
+}
+
+/// By which ports of a switch an instance is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum InstancePorts {
+    Two {
+        inside: PortRef,
+        outside: PortRef,
+    },
+    /// In and out by one port, or a tap's.
+    One {
+        port: PortRef,
+    },
+}
+
+impl InstancePorts {
+    /// Towards the site, and towards the Internet.
+    pub fn sides(&self) -> [&PortRef; 2] {
+        match self {
+            Self::Two { inside, outside } => [inside, outside],
+            Self::One { port } => [port, port],
+        }
+    }
+
+    pub fn inside(&self) -> &PortRef {
+        self.sides()[0]
+    }
+
+    /// Each once.
+    pub fn all(&self) -> impl Iterator<Item = &PortRef> {
+        let [inside, outside] = self.sides();
+        let second = matches!(self, Self::Two { .. }).then_some(outside);
+        [inside].into_iter().chain(second)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -176,6 +229,8 @@ pub struct Gre {
     pub cloud: CloudEnd,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Located<u32>>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub oversize: Oversize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -183,13 +238,13 @@ pub struct CustomerEnd {
     /// `None`: a device that the controller does not drive.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub element: Option<Located<NodeName>>,
-    pub address: Located<Ipv4Addr>,
+    pub address: Located<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CloudEnd {
     pub element: Located<NodeName>,
-    pub address: Located<Ipv4Addr>,
+    pub address: Located<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -225,10 +280,38 @@ pub struct Traffic {
     pub from: Option<Located<Prefix>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Located<Prefix>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<Located<Dscp>>,
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn is_one(weight: &NonZeroU8) -> bool {
+    *weight == NonZeroU8::MIN
+}
+
+/// `insertion`, and `nsh` where it says more.
+fn insertion<S: Serializer>(insertion: &Insertion, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Nsh {
+        md_type: u8,
+    }
+    let mut fields = serializer.serialize_map(None)?;
+    let word = match insertion {
+        Insertion::L3 => "l3",
+        Insertion::L2 => "l2",
+        Insertion::Tap => "tap",
+        Insertion::Vlan => "vlan",
+        Insertion::Nsh(_) => "nsh",
+    };
+    fields.serialize_entry("insertion", word)?;
+    if *insertion == Insertion::Nsh(NshMetadata::Variable) {
+        fields.serialize_entry("nsh", &Nsh { md_type: 2 })?;
+    }
+    fields.end()
 }
 
 fn is_usual_mtu(mtu: &Located<u16>) -> bool {

@@ -1,6 +1,6 @@
 //! Chains.
 
-use super::{told, told_with};
+use super::{told, told_all, told_with};
 
 /// A chain without functions.
 #[test]
@@ -58,7 +58,7 @@ fn a_routing_function_twice() {
         |
     252 |   functions: [fw, ips, fw]
         |               -- the first
-        = help: list it once: when a packet comes back from a function that routes, nothing tells which of its two places it has passed (a function with `insertion: l2` may stand twice)
+        = help: list it once: when a packet comes back from a function that routes, nothing tells which of its two places it has passed (a function with `insertion: l2`, `nsh` or `tap` may stand twice)
     ");
 }
 
@@ -532,5 +532,126 @@ fn no_way_to_a_gateway() {
     259 |   functions: [spare]
         |              ^^^^^^^
         = help: link it to an element with `role: gateway`, directly or through routers
+    ");
+}
+
+/// A VLAN tells the chain, not the place in it.
+#[test]
+fn a_function_with_vlans_twice() {
+    let said = told_all(&[
+        ("metadata: {name: ips}\nspec:\n  insertion: l2", "metadata: {name: ips}\nspec:\n  insertion: vlan"),
+        ("  functions: [fw, ips]", "  functions: [ips, fw, ips]"),
+    ]);
+    insta::assert_snapshot!(said, @"
+    error: ips stands twice in the chain
+       --> world.yaml:252:24
+        |
+    252 |   functions: [ips, fw, ips]
+        |                        ^^^
+       ::: world.yaml:252:15
+        |
+    252 |   functions: [ips, fw, ips]
+        |               --- the first
+        = help: list it once: a VLAN tells the chain that a packet is in, not which of the two places it has passed (a function with `insertion: l2`, `nsh` or `tap` may stand twice)
+    ");
+}
+
+/// Taps alone make a chain, and one may get copies from two places.
+#[test]
+fn a_chain_of_taps() {
+    let said = told_all(&[
+        (
+            "  insertion: l2\n  instances:\n    - name: ips-1\n      inside: {element: br-int, port: ips1-in}\n      outside: {element: br-int, port: ips1-out}\n",
+            "  insertion: tap\n  instances: [{name: ips-1, port: {element: br-int, port: ips1-in}}]\n",
+        ),
+        ("  functions: [fw, ips]", "  functions: [ips, fw, ips]"),
+    ]);
+    assert_eq!(said, "nothing");
+}
+
+const CHANGING: (&str, &str) = ("  insertion: l3\n", "  insertion: l3\n  changesAddresses: true\n");
+
+/// Two sites behind one function that changes addresses, which is not the last.
+#[test]
+fn changed_addresses_of_two_sites() {
+    let said = told_all(&[CHANGING]);
+    insta::assert_snapshot!(said, @"
+    error: fw changes addresses and is used by acme-web of acme-branch and acme-web of acme-hq: nothing tells whose packets come back
+       --> world.yaml:253:15
+        |
+    253 |   functions: [fw, ips]
+        |               ^^ not the last one
+       ::: world.yaml:219:18
+        |
+    219 | metadata: {name: acme-hq}
+        |                  ------- the other site
+        = help: make a function of its own for each chain and site, with ports of its own, or put it last in each chain
+    ");
+}
+
+/// Two chains through one function that changes addresses, which is not the last in one of them.
+#[test]
+fn changed_addresses_of_two_chains() {
+    let said = told_all(&[
+        CHANGING,
+        ("  tenant: acme\n  match", "  sites: [acme-hq]\n  match"),
+        ("  sites: [globex-hq]\n  functions: [ips]", "  sites: [globex-hq]\n  functions: [fw]"),
+    ]);
+    insta::assert_snapshot!(said, @"
+    error: fw changes addresses and is used by acme-web of acme-hq and globex-all of globex-hq: nothing tells whose packets come back
+       --> world.yaml:253:15
+        |
+    253 |   functions: [fw, ips]
+        |               ^^ not the last one
+       ::: world.yaml:260:15
+        |
+    260 |   functions: [fw]
+        |               -- the other use
+        = help: make a function of its own for each chain and site, with ports of its own, or put it last in each chain
+    ");
+}
+
+/// Nobody asks after the last function whose packets come back; and a function of one chain and site has its own ports.
+#[test]
+fn changed_addresses_that_are_told_apart() {
+    let last = ("  functions: [fw, ips]", "  functions: [ips, fw]");
+    assert_eq!(told_all(&[CHANGING, last]), "nothing");
+    let one_site = ("  tenant: acme\n  match", "  sites: [acme-hq]\n  match");
+    assert_eq!(told_all(&[CHANGING, one_site]), "nothing");
+}
+
+#[test]
+fn changed_addresses_twice() {
+    let one_site = ("  tenant: acme\n  match", "  sites: [acme-hq]\n  match");
+    let said = told_all(&[CHANGING, one_site, ("  functions: [fw, ips]", "  functions: [fw, ips, fw]")]);
+    insta::assert_snapshot!(said, @"
+    error: fw stands twice in the chain
+       --> world.yaml:253:24
+        |
+    253 |   functions: [fw, ips, fw]
+        |                        ^^
+       ::: world.yaml:253:15
+        |
+    253 |   functions: [fw, ips, fw]
+        |               -- the first
+        = help: list it once: when a packet comes back with other addresses, nothing tells which of the two places it has passed
+    ");
+}
+
+/// Code points have names (RFC 2474 and others) and numbers.
+#[test]
+fn a_dscp_that_is_none() {
+    for dscp in ["ef", "46", "af41"] {
+        let to = format!("match: [{{dscp: {dscp}, protocol: tcp}}]");
+        assert_eq!(told("match: [{protocol: tcp, ports: [80, 443]}]", &to), "nothing", "{dscp}");
+    }
+    let said = told("match: [{protocol: tcp, ports: [80, 443]}]", "match: [{dscp: af44}]");
+    insta::assert_snapshot!(said, @"
+    error: `af44` is not a DSCP
+       --> world.yaml:251:18
+        |
+    251 |   match: [{dscp: af44}]
+        |                  ^^^^
+        = help: write a name such as ef, af41 or cs1, or a number from 0 to 63
     ");
 }

@@ -66,7 +66,7 @@ fn several_at_once() {
             "  prefixes: [172.16.9.0/24]\n",
             "  prefixes: [172.16.9.1/24, 172.16.9/24, 172.16.10.0]\n  tennant: x\n",
         ),
-        ("customer: {address: 192.0.2.9}", r#"customer: {address: "2001:db8::9", key: 1}"#),
+        ("customer: {address: 192.0.2.9}", r#"customer: {address: "192.0.2", key: 1}"#),
     ]);
     insta::assert_snapshot!(said, @r#"
     error: `172.16.9.1/24` is not a prefix
@@ -97,18 +97,18 @@ fn several_at_once() {
         |   ^^^^^^^
         = help: did you mean `tenant`?
 
-    error: `2001:db8::9` is not an IPv4 address
+    error: `192.0.2` is not an IP address
        --> world.yaml:237:27
         |
-    237 |       customer: {address: "2001:db8::9", key: 1}
-        |                           ^^^^^^^^^^^^^ an IPv6 address
-        = help: give the tunnel's IPv4 address: tunnels over IPv6 are not supported yet (IPv6 inside is)
+    237 |       customer: {address: "192.0.2", key: 1}
+        |                           ^^^^^^^^^
+        = help: write an address such as 10.21.0.1 or 2001:db8::1
 
     error: unknown field `key`
-       --> world.yaml:237:42
+       --> world.yaml:237:38
         |
-    237 |       customer: {address: "2001:db8::9", key: 1}
-        |                                          ^^^
+    237 |       customer: {address: "192.0.2", key: 1}
+        |                                      ^^^
         = help: known here: `element`, `address`
     "#);
 }
@@ -468,5 +468,33 @@ fn no_prefixes() {
     214 | spec: {prefixes: []}
         |        ^^^^^^^^
         = help: list at least one, such as 172.16.1.0/24
+    ");
+}
+
+/// What the steering engine of an element keeps in mind.
+#[test]
+fn settings_of_the_steering_engine() {
+    let with = |steer: &str| {
+        let to = format!("driver: {{linux: {{netns: core, steer: {steer}}}}}");
+        told("driver: {linux: {netns: core}}", &to)
+    };
+    let all = "{tenants: 10, flows: 1000, tenantLimits: {flows: 100, halfOpen: 10, newPerSecond: 50}, \
+               idle: {tcp: 7440, tcpClosing: 2, halfOpen: 30, udp: 300, other: 60}}";
+    assert_eq!(with(all), "nothing");
+    let said = with("{flows: 0, idle: {icmp: 60}}");
+    insta::assert_snapshot!(said, @"
+    error: `0` is not a number from 1 to 16777216
+      --> world.yaml:21:48
+       |
+    21 |   driver: {linux: {netns: core, steer: {flows: 0, idle: {icmp: 60}}}}
+       |                                                ^
+       = help: write a whole number from 1 to 16777216
+
+    error: unknown field `icmp`
+      --> world.yaml:21:58
+       |
+    21 |   driver: {linux: {netns: core, steer: {flows: 0, idle: {icmp: 60}}}}
+       |                                                          ^^^^
+       = help: known here: `tcp`, `tcpClosing`, `halfOpen`, `udp`, `other`
     ");
 }

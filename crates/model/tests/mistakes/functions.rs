@@ -108,7 +108,7 @@ fn inside_is_outside() {
         |
     193 |       inside: {element: br-int, port: ips1-in}
         |                                       ------- the inside
-        = help: give each side of each instance a port of its own
+        = help: if it sends by the port by which it gets, write `port: {…}` in the place of both; else give each side a port of its own
     ");
 }
 
@@ -127,7 +127,7 @@ fn a_port_of_two_instances() {
         |
     184 |       outside: {element: br-int, port: fw1-out}
         |                                        ------- the other one
-        = help: give each side of each instance a port of its own
+        = help: give each side of each instance a port of its own: by the port it is told whose packets come back
     ");
 }
 
@@ -220,5 +220,184 @@ fn a_routing_function_without_ipv6() {
     230 | metadata: {name: acme-branch}
         |                  ----------- the site
         = help: give both ends of the link an IPv6 address
+    ");
+}
+
+const IPS: &str = "  insertion: l2\n  instances:\n    - name: ips-1\n      inside: {element: br-int, port: ips1-in}\n      \
+                   outside: {element: br-int, port: ips1-out}\n";
+
+/// What is said if intrusion prevention has this spec.
+fn told_of_ips(spec: &str) -> String {
+    told(IPS, spec)
+}
+
+/// Every way to insert a function.
+#[test]
+fn every_insertion() {
+    const ONE_PORT: &str = "  instances: [{name: ips-1, port: {element: br-int, port: ips1-in}}]\n";
+    for insertion in ["l2", "vlan", "nsh", "tap", "nsh\n  nsh: {mdType: 1}", "nsh\n  nsh: {mdType: 2}"] {
+        assert_eq!(told_of_ips(&format!("  insertion: {insertion}\n{ONE_PORT}")), "nothing", "{insertion}");
+    }
+}
+
+/// All that can be said of a function.
+#[test]
+fn every_field() {
+    let said = told_of_ips(
+        "  insertion: l2\n  changesAddresses: false\n  delivery: queue\n  stickiness: 2-tuple\n  onFailure: skip\n  \
+         instances:\n    - name: ips-1\n      weight: 255\n      drain: true\n      \
+         port: {element: br-int, port: ips1-in}\n",
+    );
+    assert_eq!(said, "nothing");
+}
+
+#[test]
+fn an_unknown_insertion() {
+    let said = told_of_ips("  insertion: l4\n  instances: []\n");
+    insta::assert_snapshot!(said, @"
+    error: `l4` is none of `l3`, `l2`, `tap`, `vlan`, `nsh`
+       --> world.yaml:190:14
+        |
+    190 |   insertion: l4
+        |              ^^
+        = help: did you mean `l2`?
+    ");
+}
+
+/// Metadata for a function that is sent no NSH.
+#[test]
+fn nsh_for_others() {
+    let said = told("  insertion: l3\n", "  insertion: l3\n  nsh: {mdType: 1}\n");
+    insta::assert_snapshot!(said, @"
+    error: this function is sent no NSH
+       --> world.yaml:181:8
+        |
+    181 |   nsh: {mdType: 1}
+        |        ^^^^^^^^^^^
+       ::: world.yaml:180:14
+        |
+    180 |   insertion: l3
+        |              -- how it is inserted
+        = help: leave `nsh` out, or write `insertion: nsh`
+    ");
+}
+
+/// RFC 8300 knows two types of metadata.
+#[test]
+fn a_third_type_of_metadata() {
+    let said = told_of_ips(
+        "  insertion: nsh\n  nsh: {mdType: 3}\n  instances: [{name: ips-1, port: {element: br-int, port: ips1-in}}]\n",
+    );
+    insta::assert_snapshot!(said, @"
+    error: `3` is none of `1`, `2`
+       --> world.yaml:191:17
+        |
+    191 |   nsh: {mdType: 3}
+        |                 ^
+        = help: did you mean `1`?
+    ");
+}
+
+/// One port or two, not both.
+#[test]
+fn a_port_and_sides() {
+    let said =
+        told("    - name: ips-1\n", "    - name: ips-1\n      port: {element: br-int, port: ips1-in}\n");
+    insta::assert_snapshot!(said, @"
+    error: this instance has one port, and sides with ports of their own
+       --> world.yaml:194:15
+        |
+    194 |       inside: {element: br-int, port: ips1-in}
+        |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        = help: write either `inside: {element: …, port: …}` and `outside: {…}`, or `port: {…}` for an instance that sends by the port by which it gets
+    ");
+}
+
+#[test]
+fn an_instance_with_half_its_ports() {
+    let said = told("      outside: {element: br-int, port: ips1-out}\n", "");
+    insta::assert_snapshot!(said, @"
+    error: this instance has no outside
+       --> world.yaml:193:15
+        |
+    193 |       inside: {element: br-int, port: ips1-in}
+        |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        = help: write either `inside: {element: …, port: …}` and `outside: {…}`, or `port: {…}` for an instance that sends by the port by which it gets
+    ");
+}
+
+#[test]
+fn an_instance_without_ports() {
+    let said = told_of_ips("  insertion: l2\n  instances: [{name: ips-1}]\n");
+    insta::assert_snapshot!(said, @"
+    error: this instance has no ports
+       --> world.yaml:191:15
+        |
+    191 |   instances: [{name: ips-1}]
+        |               ^^^^^^^^^^^^^
+        = help: write either `inside: {element: …, port: …}` and `outside: {…}`, or `port: {…}` for an instance that sends by the port by which it gets
+    ");
+}
+
+/// A tap has one port.
+#[test]
+fn a_tap_with_sides() {
+    let said = told_of_ips(&IPS.replace("l2", "tap"));
+    insta::assert_snapshot!(said, @"
+    error: a tap has no inside and no outside
+       --> world.yaml:193:15
+        |
+    193 |       inside: {element: br-int, port: ips1-in}
+        |               ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+        = help: write `port: {element: …, port: …}`: a tap has one, by which it gets its copies
+    ");
+}
+
+/// A tap gets copies: no packet waits for it.
+#[test]
+fn a_tap_that_closes() {
+    let said = told_of_ips(
+        "  insertion: tap\n  onFailure: closed\n  instances: [{name: ips-1, port: {element: br-int, port: ips1-in}}]\n",
+    );
+    insta::assert_snapshot!(said, @"
+    error: a tap gets copies, so nothing is to be dropped when it fails
+       --> world.yaml:191:14
+        |
+    191 |   onFailure: closed
+        |              ^^^^^^
+       ::: world.yaml:190:14
+        |
+    190 |   insertion: tap
+        |              --- how it is inserted
+        = help: leave `onFailure` out: packets go on without the tap
+    ");
+}
+
+#[test]
+fn a_tap_that_changes_addresses() {
+    let said = told_of_ips(
+        "  insertion: tap\n  changesAddresses: true\n  instances: [{name: ips-1, port: {element: br-int, port: ips1-in}}]\n",
+    );
+    insta::assert_snapshot!(said, @"
+    error: a tap sends nothing on, so it changes no addresses
+       --> world.yaml:191:21
+        |
+    191 |   changesAddresses: true
+        |                     ^^^^
+        = help: leave `changesAddresses` out
+    ");
+}
+
+/// Who shall get no flows drains.
+#[test]
+fn a_weight_of_nothing() {
+    let said = told("    - name: ips-1\n", "    - name: ips-1\n      weight: 0\n");
+    insta::assert_snapshot!(said, @"
+    error: `0` is not a number from 1 to 255
+       --> world.yaml:193:15
+        |
+    193 |       weight: 0
+        |               ^
+        = help: write a whole number from 1 to 255
     ");
 }

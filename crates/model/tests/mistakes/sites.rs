@@ -133,21 +133,84 @@ fn an_address_of_another_element() {
     ");
 }
 
-/// Tunnels over IPv6 are for later.
+/// Both ends of a tunnel are of one family.
 #[test]
-fn a_tunnel_over_ipv6() {
+fn a_tunnel_of_two_families() {
     let said = told(
         "customer: {element: access-a, address: 203.0.113.2}",
         r#"customer: {element: access-a, address: "2001:db8::2"}"#,
     );
     insta::assert_snapshot!(said, @r#"
-    error: `2001:db8::2` is not an IPv4 address
+    error: 2001:db8::2 is not an address of access-a
        --> world.yaml:224:46
         |
     224 |       customer: {element: access-a, address: "2001:db8::2"}
-        |                                              ^^^^^^^^^^^^^ an IPv6 address
-        = help: give the tunnel's IPv4 address: tunnels over IPv6 are not supported yet (IPv6 inside is)
+        |                                              ^^^^^^^^^^^^^
+        = help: give a link end of access-a this address
+
+    error: a tunnel between 2001:db8::2 and 203.0.113.10: one is IPv6, the other IPv4
+       --> world.yaml:225:39
+        |
+    225 |       cloud: {element: edge, address: 203.0.113.10}
+        |                                       ^^^^^^^^^^^^
+       ::: world.yaml:224:46
+        |
+    224 |       customer: {element: access-a, address: "2001:db8::2"}
+        |                                              ------------- the customer's end
+        = help: take outer addresses of one family
     "#);
+}
+
+/// GRE over IPv6 (RFC 7676).
+#[test]
+fn a_tunnel_over_ipv6() {
+    let said = told_all(&[
+        ("addresses: [203.0.113.2/30]", r#"addresses: [203.0.113.2/30, "2001:db8:c1::2/64"]"#),
+        ("addresses: [203.0.113.1/30]", r#"addresses: [203.0.113.1/30, "2001:db8:c1::1/64"]"#),
+        ("addresses: [203.0.113.10/30]", r#"addresses: [203.0.113.10/30, "2001:db8:c3::2/64"]"#),
+        ("addresses: [203.0.113.9/30]", r#"addresses: [203.0.113.9/30, "2001:db8:c3::1/64"]"#),
+        (
+            "customer: {element: access-a, address: 203.0.113.2}\n      cloud: {element: edge, address: 203.0.113.10}",
+            "customer: {element: access-a, address: \"2001:db8:c1::2\"}\n      cloud: {element: edge, address: \"2001:db8:c3::2\"}",
+        ),
+    ]);
+    assert_eq!(said, "nothing");
+}
+
+/// A tunnel that carries IPv6 carries 1280 bytes, in one piece or in several.
+#[test]
+fn a_tunnel_too_narrow_for_ipv6() {
+    let narrow = [
+        (
+            "spec: {prefixes: [172.16.1.0/24, 172.16.9.0/24]}",
+            r#"spec: {prefixes: [172.16.1.0/24, 172.16.9.0/24, "2001:db8:9::/64"]}"#,
+        ),
+        ("  prefixes: [172.16.9.0/24]\n", "  prefixes: [172.16.9.0/24, \"2001:db8:9::/64\"]\n"),
+        ("  functions: [fw, ips]", "  functions: [ips]"),
+        ("metadata: {name: wan-edge}\nspec:\n", "metadata: {name: wan-edge}\nspec:\n  mtu: 1300\n"),
+    ];
+    let said = told_all(&narrow);
+    insta::assert_snapshot!(said, @r#"
+    error: IPv6 packets of 1280 bytes do not fit into the tunnel of acme-branch: 1276 are left of wan-edge's 1300
+       --> world.yaml:238:39
+        |
+    238 |       cloud: {element: edge, address: 203.0.113.10}
+        |                                       ^^^^^^^^^^^^
+       ::: world.yaml:89:18
+        |
+     89 | metadata: {name: wan-edge}
+        |                  -------- the link under the tunnel
+       ::: world.yaml:234:29
+        |
+    234 |   prefixes: [172.16.9.0/24, "2001:db8:9::/64"]
+        |                             ----------------- the site's IPv6 prefix
+        = help: give the link an `mtu` of 1304 or more, or write `oversize: fragment-outer`
+    "#);
+    let cut = (
+        "      customer: {address: 192.0.2.9}\n",
+        "      oversize: fragment-outer\n      customer: {address: 192.0.2.9}\n",
+    );
+    assert_eq!(told_all(&[narrow.as_slice(), &[cut]].concat()), "nothing");
 }
 
 /// A host decides itself what it sends into a tunnel.

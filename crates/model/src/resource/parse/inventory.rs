@@ -6,12 +6,12 @@ use std::ops::RangeInclusive;
 use crate::address::{Family, Prefix};
 use crate::forwarding::{PathId, Rule};
 use crate::name::{LinkName, NodeName};
-use crate::resource::fields::{Fields, boolean, list, located, number, one_of, same, text, word};
+use crate::resource::fields::{Fields, boolean, list, located, number, one_of, same, text, value, word};
 use crate::resource::problems::Problems;
 use crate::resource::source::Located;
 use crate::resource::written::{Element, Host, Link, LinkEnd, Route};
 use crate::resource::yaml::{Node, Value};
-use crate::resource::{DriverSpec, Engine, LinuxSpec, Role};
+use crate::resource::{DriverSpec, Engine, IdleTimes, LinuxSpec, Role, SteerSettings, TenantLimits};
 
 pub(super) fn element(
     name: Option<Located<NodeName>>,
@@ -70,6 +70,7 @@ fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
     let usual_mark = Located { value: default.mark, ..Located::default() };
     let mark = fields.or("mark", usual_mark, mark, problems);
     let engine = fields.or("engine", default.engine, value(one_of(ENGINES)), problems);
+    let steer = fields.or("steer", default.steer, steer, problems);
     fields.finish(problems);
     let (mark, engine) = (mark?, engine?);
     if engine == Engine::Nft && *mark & LinuxSpec::HOP_MARKS != 0 {
@@ -86,7 +87,46 @@ fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
         protocol: protocol?,
         mark: *mark,
         engine,
+        steer: steer?,
     })
+}
+
+fn steer(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<SteerSettings> {
+    /// What the kernel's maps are made for; more is more than a machine's memory holds.
+    const ENTRIES: RangeInclusive<u32> = 1..=16_777_216;
+    let default = SteerSettings::default();
+    let mut fields = Fields::of(node, problems)?;
+    let tenants = fields.or("tenants", default.tenants, value(number(ENTRIES)), problems);
+    let flows = fields.or("flows", default.flows, value(number(ENTRIES)), problems);
+    let tenant_limits = fields.or("tenantLimits", default.tenant_limits, tenant_limits, problems);
+    let idle = fields.or("idle", default.idle, idle, problems);
+    fields.finish(problems);
+    Some(SteerSettings { tenants: tenants?, flows: flows?, tenant_limits: tenant_limits?, idle: idle? })
+}
+
+fn tenant_limits(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<TenantLimits> {
+    const LIMIT: RangeInclusive<u32> = 1..=u32::MAX;
+    let default = TenantLimits::default();
+    let mut fields = Fields::of(node, problems)?;
+    let flows = fields.or("flows", default.flows, value(number(LIMIT)), problems);
+    let half_open = fields.or("halfOpen", default.half_open, value(number(LIMIT)), problems);
+    let new_per_second = fields.or("newPerSecond", default.new_per_second, value(number(LIMIT)), problems);
+    fields.finish(problems);
+    Some(TenantLimits { flows: flows?, half_open: half_open?, new_per_second: new_per_second? })
+}
+
+fn idle(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<IdleTimes> {
+    /// Up to a day.
+    const SECONDS: RangeInclusive<u32> = 1..=86_400;
+    let default = IdleTimes::default();
+    let mut fields = Fields::of(node, problems)?;
+    let tcp = fields.or("tcp", default.tcp, value(number(SECONDS)), problems);
+    let tcp_closing = fields.or("tcpClosing", default.tcp_closing, value(number(SECONDS)), problems);
+    let half_open = fields.or("halfOpen", default.half_open, value(number(SECONDS)), problems);
+    let udp = fields.or("udp", default.udp, value(number(SECONDS)), problems);
+    let other = fields.or("other", default.other, value(number(SECONDS)), problems);
+    fields.finish(problems);
+    Some(IdleTimes { tcp: tcp?, tcp_closing: tcp_closing?, half_open: half_open?, udp: udp?, other: other? })
 }
 
 /// A file name: namespaces are files in a directory.
@@ -182,11 +222,4 @@ fn link_end(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinkEnd> {
     let external = fields.or("external", Located::default(), located(boolean), problems);
     fields.finish(problems);
     Some(LinkEnd { node: node?, port: port?, addresses: addresses?, external: external? })
-}
-
-/// Without the place.
-fn value<'n, 't: 'n, T>(
-    read: impl Fn(&'n Node<'t>, &mut Problems<'_>) -> Option<Located<T>>,
-) -> impl Fn(&'n Node<'t>, &mut Problems<'_>) -> Option<T> {
-    move |node, problems| read(node, problems).map(|located| located.value)
 }

@@ -1,8 +1,9 @@
 //! Tenancy: tenants, sites, chains.
 
 use crate::address::Prefix;
+use crate::forwarding::Oversize;
 use crate::name::{ChainName, LinkName, SiteName, TenantName};
-use crate::resource::fields::{Fields, list, located, number, word};
+use crate::resource::fields::{Fields, list, located, number, one_of, value, word};
 use crate::resource::problems::Problems;
 use crate::resource::source::Located;
 use crate::resource::written::{Attachment, Chain, CloudEnd, CustomerEnd, Gre, Scope, Site, Tenant, Traffic};
@@ -58,12 +59,15 @@ fn attachment(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Attachment
 }
 
 fn gre(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Gre> {
+    const OVERSIZE: &[(&str, Oversize)] =
+        &[("tell-sender", Oversize::TellSender), ("fragment-outer", Oversize::FragmentOuter)];
     let mut fields = Fields::of(node, problems)?;
     let customer = fields.required("customer", customer_end, problems);
     let cloud = fields.required("cloud", cloud_end, problems);
     let key = fields.optional("key", number(0..=u32::MAX), problems);
+    let oversize = fields.or("oversize", Oversize::default(), value(one_of(OVERSIZE)), problems);
     fields.finish(problems);
-    Some(Gre { customer: customer?, cloud: cloud?, key: key? })
+    Some(Gre { customer: customer?, cloud: cloud?, key: key?, oversize: oversize? })
 }
 
 fn customer_end(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<CustomerEnd> {
@@ -146,8 +150,9 @@ fn traffic(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Traffic> {
     let ports = fields.or("ports", Located::default(), located(list(word)), problems);
     let from = fields.optional("from", word, problems);
     let to = fields.optional("to", word, problems);
+    let dscp = fields.optional("dscp", word, problems);
     fields.finish(problems);
-    let traffic = Traffic { protocol: protocol?, ports: ports?.value, from: from?, to: to? };
+    let traffic = Traffic { protocol: protocol?, ports: ports?.value, from: from?, to: to?, dscp: dscp? };
     traffic_makes_sense(&traffic, problems).then_some(traffic)
 }
 

@@ -1,6 +1,6 @@
 //! Chains: whose traffic, and through which functions.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::catalogue::{Catalogue, Entry};
 use super::functions::has_family;
@@ -9,6 +9,7 @@ use super::report::Report;
 use crate::address::Family;
 use crate::forwarding::{Insertion, MAX_HOPS};
 use crate::name::{FunctionName, NodeName};
+use crate::resource::source::Span;
 use crate::resource::written::{Chain, Scope, ServiceFunction, Site};
 use crate::resource::{Diagnostic, ResourceKind, Role};
 
@@ -28,6 +29,7 @@ pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
             report.missing(&[ResourceKind::Link, ResourceKind::Element], diagnostic);
         }
     }
+    rewriting(catalogue, report);
     addresses(catalogue, report);
 }
 
@@ -100,15 +102,78 @@ fn functions(catalogue: &Catalogue, chain: Entry<Chain>, report: &mut Report) {
             continue;
         };
         let Some(first) = seen.insert(&name.value, name.span) else { continue };
-        if function.insertion == Insertion::L3 {
+        if let Some(help) = why_once(function.spec) {
             let message = format!("{} stands twice in the chain", **name);
-            let help = "list it once: when a packet comes back from a function that routes, nothing tells which of \
-                        its two places it has passed (a function with `insertion: l2` may stand twice)";
             let diagnostic = Diagnostic::new(message, help)
                 .at(chain.label(name.span, ""))
                 .at(chain.label(first, "the first"));
             report.add(diagnostic);
         }
+    }
+}
+
+/// Why a function cannot have two places in one chain, and the way out; `None` if it can.
+fn why_once(function: &ServiceFunction) -> Option<&'static str> {
+    match *function.insertion {
+        _ if *function.changes_addresses => Some(
+            "list it once: when a packet comes back with other addresses, nothing tells which of the two places it \
+             has passed",
+        ),
+        Insertion::L3 => Some(
+            "list it once: when a packet comes back from a function that routes, nothing tells which of its two \
+             places it has passed (a function with `insertion: l2`, `nsh` or `tap` may stand twice)",
+        ),
+        Insertion::Vlan => Some(
+            "list it once: a VLAN tells the chain that a packet is in, not which of the two places it has passed (a \
+             function with `insertion: l2`, `nsh` or `tap` may stand twice)",
+        ),
+        Insertion::L2 | Insertion::Tap | Insertion::Nsh(_) => None,
+    }
+}
+
+/// Packets that come back with other addresses than they had belong to whom the port is for. Where there is no function
+/// after it, nobody asks.
+fn rewriting(catalogue: &Catalogue, report: &mut Report) {
+    struct User<'d> {
+        chain: Entry<'d, Chain>,
+        site: Entry<'d, Site>,
+        span: Span,
+        is_last: bool,
+    }
+    let mut users: BTreeMap<&FunctionName, Vec<User>> = BTreeMap::new();
+    for chain in catalogue.chains.values() {
+        let names = &chain.spec.functions.value;
+        let rewriting = names.iter().enumerate().filter(|(_, name)| {
+            catalogue.functions.get(&name.value).is_some_and(|function| *function.changes_addresses)
+        });
+        for (nth, name) in rewriting {
+            let is_last = nth + 1 == names.len();
+            let user = |site| User { chain: *chain, site, span: name.span, is_last };
+            users
+                .entry(&name.value)
+                .or_default()
+                .extend(catalogue.sites_in(chain.spec).into_iter().map(user));
+        }
+    }
+    for (name, users) in users {
+        let Some(amid) = users.iter().find(|user| !user.is_last) else { continue };
+        let elsewhere =
+            |user: &&User| *user.chain.name != *amid.chain.name || *user.site.name != *amid.site.name;
+        let Some(other) = users.iter().find(elsewhere) else { continue };
+        let whose = |user: &User| format!("{} of {}", *user.chain.name, *user.site.name);
+        let message = format!(
+            "{name} changes addresses and is used by {} and {}: nothing tells whose packets come back",
+            whose(amid),
+            whose(other)
+        );
+        let help = "make a function of its own for each chain and site, with ports of its own, or put it last in each \
+                    chain";
+        let diagnostic = Diagnostic::new(message, help).at(amid.chain.label(amid.span, "not the last one"));
+        let diagnostic = match amid.chain.spec.name == other.chain.spec.name {
+            true => diagnostic.at(other.site.name_label("the other site")),
+            false => diagnostic.at(other.chain.label(other.span, "the other use")),
+        };
+        report.add(diagnostic);
     }
 }
 
@@ -143,7 +208,7 @@ fn one_switch<'d>(
     let functions = catalogue.functions_of(chain.spec);
     let mut sides = functions
         .flat_map(|function| {
-            function.spec.instances.iter().map(move |instance| (function, &instance.inside.element))
+            function.spec.instances.iter().map(move |instance| (function, &instance.ports.inside().element))
         })
         .filter(|(_, element)| catalogue.role(element) == Some(Role::Switch));
     let (_, switch) = sides.next()?;
@@ -190,11 +255,11 @@ fn function_addresses(
     site: Entry<Site>,
     report: &mut Report,
 ) {
-    if function.insertion != Insertion::L3 {
+    if *function.insertion != Insertion::L3 {
         return;
     }
     let ip = ip(family);
-    for side in function.spec.instances.iter().flat_map(|instance| [&instance.inside, &instance.outside]) {
+    for side in function.spec.instances.iter().flat_map(|instance| instance.ports.all()) {
         let Some(port) = catalogue.port(&side.element, &side.port) else { continue };
         let addressed =
             Family::BOTH.map(|family| has_family(port.near, family) && has_family(port.far, family));

@@ -127,7 +127,7 @@ fn one_switch(catalogue: &Catalogue, site: Entry<Site>, claims: &[&Claim], repor
     let mut switches = claims.iter().filter_map(|claim| {
         let mut functions = catalogue.functions_of(claim.chain.spec);
         let instance = functions.find_map(|function| function.spec.instances.first())?;
-        Some((claim.chain, &instance.inside.element.value))
+        Some((claim.chain, &instance.ports.inside().element.value))
     });
     let Some((first, switch)) = switches.next() else { return };
     if let Some((other, elsewhere)) = switches.find(|(_, element)| *element != switch) {

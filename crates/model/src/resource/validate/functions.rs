@@ -26,18 +26,19 @@ pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
                     .at(other.label(former.name.span, format!("of {}", *other.name)));
                 report.add(diagnostic);
             }
-            for side in [&instance.inside, &instance.outside] {
+            for side in instance.ports.all() {
                 self::side(catalogue, *function, side, report);
                 if let Some((other, former)) = ports.insert((&side.element, &side.port), (*function, side)) {
                     report.add(port_taken(*function, instance, side, other, former));
                 }
             }
-            let switches = [&instance.inside, &instance.outside].map(|side| catalogue.role(&side.element));
-            if switches == [Some(Role::Switch); 2] && *instance.inside.element != *instance.outside.element {
+            let [inside, outside] = instance.ports.sides().map(|side| &side.element);
+            let switches = [inside, outside].map(|element| catalogue.role(element));
+            if switches == [Some(Role::Switch); 2] && **inside != **outside {
                 let message = format!("the two sides of {} are on two switches", *instance.name);
                 let diagnostic = Diagnostic::new(message, "connect both to one")
-                    .at(function.label(instance.outside.element.span, ""))
-                    .at(function.label(instance.inside.element.span, "the inside"));
+                    .at(function.label(outside.span, ""))
+                    .at(function.label(inside.span, "the inside"));
                 report.add(diagnostic);
             }
         }
@@ -68,13 +69,20 @@ fn port_taken(
     other: Entry<ServiceFunction>,
     former: &PortRef,
 ) -> Diagnostic {
-    let (message, remark) = match std::ptr::eq(former, &instance.inside) {
-        true => (format!("the inside and the outside of {} are one port", *instance.name), "the inside"),
-        false => {
-            (format!("port `{}` of {} leads to two instances", *side.port, *side.element), "the other one")
-        }
+    let (message, remark, help) = match std::ptr::eq(former, instance.ports.inside()) {
+        true => (
+            format!("the inside and the outside of {} are one port", *instance.name),
+            "the inside",
+            "if it sends by the port by which it gets, write `port: {…}` in the place of both; else give each side \
+             a port of its own",
+        ),
+        false => (
+            format!("port `{}` of {} leads to two instances", *side.port, *side.element),
+            "the other one",
+            "give each side of each instance a port of its own: by the port it is told whose packets come back",
+        ),
     };
-    Diagnostic::new(message, "give each side of each instance a port of its own")
+    Diagnostic::new(message, help)
         .at(function.label(side.port.span, ""))
         .at(other.label(former.port.span, remark))
 }
@@ -113,7 +121,7 @@ fn side(catalogue: &Catalogue, function: Entry<ServiceFunction>, side: &PortRef,
         return;
     };
     let routable = |family| has_family(port.near, family) && has_family(port.far, family);
-    if function.insertion == Insertion::L3 && !Family::BOTH.into_iter().any(routable) {
+    if *function.insertion == Insertion::L3 && !Family::BOTH.into_iter().any(routable) {
         report.add(no_address(*port, "an address", function));
     }
 }

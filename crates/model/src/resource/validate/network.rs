@@ -15,7 +15,7 @@ use crate::resource::written::{Element, Link, LinkEnd, Route};
 use crate::resource::{Diagnostic, Document, DriverSpec, ResourceKind};
 
 /// RFC 8200, section 5: every link that carries IPv6 carries packets of this length.
-const IPV6_MINIMUM_MTU: u16 = 1280;
+pub(super) const IPV6_MINIMUM_MTU: u16 = 1280;
 
 pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
     namespaces(catalogue, report);

@@ -110,8 +110,9 @@ fn passed<'d>(
 ) -> impl Iterator<Item = &'d NodeName> {
     let (access, cloud) = catalogue.attached_to(site.spec);
     let functions = catalogue.functions_of(chain.spec);
-    let switches = functions
-        .flat_map(|function| function.spec.instances.iter().map(|instance| &instance.inside.element.value));
+    let switches = functions.flat_map(|function| {
+        function.spec.instances.iter().map(|instance| &instance.ports.inside().element.value)
+    });
     access.into_iter().chain(cloud).chain(switches)
 }
 

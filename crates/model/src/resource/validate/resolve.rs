@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::catalogue::{Catalogue, Entry};
 use crate::address::Prefix;
+use crate::forwarding::OnFailure;
 use crate::resource::{
     Attachment, Chain, Element, FunctionInstance, Gre, Host, Link, LinkEnd, Model, PortRef, Route,
     ServiceFunction, Site, Tenant, Traffic, TunnelEnd, written,
@@ -47,6 +48,7 @@ fn traffic(written: &written::Traffic) -> Traffic {
         ports: written.ports.iter().map(|ports| ports.value).collect(),
         from: written.from.map(|from| from.value),
         to: written.to.map(|to| to.value),
+        dscp: written.dscp.map(|dscp| dscp.value),
     }
 }
 
@@ -88,14 +90,19 @@ fn function(written: &written::ServiceFunction) -> ServiceFunction {
         element: side.element.value.clone(),
         port: side.port.value.clone(),
     };
-    let instance = |instance: &written::Instance| FunctionInstance {
-        name: instance.name.value.clone(),
-        inside: side(&instance.inside),
-        outside: side(&instance.outside),
+    let instance = |instance: &written::Instance| {
+        let [inside, outside] = instance.ports.sides().map(side);
+        let (name, weight, drain) = (instance.name.value.clone(), instance.weight, instance.drain);
+        FunctionInstance { name, inside, outside, weight, drain }
     };
+    let usual_on_failure = if written.insertion.returns() { OnFailure::Closed } else { OnFailure::Skip };
     ServiceFunction {
         name: written.name.value.clone(),
-        insertion: written.insertion,
+        insertion: *written.insertion,
+        changes_addresses: *written.changes_addresses,
+        delivery: written.delivery,
+        stickiness: written.stickiness,
+        on_failure: written.on_failure.unwrap_or(usual_on_failure),
         instances: written.instances.iter().map(instance).collect(),
     }
 }
@@ -126,6 +133,7 @@ fn attachment(written: &written::Attachment) -> Attachment {
             },
             cloud: TunnelEnd { element: Some(gre.cloud.element.value.clone()), address: *gre.cloud.address },
             key: gre.key.map(|key| key.value),
+            oversize: gre.oversize,
         }),
     }
 }

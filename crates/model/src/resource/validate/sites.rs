@@ -1,16 +1,19 @@
 //! Sites: whose they are, which addresses they have, and how they are attached.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use super::catalogue::{Catalogue, Entry};
+use super::catalogue::{Catalogue, Entry, Port};
+use super::ip;
+use super::network::IPV6_MINIMUM_MTU;
 use super::prefix_set::PrefixSet;
 use super::report::Report;
 use crate::address::{Family, Prefix};
+use crate::forwarding::Oversize;
 use crate::name::{LinkName, NodeName, TenantName};
 use crate::resource::source::Located;
 use crate::resource::written::{Attachment, Gre, Site};
-use crate::resource::{Diagnostic, ResourceKind, Role};
+use crate::resource::{self, Diagnostic, ResourceKind, Role};
 
 pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
     let mut tenants: HashMap<&TenantName, PrefixSet> = HashMap::new();
@@ -71,6 +74,57 @@ fn tunnel(catalogue: &Catalogue, site: Entry<Site>, gre: &Gre, report: &mut Repo
                 .at(site.label(gre.customer.address.span, "the customer's end"));
         report.add(diagnostic);
     }
+    let families = [&gre.customer.address, &cloud.address].map(|address| Family::of(**address));
+    if families[0] != families[1] {
+        let message = format!(
+            "a tunnel between {} and {}: one is {}, the other {}",
+            *gre.customer.address,
+            *cloud.address,
+            ip(families[0]),
+            ip(families[1])
+        );
+        let diagnostic = Diagnostic::new(message, "take outer addresses of one family")
+            .at(site.label(cloud.address.span, ""))
+            .at(site.label(gre.customer.address.span, "the customer's end"));
+        report.add(diagnostic);
+    } else {
+        room_for_ipv6(catalogue, site, gre, report);
+    }
+}
+
+/// What carries IPv6 carries packets of [`IPV6_MINIMUM_MTU`] (RFC 8200 section 5; for GRE, RFC 7676 section 3.1): senders
+/// make no smaller ones, whatever they are told.
+fn room_for_ipv6(catalogue: &Catalogue, site: Entry<Site>, gre: &Gre, report: &mut Report) {
+    let prefixes = catalogue.prefixes_of(site);
+    let Some(ipv6) = prefixes.iter().find(|prefix| prefix.prefix.family() == Family::V6) else { return };
+    if gre.oversize == Oversize::FragmentOuter {
+        return;
+    }
+    let overhead = resource::Gre::overhead(*gre.cloud.address, gre.key.map(|key| key.value));
+    let ends = gre.customer.element.iter().map(|element| (element, &gre.customer.address));
+    for (element, address) in ends.chain([(&gre.cloud.element, &gre.cloud.address)]) {
+        let mut ports = catalogue.ports(element);
+        let has = |port: &&Port| port.near.addresses.iter().any(|near| near.addr() == address.value);
+        let Some(link) = ports.find(has).map(|port| port.link) else { continue };
+        if link.mtu.saturating_sub(overhead) < IPV6_MINIMUM_MTU {
+            let message = format!(
+                "IPv6 packets of {IPV6_MINIMUM_MTU} bytes do not fit into the tunnel of {}: {} are left of {}'s {}",
+                *site.name,
+                link.mtu.saturating_sub(overhead),
+                *link.name,
+                *link.mtu
+            );
+            let help = format!(
+                "give the link an `mtu` of {} or more, or write `oversize: fragment-outer`",
+                IPV6_MINIMUM_MTU + overhead
+            );
+            let diagnostic = Diagnostic::new(message, help)
+                .at(site.label(address.span, ""))
+                .at(link.name_label("the link under the tunnel"))
+                .at(ipv6.label("the site's IPv6 prefix"));
+            report.add(diagnostic);
+        }
+    }
 }
 
 /// An element of the right role, which has the outer address.
@@ -78,7 +132,7 @@ fn tunnel_end(
     catalogue: &Catalogue,
     site: Entry<Site>,
     name: &Located<NodeName>,
-    address: Located<Ipv4Addr>,
+    address: Located<IpAddr>,
     roles: &[Role],
     report: &mut Report,
 ) {
@@ -108,12 +162,12 @@ fn tunnel_end(
             .at(element.label(element.role.span, "its role"));
         report.add(diagnostic);
     }
-    if !catalogue.has_address(name, IpAddr::V4(*address)) {
+    if !catalogue.has_address(name, *address) {
         let message = format!("{} is not an address of {}", *address, **name);
         let some: Vec<String> = catalogue
             .ports(name)
             .flat_map(|port| &port.near.addresses)
-            .filter(|address| Family::of(address.addr()) == Family::V4)
+            .filter(|other| Family::of(other.addr()) == Family::of(*address))
             .take(3)
             .map(|address| address.addr().to_string())
             .collect();
