@@ -1,0 +1,178 @@
+//! Changing what is installed, so that at no moment a packet that a rule claims can go another way than by its table.
+//!
+//! A step is one transaction of nftables: before it all packets go the old way, after it the new one. What the kernel
+//! needs for a new hop is made before; what nobody uses any more goes after, when no packet can have it any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catena_driver::DriverError;
+use catena_model::address::Family;
+use catena_model::forwarding::{Change, Object, PathId, Rule, Table};
+
+use crate::Place;
+use crate::check::{expect_class, expect_one_family, too_many_hops, unsupported_kind};
+use crate::contents::{Contents, Entry, Target};
+use crate::hop::{HopId, NextHop};
+use crate::installed::{Installed, NOWHERE};
+use crate::kernel::Kernel;
+use crate::nft::Nft;
+use crate::ruleset::transaction;
+
+pub(crate) fn apply(
+    place: &Place,
+    nft: &Nft,
+    kernel: &mut Kernel<'_>,
+    released: u32,
+    changes: &[Change],
+) -> Result<(), DriverError> {
+    let installed = Installed::read(nft, kernel, released)?;
+    let mut step = Step::new(place, kernel, installed);
+    // What comes before a change that fails is applied.
+    let outcome = changes.iter().try_for_each(|change| match change {
+        Change::Put { new: Object::Rule(rule), .. } => step.put_rule(rule),
+        Change::Put { new: Object::Table(table), .. } => step.put_table(table),
+        Change::Delete { old: Object::Rule(rule) } => {
+            step.delete_rule(rule);
+            Ok(())
+        }
+        Change::Delete { old: Object::Table(table) } => step.delete_table(table),
+        other => Err(unsupported_kind(place, other)),
+    });
+    step.finish(nft, released)?;
+    outcome
+}
+
+struct Step<'a, 'k> {
+    place: &'a Place,
+    kernel: &'a mut Kernel<'k>,
+    installed: Installed,
+    /// What is to be there. Where rules lead is worked out at the end.
+    wanted: Contents,
+    /// How many rules lead to each table.
+    users: BTreeMap<(Family, PathId), usize>,
+    /// Hops that the kernel surely has.
+    made: BTreeSet<HopId>,
+}
+
+impl<'a, 'k> Step<'a, 'k> {
+    fn new(place: &'a Place, kernel: &'a mut Kernel<'k>, installed: Installed) -> Self {
+        let wanted = installed.sound();
+        let mut users = BTreeMap::new();
+        for ((_, selector), entry) in &wanted.rules {
+            *users.entry((selector.family, entry.path)).or_default() += 1;
+        }
+        Self { place, kernel, installed, wanted, users, made: BTreeSet::new() }
+    }
+
+    fn put_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
+        expect_class(self.place, rule)?;
+        let table = (rule.selector.family, rule.table);
+        if rule.table != PathId::NOWHERE && !self.wanted.tables.contains_key(&table) {
+            return Err(DriverError::failed(
+                format!("{}: a rule for path {}", self.place, rule.table),
+                "its table is not there; it must be put first",
+            ));
+        }
+        *self.users.entry(table).or_default() += 1;
+        let entry = Entry { path: rule.table, target: Target::Nowhere };
+        if let Some(former) = self.wanted.rules.insert((rule.order, rule.selector.clone()), entry) {
+            self.forget_user(rule, former);
+        }
+        Ok(())
+    }
+
+    fn delete_rule(&mut self, rule: &Rule) {
+        let place = (rule.order, rule.selector.clone());
+        if self.wanted.rules.get(&place).is_some_and(|entry| entry.path == rule.table)
+            && let Some(former) = self.wanted.rules.remove(&place)
+        {
+            self.forget_user(rule, former);
+        }
+    }
+
+    fn forget_user(&mut self, rule: &Rule, former: Entry) {
+        if let Some(users) = self.users.get_mut(&(rule.selector.family, former.path)) {
+            *users -= 1;
+        }
+    }
+
+    fn put_table(&mut self, table: &Table) -> Result<(), DriverError> {
+        expect_one_family(self.place, table)?;
+        let target = match table.port.as_str() {
+            NOWHERE => Target::Nowhere,
+            _ => Target::Hop(self.hop(&NextHop::of(table))?),
+        };
+        self.wanted.tables.insert((table.family, table.path), target);
+        Ok(())
+    }
+
+    fn delete_table(&mut self, table: &Table) -> Result<(), DriverError> {
+        let key = (table.family, table.path);
+        if self.users.get(&key).is_some_and(|users| *users > 0) {
+            return Err(DriverError::failed(
+                format!("{}: the {} table of path {}", self.place, table.family, table.path),
+                "a rule of ours still leads to it; it must go first",
+            ));
+        }
+        self.wanted.tables.remove(&key);
+        Ok(())
+    }
+
+    /// The number of a next hop, which the kernel knows from then on.
+    fn hop(&mut self, next: &NextHop) -> Result<HopId, DriverError> {
+        let known = self.wanted.hops.iter().find(|(_, known)| *known == next).map(|(hop, _)| *hop);
+        let hop = match known {
+            Some(hop) => hop,
+            None => self.free_hop(next.family)?,
+        };
+        if !self.made.contains(&hop) {
+            let rules = self.installed.rules.entry(next.family).or_default();
+            self.kernel.make(hop, next, rules)?;
+            self.made.insert(hop);
+            self.wanted.hops.insert(hop, next.clone());
+        }
+        Ok(hop)
+    }
+
+    fn free_hop(&mut self, family: Family) -> Result<HopId, DriverError> {
+        for hop in HopId::all().filter(|hop| !self.wanted.hops.contains_key(hop)) {
+            if self.kernel.is_free(hop, family)? {
+                return Ok(hop);
+            }
+        }
+        Err(too_many_hops(self.place))
+    }
+
+    fn finish(mut self, nft: &Nft, released: u32) -> Result<(), DriverError> {
+        let Contents { tables, rules, .. } = &mut self.wanted;
+        for ((_, selector), entry) in rules {
+            entry.target = tables.get(&(selector.family, entry.path)).copied().unwrap_or(Target::Nowhere);
+        }
+        let ruleset = self.wanted.ruleset(released);
+        nft.commit(&transaction(self.installed.ruleset.as_ref(), &ruleset))?;
+
+        let in_use = self.wanted.tables.values().filter_map(|target| match target {
+            Target::Hop(hop) => Some(*hop),
+            Target::Nowhere => None,
+        });
+        let in_use: BTreeSet<_> = in_use.collect();
+        self.wanted.hops.retain(|hop, _| in_use.contains(hop));
+        let there = (!ruleset.is_empty()).then_some(&ruleset);
+        nft.commit(&transaction(there, &self.wanted.ruleset(released)))?;
+        self.clear_away()
+    }
+
+    /// Takes away what the kernel has for hops that are used no more, now or since a crash.
+    fn clear_away(self) -> Result<(), DriverError> {
+        for (family, mut rules) in self.installed.rules {
+            let used = |hop: &HopId| self.wanted.hops.get(hop).is_some_and(|next| next.family == family);
+            let known: BTreeSet<_> = self.kernel.hops(family)?.into_iter().chain(rules.lookups()).collect();
+            for hop in known.into_iter().filter(|hop| !used(hop)) {
+                self.kernel.remove(hop, family, &mut rules)?;
+            }
+            let in_use = self.wanted.hops.values().any(|next| next.family == family);
+            self.kernel.sweep(family, rules, in_use)?;
+        }
+        Ok(())
+    }
+}
