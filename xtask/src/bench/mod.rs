@@ -2,6 +2,7 @@
 
 mod apply;
 mod render;
+mod steer;
 
 use std::path::{Path, PathBuf};
 
@@ -29,6 +30,8 @@ pub enum Bench {
         #[arg(long, value_name = "FILE")]
         json: PathBuf,
     },
+    /// Forwarding by the steering engine beside what it is compared with: a table, JSON, and a picture below target/bench
+    Steer(steer::Steer),
     /// What `apply` runs in its lab
     #[command(hide = true)]
     ApplyInside { catena: PathBuf, n: usize },
@@ -38,6 +41,7 @@ pub fn run(bench: Bench) -> Result<()> {
     match bench {
         Bench::Apply { json, n } => write(&json, &apply::apply(n)?),
         Bench::Render { tenants, json } => write(&json, &render::render(tenants)?),
+        Bench::Steer(arguments) => steer::steer(&arguments),
         Bench::ApplyInside { catena, n } => apply::inside(&catena, n),
     }
 }
