@@ -11,7 +11,7 @@ use catena_model::forwarding::{Change, Object, PathId, Rule, Table};
 
 use crate::Place;
 use crate::check::{expect_class, expect_one_family, too_many_hops, unsupported_kind};
-use crate::contents::{Contents, Entry, Target};
+use crate::contents::{Contents, Entry, Spot, Target};
 use crate::hop::{HopId, NextHop};
 use crate::installed::{Installed, NOWHERE};
 use crate::kernel::Kernel;
@@ -46,8 +46,11 @@ struct Step<'a, 'k> {
     place: &'a Place,
     kernel: &'a mut Kernel<'k>,
     installed: Installed,
-    /// What is to be there. Where rules lead is worked out at the end.
+    /// What is to be there: at first what stands there, so that a step repairs what is around it. Where rules lead is
+    /// worked out at the end.
     wanted: Contents,
+    /// Where rules stand that are observed as leading nowhere.
+    damaged: BTreeSet<Spot>,
     /// How many rules lead to each table.
     users: BTreeMap<(Family, PathId), usize>,
     /// Hops that the kernel surely has.
@@ -56,12 +59,15 @@ struct Step<'a, 'k> {
 
 impl<'a, 'k> Step<'a, 'k> {
     fn new(place: &'a Place, kernel: &'a mut Kernel<'k>, installed: Installed) -> Self {
-        let wanted = installed.sound();
+        let wanted = installed.contents.clone();
+        let sound = installed.sound().rules;
+        let leads_nowhere = |(_, entry): &(Spot, Entry)| entry.path == PathId::NOWHERE;
+        let damaged = sound.into_iter().filter(leads_nowhere).map(|(spot, _)| spot).collect();
         let mut users = BTreeMap::new();
         for ((_, selector), entry) in &wanted.rules {
             *users.entry((selector.family, entry.path)).or_default() += 1;
         }
-        Self { place, kernel, installed, wanted, users, made: BTreeSet::new() }
+        Self { place, kernel, installed, wanted, damaged, users, made: BTreeSet::new() }
     }
 
     fn put_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
@@ -74,17 +80,20 @@ impl<'a, 'k> Step<'a, 'k> {
             ));
         }
         *self.users.entry(table).or_default() += 1;
+        let spot = (rule.order, rule.selector.clone());
+        self.damaged.remove(&spot);
         let entry = Entry { path: rule.table, target: Target::Nowhere };
-        if let Some(former) = self.wanted.rules.insert((rule.order, rule.selector.clone()), entry) {
+        if let Some(former) = self.wanted.rules.insert(spot, entry) {
             self.forget_user(rule, former);
         }
         Ok(())
     }
 
     fn delete_rule(&mut self, rule: &Rule) {
-        let place = (rule.order, rule.selector.clone());
-        if self.wanted.rules.get(&place).is_some_and(|entry| entry.path == rule.table)
-            && let Some(former) = self.wanted.rules.remove(&place)
+        let spot = (rule.order, rule.selector.clone());
+        let leads_nowhere = rule.table == PathId::NOWHERE && self.damaged.contains(&spot);
+        if (leads_nowhere || self.wanted.rules.get(&spot).is_some_and(|entry| entry.path == rule.table))
+            && let Some(former) = self.wanted.rules.remove(&spot)
         {
             self.forget_user(rule, former);
         }
@@ -144,7 +153,12 @@ impl<'a, 'k> Step<'a, 'k> {
     }
 
     fn finish(mut self, nft: &Nft, released: u32) -> Result<(), DriverError> {
-        let Contents { tables, rules, .. } = &mut self.wanted;
+        let Contents { hops, tables, rules } = &mut self.wanted;
+        for target in tables.values_mut() {
+            if matches!(target, Target::Hop(hop) if !hops.contains_key(hop)) {
+                *target = Target::Nowhere;
+            }
+        }
         for ((_, selector), entry) in rules {
             entry.target = tables.get(&(selector.family, entry.path)).copied().unwrap_or(Target::Nowhere);
         }

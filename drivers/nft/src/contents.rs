@@ -48,11 +48,11 @@ const NOWHERE: &str = "nowhere";
 pub(crate) struct Contents {
     pub(crate) hops: BTreeMap<HopId, NextHop>,
     pub(crate) tables: BTreeMap<(Family, PathId), Target>,
-    pub(crate) rules: BTreeMap<Place, Entry>,
+    pub(crate) rules: BTreeMap<Spot, Entry>,
 }
 
-/// Order and selector of a rule: a map has room for one rule in a place.
-pub(crate) type Place = (u16, Selector);
+/// Where a rule stands, its order and selector: a map has room for one rule there.
+pub(crate) type Spot = (u16, Selector);
 
 /// Where packets are led.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,7 +187,7 @@ fn read_table(family: Family, key: &[String], element: &Element) -> Option<((Fam
     Some(((family, PathId(path.parse().ok()?)), Target::of_chain(element.goto.as_deref()?)?))
 }
 
-fn read_rule(class: Class, key: &[String], element: &Element) -> Option<(Place, Entry)> {
+fn read_rule(class: Class, key: &[String], element: &Element) -> Option<(Spot, Entry)> {
     let path = element.comment.as_deref()?.strip_prefix("path ")?.parse().ok()?;
     let target = Target::of_chain(element.goto.as_deref()?)?;
     Some((class.rule(key)?, Entry { path: PathId(path), target }))

@@ -22,10 +22,10 @@ pub(crate) struct Installed {
     /// `None`: there is no table of ours.
     pub(crate) ruleset: Option<Ruleset>,
     pub(crate) rules: BTreeMap<Family, Rules>,
-    /// As it stands there.
-    contents: Contents,
-    /// Whether chains, and sets but for their elements, are as we make them for these contents.
-    has_form: bool,
+    /// As it stands there, whether or not it works.
+    pub(crate) contents: Contents,
+    /// Whether the table says this and nothing else.
+    understood: bool,
     /// Hops that the kernel leads packets to.
     whole: BTreeSet<HopId>,
 }
@@ -54,8 +54,7 @@ impl Installed {
 
     fn of(ruleset: Option<Ruleset>, kernel: &mut Kernel<'_>, released: u32) -> Result<Self, DriverError> {
         let contents = ruleset.as_ref().map(Contents::read).unwrap_or_default();
-        let expected = contents.ruleset(released);
-        let has_form = ruleset.as_ref().is_none_or(|ruleset| ruleset.has_the_form_of(&expected));
+        let understood = ruleset.as_ref().is_none_or(|ruleset| *ruleset == contents.ruleset(released));
         let mut rules = BTreeMap::new();
         for family in Family::BOTH {
             rules.insert(family, kernel.rules(family)?);
@@ -66,7 +65,7 @@ impl Installed {
                 whole.insert(*hop);
             }
         }
-        Ok(Self { ruleset, rules, contents, has_form, whole })
+        Ok(Self { ruleset, rules, contents, understood, whole })
     }
 
     /// What is there and does what it says. What does not is said to lead nowhere: nobody wants that, so it is put again
@@ -82,11 +81,11 @@ impl Installed {
         let sound_tables = tables
             .iter()
             .map(|(key, target)| (*key, if leads(key.0, *target) { *target } else { Target::Nowhere }));
-        let sound_rules = rules.iter().map(|(place, entry)| {
-            let told = tables.get(&(place.1.family, entry.path));
-            let sound = self.has_form && told == Some(&entry.target);
+        let sound_rules = rules.iter().map(|(spot, entry)| {
+            let told = tables.get(&(spot.1.family, entry.path));
+            let sound = self.understood && told == Some(&entry.target);
             let nowhere = Entry { path: PathId::NOWHERE, target: Target::Nowhere };
-            (place.clone(), if sound { *entry } else { nowhere })
+            (spot.clone(), if sound { *entry } else { nowhere })
         });
         Contents { hops: hops.clone(), tables: sound_tables.collect(), rules: sound_rules.collect() }
     }

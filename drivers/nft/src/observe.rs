@@ -9,8 +9,8 @@ use crate::nft::Nft;
 
 /// All our rules and tables. A table whose hop the kernel does not lead to is read as one that leads nowhere
 /// ([`NOWHERE`](crate::installed::NOWHERE)), a rule that does not lead to its table as one for
-/// [`PathId::NOWHERE`](catena_model::forwarding::PathId::NOWHERE): all of them where chains or maps are not as we make
-/// them.
+/// [`PathId::NOWHERE`](catena_model::forwarding::PathId::NOWHERE): all of them where there is anything else in our table
+/// than what we would have made.
 pub(crate) fn observe(
     nft: &Nft,
     kernel: &mut Kernel<'_>,

@@ -83,16 +83,6 @@ impl Ruleset {
         self.chains.is_empty() && self.sets.is_empty()
     }
 
-    /// Whether both are the same but for elements.
-    pub(crate) fn has_the_form_of(&self, other: &Ruleset) -> bool {
-        let same_form =
-            |(name, set): (&String, &Set)| self.sets.get(name).is_some_and(|own| own.has_form_of(set));
-        self.odd == other.odd
-            && self.chains == other.chains
-            && self.sets.len() == other.sets.len()
-            && other.sets.iter().all(same_form)
-    }
-
     /// Whether what both have can be made of one another.
     fn can_become(&self, other: &Ruleset) -> bool {
         let chains = other

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod check;
 mod conformance;
+mod convergence;
+mod meddling;
+mod order;
 mod packets;
 mod world;
