@@ -13,15 +13,17 @@ use catena_driver::netns::NetNs;
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
 use catena_driver_linux::{LinuxConfig, LinuxDriver};
+use catena_driver_nft::{NftConfig, NftDriver};
 use catena_driver_steer::SteerDriver;
 use catena_model::name::NodeName;
-use catena_model::resource::{DriverSpec, Element, LinuxSpec};
+use catena_model::resource::{DriverSpec, Element, Engine, LinuxSpec};
 use catena_store::{Embedded, InMemory, Store, StoreError};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use tokio::sync::mpsc;
 
+use crate::engine::Routing;
 use crate::error::CliError;
 
 /// Starts a controller of this machine that remembers in the folder `state`. One that only looks creates nothing there.
@@ -119,8 +121,23 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         hook: None,
         times: catena_driver_steer::Times::default(),
     };
-    let linux = LinuxConfig { element: element.clone(), netns, spec: spec.clone() };
-    Ok(vec![Arc::new(LinuxDriver::new(linux)), Arc::new(SteerDriver::new(steer)?)])
+    let (element, spec) = (element.clone(), spec.clone());
+    let linux =
+        LinuxDriver::new(LinuxConfig { element: element.clone(), netns: netns.clone(), spec: spec.clone() });
+    let routing: Arc<dyn Driver> = match spec.engine {
+        Engine::Rules => Arc::new(linux),
+        Engine::Nft => {
+            let nft = NftDriver::new(NftConfig { element, netns, spec });
+            Arc::new(Routing::new(Arc::new(nft), linux))
+        }
+        Engine::Steer => {
+            return Err(DriverError::Unsupported {
+                what: format!("element {element}: the steering engine does not route yet"),
+                help: "write `engine: nft`, or leave it out".to_owned(),
+            });
+        }
+    };
+    Ok(vec![routing, Arc::new(SteerDriver::new(steer)?)])
 }
 
 fn namespace(name: &str) -> PathBuf {

@@ -8,6 +8,7 @@ mod arguments;
 mod client;
 mod commands;
 mod drivers;
+mod engine;
 mod error;
 mod lab_environment;
 mod output;
