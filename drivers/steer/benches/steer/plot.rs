@@ -5,12 +5,15 @@
 use std::fmt::Write as _;
 
 use crate::figure::{Bar, Figure};
-use crate::number::short;
+use crate::table::{bar, measured};
 
 const WIDTH: f64 = 860.0;
 /// Where names end and axes begin and end.
-const LEFT: f64 = 250.0;
-const RIGHT: f64 = 790.0;
+const LEFT: f64 = 210.0;
+const RIGHT: f64 = 640.0;
+/// Where the columns of numbers end.
+const MEASURED: f64 = 760.0;
+const BARS: f64 = 844.0;
 const ROW: f64 = 30.0;
 const TOP: f64 = 64.0;
 const BELOW: f64 = 58.0;
@@ -55,6 +58,10 @@ pub fn plot(figures: &[Figure], machine: &str) -> String {
     let _ =
         writeln!(svg, "<text class=\"title\" x=\"16\" y=\"24\">Measured, as a multiple of the bar</text>");
     let _ = writeln!(svg, "<text class=\"small\" x=\"16\" y=\"42\">{}</text>", escaped(machine));
+    for (x, name) in [(MEASURED, "measured"), (BARS, "bar")] {
+        let y = TOP - 6.0;
+        let _ = writeln!(svg, "<text class=\"small\" x=\"{x}\" y=\"{y}\" text-anchor=\"end\">{name}</text>");
+    }
     for tick in scale.ticks() {
         let x = scale.x(tick);
         let class = if tick == 1.0 { "bar" } else { "grid" };
@@ -84,21 +91,17 @@ fn line(figure: &Figure, scale: &Scale, y: f64) -> String {
     let at = |value| scale.x(relative(figure.key.bar, value));
     let (low, dot, high) = (at(figure.estimate.low), at(figure.estimate.median), at(figure.estimate.high));
     let class = if figure.is_ok() { "yes" } else { "no" };
-    let unit = figure.key.unit.map(|unit| format!(" {unit}")).unwrap_or_default();
-    let value = format!("{}{unit}", short(figure.estimate.median));
-    // Beside the dot, on the side where there is room.
-    let (text_x, anchor) =
-        if dot > RIGHT - 90.0 { (low.min(high) - 10.0, "end") } else { (low.max(high) + 10.0, "start") };
+    let text_y = y + 4.0;
     format!(
-        "<text class=\"name\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\n\
+        "<text class=\"name\" x=\"{}\" y=\"{text_y:.1}\" text-anchor=\"end\">{}</text>\n\
          <line class=\"interval {class}\" x1=\"{low:.1}\" y1=\"{y:.1}\" x2=\"{high:.1}\" y2=\"{y:.1}\"/>\n\
          <circle class=\"{class}\" cx=\"{dot:.1}\" cy=\"{y:.1}\" r=\"5.5\"/>\n\
-         <text class=\"small\" x=\"{text_x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
+         <text x=\"{MEASURED}\" y=\"{text_y:.1}\" text-anchor=\"end\">{}</text>\n\
+         <text class=\"small\" x=\"{BARS}\" y=\"{text_y:.1}\" text-anchor=\"end\">{}</text>\n",
         LEFT - 16.0,
-        y + 4.0,
         escaped(figure.key.name),
-        y + 4.0,
-        escaped(&value),
+        escaped(&measured(figure)),
+        escaped(&bar(figure)),
     )
 }
 

@@ -16,19 +16,26 @@ pub fn table(figures: &[Figure]) -> String {
 }
 
 fn row(figure: &Figure) -> [String; 6] {
-    let unit = figure.key.unit.map(|unit| format!(" {unit}")).unwrap_or_default();
-    let bar = match figure.key.bar {
-        Bar::AtLeast(bar) => format!("≥ {}", short(bar)),
-        Bar::AtMost(bar) => format!("≤ {}", short(bar)),
-    };
     [
         format!("`{}`", figure.key.name),
         figure.key.what.to_owned(),
-        format!("{}{unit}", short(figure.estimate.median)),
+        measured(figure),
         format!("{} – {}", short(figure.estimate.low), short(figure.estimate.high)),
-        bar,
+        bar(figure),
         if figure.is_ok() { "yes" } else { "no" }.to_owned(),
     ]
+}
+
+pub fn measured(figure: &Figure) -> String {
+    let unit = figure.key.unit.map(|unit| format!(" {unit}")).unwrap_or_default();
+    format!("{}{unit}", short(figure.estimate.median))
+}
+
+pub fn bar(figure: &Figure) -> String {
+    match figure.key.bar {
+        Bar::AtLeast(bar) => format!("≥ {}", short(bar)),
+        Bar::AtMost(bar) => format!("≤ {}", short(bar)),
+    }
 }
 
 fn line(row: &[String; 6], widths: &[usize; 6]) -> String {
