@@ -59,17 +59,20 @@ pub struct TraceRequest {
     pub source_port: u16,
     #[serde(default)]
     pub destination_port: u16,
+    /// Of the packet, and so of its flow. The reply is taken for one of this flow, whatever it is marked with.
+    #[serde(default)]
+    pub dscp: Dscp,
 }
 
 impl TraceRequest {
     pub fn packet(&self) -> Packet {
         Packet {
-            dscp: Dscp::default(),
             source: self.source,
             destination: self.destination,
             protocol: self.protocol,
             source_port: self.source_port,
             destination_port: self.destination_port,
+            dscp: self.dscp,
         }
     }
 }

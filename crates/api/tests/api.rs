@@ -130,6 +130,7 @@ async fn every_question_has_its_answer() {
         protocol: "tcp".parse().unwrap(),
         source_port: 40_000,
         destination_port: 80,
+        dscp: Default::default(),
     };
     let trace: Trace = post(&router, "/v1alpha1/trace", &packet).await.unwrap();
     let functions = trace.request.functions();

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use catena_model::address::Protocol;
+use catena_model::address::{Dscp, Protocol};
 use catena_model::name::NodeName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -219,6 +219,9 @@ pub struct Trace {
     /// The source port: it takes part in the choice of instances
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub source_port: u16,
+    /// What the packet is marked with: ef, af41, cs1, … or a number from 0 to 63
+    #[arg(long, default_value_t = Dscp::default(), hide_default_value = true)]
+    pub dscp: Dscp,
     #[command(flatten)]
     pub output: OutputArgs,
 }

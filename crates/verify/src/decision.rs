@@ -30,6 +30,10 @@ pub enum Decision {
     },
     /// Passes an instance of a service function; positions count from 0 on the way up.
     Function { position: u8, instance: String },
+    /// An instance gets a copy; the packet itself does not wait for it.
+    Copied { position: u8, instance: String },
+    /// Passes a function by, none of whose instances is up.
+    Skipped { position: u8 },
     /// Leaves the functions.
     Exit { port: PortName, via: Option<IpAddr> },
     /// Of a steered site, but no chain claims it: passes without functions.
@@ -90,6 +94,12 @@ impl fmt::Display for Decision {
                 write!(f, "steered {direction}{}: {} → {chain}path {path}", of(site), by)
             }
             Decision::Function { position, instance } => write!(f, "function {}: {instance}", position + 1),
+            Decision::Copied { position, instance } => {
+                write!(f, "function {}: a copy to {instance}", position + 1)
+            }
+            Decision::Skipped { position } => {
+                write!(f, "function {}: left out, none of its instances is up", position + 1)
+            }
             Decision::Exit { port, via: hop } => write!(f, "leaves the chain: {port}{}", via(hop)),
             Decision::Transit { site, port, via: hop } => {
                 write!(f, "claimed by no chain{}: {port}{}", of(site), via(hop))

@@ -24,7 +24,8 @@ pub enum Verdict<'a> {
         by: &'a FlowMatch,
         path: PathId,
         direction: Direction,
-        hops: Vec<(u8, InstanceId)>,
+        /// By position; `None` for a function that is left out.
+        hops: Vec<(u8, Option<InstanceId>)>,
         exits: &'a Exits,
     },
     Transit {
@@ -94,15 +95,14 @@ fn hops(
     path: &Path,
     direction: Direction,
     packet: &Packet,
-) -> Option<Vec<(u8, InstanceId)>> {
+) -> Option<Vec<(u8, Option<InstanceId>)>> {
     let is_up = |member: &Member| matches!(state.get(&Key::Instance(member.id)), Some(Object::Instance(instance)) if instance.state == InstanceState::Up);
     let mut picks = Vec::new();
     for (position, hop) in (0..).zip(&path.hops) {
         let members = hop.instances.iter().copied().filter(is_up);
         match (pick(packet.flow_hash(hop.stickiness), members), hop.on_failure) {
-            (Some(instance), _) => picks.push((position, instance)),
-            (None, OnFailure::Skip) => {}
             (None, OnFailure::Closed) => return None,
+            (picked, _) => picks.push((position, picked)),
         }
     }
     if direction == Direction::Down {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use catena_model::forwarding::{Direction, InstanceId, Key, Object, SiteId, Tunnel};
+use catena_model::forwarding::{Direction, Instance, InstanceId, Key, Object, SiteId, Tunnel};
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
 use catena_model::packet::Packet;
@@ -112,10 +112,8 @@ impl Walker<'_> {
                     });
                     let (site, by) = (self.site(site), by.clone());
                     decisions.push(Decision::Steered { site, chain, path, by, direction });
-                    for (position, instance) in hops {
-                        if let Err(why) = self.function(node, direction, position, instance, decisions) {
-                            return Next::End(End::Dropped { node: node.clone(), why });
-                        }
+                    if let Err(end) = self.functions(node, direction, &hops, decisions) {
+                        return Next::End(end);
                     }
                     let side = exits.of(direction);
                     let via = side.next_hops.of(self.packet.family());
@@ -127,15 +125,50 @@ impl Walker<'_> {
         self.route(place, released, decisions)
     }
 
-    /// Through an instance and back to the switch, if the switch knows how to reach it.
-    fn function(
+    /// Through the functions of a path, each by the instance that the flow is given.
+    fn functions(
         &self,
         switch: &NodeName,
         direction: Direction,
-        position: u8,
-        instance: InstanceId,
+        hops: &[(u8, Option<InstanceId>)],
         decisions: &mut Vec<Decision>,
-    ) -> Result<(), String> {
+    ) -> Result<(), End> {
+        for (nth, (position, instance)) in hops.iter().enumerate() {
+            let Some(instance) = instance else {
+                decisions.push(Decision::Skipped { position: *position });
+                continue;
+            };
+            let (known, name) = self
+                .instance(switch, direction, *instance)
+                .map_err(|why| End::Dropped { node: switch.clone(), why })?;
+            let undecided = |why| Err(End::Undecided { node: switch.clone(), why });
+            if known.rewrites && direction == Direction::Down {
+                return undecided(format!(
+                    "{name} changes addresses: replies come to the address that it gave the request, not to {}",
+                    self.packet.destination
+                ));
+            }
+            let (position, instance) = (*position, name.clone());
+            decisions.push(match known.insertion.returns() {
+                true => Decision::Function { position, instance },
+                false => Decision::Copied { position, instance },
+            });
+            if known.rewrites && nth + 1 < hops.len() {
+                return undecided(format!(
+                    "{name} changes addresses: what the functions after it get is not known"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// An instance and its name, if the switch knows how to reach it.
+    fn instance(
+        &self,
+        switch: &NodeName,
+        direction: Direction,
+        instance: InstanceId,
+    ) -> Result<(&Instance, String), String> {
         let known = self.network.state.element(switch).get(&Key::Instance(instance));
         let name = match self.network.numbering.instance_name(instance) {
             Some(name) => name.to_string(),
@@ -151,8 +184,7 @@ impl Walker<'_> {
         if self.network.topology.cable(switch, &side.port).is_none() {
             return Err(format!("no link at port {} of instance {name}", side.port));
         }
-        decisions.push(Decision::Function { position, instance: name });
-        Ok(())
+        Ok((known, name))
     }
 
     fn route(&self, place: &Place, released: bool, decisions: &mut Vec<Decision>) -> Next {

@@ -16,6 +16,7 @@ pub async fn trace(connection: &Connection, arguments: &arguments::Trace) -> Res
         protocol: arguments.protocol,
         source_port: arguments.source_port,
         destination_port: arguments.port,
+        dscp: arguments.dscp,
     };
     let trace: Trace = Client::connect(connection, Mode::Look).await?.post("trace", &request).await?;
     output::answer(arguments.output.output, &trace, shown)
@@ -61,7 +62,8 @@ fn way(what: &str, walk: &Walk) -> String {
 /// What is ours stands out against what would happen without us.
 fn style(decision: &Decision) -> anstyle::Style {
     match decision {
-        Decision::Function { .. } => GOOD,
+        Decision::Function { .. } | Decision::Copied { .. } => GOOD,
+        Decision::Skipped { .. } => WARN,
         Decision::Base { .. } | Decision::Transit { .. } => FAINT,
         _ => PLAIN,
     }
