@@ -1,6 +1,6 @@
 //! Packets from a sender to a sink, and what lies between: measured a slice at a time.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -76,16 +76,21 @@ impl Measurable for Line {
     fn slice(&mut self, time: Duration) -> Result<f64> {
         let sender = &mut self.sender;
         let sink = &self.sink;
-        let (before, sent, after, elsewhere) = on_sending_core(|| {
+        let loss = self.loss;
+        let (sent, time, arrived, elsewhere) = on_sending_core(|| {
             let softirqs = softirq::Processed::now()?;
             let before = sink.count()?;
+            let start = Instant::now();
             let sent = sender.send_for(time)?;
-            Ok((before, sent, sink.count()?, softirqs.elsewhere_than(SENDING_CORE)?))
+            if loss == Loss::Forbidden {
+                sink.wait_for(before + sent.short)?;
+            }
+            let time = start.elapsed();
+            Ok((sent, time, sink.count()? - before, softirqs.elsewhere_than(SENDING_CORE)?))
         })?;
-        let arrived = after - before;
         let samples = self.sink.take_samples(sent.samples)?;
         self.sink.check_errors()?;
-        if self.loss == Loss::Forbidden {
+        if loss == Loss::Forbidden {
             ensure!(
                 arrived == sent.short && samples == sent.samples,
                 "{} of {} packets arrived, and {samples} of {} samples",
@@ -93,13 +98,9 @@ impl Measurable for Line {
                 sent.short,
                 sent.samples
             );
-            ensure!(
-                elsewhere < 0.01,
-                "{:.0} % of the softirqs' work was done on another core",
-                elsewhere * 100.0
-            );
+            ensure!(elsewhere < 0.01, "{:.0} % of the softirqs' work was done on another core", elsewhere * 100.0);
         }
-        Ok((arrived + samples) as f64 / sent.time.as_secs_f64())
+        Ok((arrived + samples) as f64 / time.as_secs_f64())
     }
 }
 

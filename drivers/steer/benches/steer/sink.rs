@@ -1,7 +1,7 @@
 //! The end of a line: short frames are counted there, and samples are looked at, byte by byte.
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -50,6 +50,17 @@ impl Sink {
     /// How many short frames have come so far.
     pub fn count(&self) -> Result<u64> {
         self.tally.read()
+    }
+
+    /// Until so many have come, or nothing comes any more: where other programs want the core, too, the kernel puts
+    /// softirqs off.
+    pub fn wait_for(&self, count: u64) -> Result<()> {
+        const PATIENCE: Duration = Duration::from_millis(100);
+        let start = Instant::now();
+        while self.count()? < count && start.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 
     /// Takes the samples that have come and makes sure that they are what was sent. Says how many they were.
