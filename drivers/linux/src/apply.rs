@@ -5,7 +5,9 @@ use catena_model::address::Family;
 use catena_model::forwarding::{Change, Object, Rule, Table};
 use netlink_packet_route::route::RouteMessage;
 
-use crate::check::{expect_one_family, foreign_routes, rule_request, table_number, unsupported_kind};
+use crate::check::{
+    comes_with_tunnels, expect_one_family, foreign_routes, rule_request, table_number, unsupported_kind,
+};
 use crate::kernel::Kernel;
 use crate::numbers::Part;
 use crate::rule::{OurRule, guard, part};
@@ -38,7 +40,8 @@ impl Step<'_, '_> {
     /// The guard comes first. If the rule is one that leads nowhere, the guard is all of it.
     fn put_rule(&mut self, rule: &Rule) -> Result<(), DriverError> {
         rule_request(self.kernel, rule)?;
-        if let Some(port) = &rule.selector.in_port {
+        // The tunnels' port comes after the rules for what it brings; the kernel finds a rule's port as soon as it is there.
+        if let Some(port) = rule.selector.in_port.as_ref().filter(|port| !comes_with_tunnels(port)) {
             self.kernel.port_index(port)?;
         }
         if part(rule) == Part::Lookup {

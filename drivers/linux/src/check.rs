@@ -55,8 +55,8 @@ fn check_table(kernel: &mut Kernel<'_>, table: &Table) -> Result<(), DriverError
     foreign_routes(kernel, table, &routes)
 }
 
-/// Whoever makes the tunnels makes this port, fit for us, before it is needed; it may not be there yet.
-fn comes_with_tunnels(port: &PortName) -> bool {
+/// Whoever makes the tunnels makes this port, fit for us, before packets come in by it; it may not be there yet.
+pub(crate) fn comes_with_tunnels(port: &PortName) -> bool {
     port.as_str() == TUNNEL_PORT
 }
 

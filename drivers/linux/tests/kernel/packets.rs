@@ -11,7 +11,7 @@ use catena_driver::{Driver, Epoch};
 use catena_driver_linux::LinuxDriver;
 use catena_model::forwarding::{Change, Object, Selector};
 
-use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, selector, state, table};
+use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, run, selector, state, table};
 
 /// What the routed packets of one family meet: the site sends them; at the switch they are on the chain's way, at the
 /// gateway they have gone round it.
@@ -174,6 +174,37 @@ async fn ipv4_is_dropped_and_does_not_leak_when_the_route_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_is_dropped_and_does_not_leak_when_the_route_goes() {
     drops_without_its_route(V6, "-6").await;
+}
+
+/// nftables stands for the program that marks what a policy releases.
+async fn what_is_released_alone_goes_round(plan: Plan, flag: &str) {
+    let world = World::new();
+    let traffic = plan.build(&world);
+    let inbound = Selector { in_port: Some(port("qg-ext")), unless_released: true, ..selector(plan.prefix) };
+    let objects = [traffic.objects[0].clone(), rule(0, inbound, 1)];
+    put(&traffic.driver, &objects).await.unwrap();
+    assert_eq!(traffic.driver.observe().await.unwrap(), state(&objects));
+    assert_eq!(traffic.send(), ALONG, "nobody releases anything");
+
+    let mark = "type filter hook prerouting priority raw; meta mark set 0x04000000";
+    run(&world.router, &format!("nft 'table inet release {{ chain all {{ {mark}; }} }}'"));
+    assert_eq!(traffic.send(), ROUND, "all is released");
+    world.ip(&format!("{flag} rule del pref 10000"));
+    assert_eq!(traffic.send(), ROUND, "the guard too means only what is not released");
+    run(&world.router, "nft delete table inet release");
+    assert_eq!(traffic.send(), DROPPED, "nobody releases anything, and the rule is gone");
+    put(&traffic.driver, &objects).await.unwrap();
+    assert_eq!(traffic.send(), ALONG, "healed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ipv4_what_is_released_alone_goes_round() {
+    what_is_released_alone_goes_round(V4, "-4").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_ipv6_what_is_released_alone_goes_round() {
+    what_is_released_alone_goes_round(V6, "-6").await;
 }
 
 /// What somebody does to the rule or its table in one stroke, and where packets go until it is healed.
