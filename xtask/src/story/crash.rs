@@ -15,7 +15,7 @@ use crate::story::watch::foreign_objects_are_there;
 use crate::story::world::{V4, V6, World, eventually};
 
 /// Within which a damage is to be repaired.
-const REPAIR: Duration = Duration::from_secs(1);
+pub const REPAIR: Duration = Duration::from_secs(1);
 
 pub fn tell(world: &mut World, story: &mut Story) {
     story.check("kill -9 of the daemon: open connections go on, new ones are made", || {
@@ -74,7 +74,7 @@ pub fn tell(world: &mut World, story: &mut Story) {
 }
 
 /// Does the damage; fails unless the element is told to differ, and soon does what it did before.
-fn damaged(world: &World, element: &str, damage: impl FnOnce() -> Result<()>) -> Result<String> {
+pub fn damaged(world: &World, element: &str, damage: impl FnOnce() -> Result<()>) -> Result<String> {
     let before = setup_of(element)?;
     let last = world.events()?.last().map_or(0, |event| event["id"].as_u64().unwrap_or(0));
     damage()?;
@@ -102,9 +102,14 @@ fn told(world: &World, element: &str, last: u64) -> Result<()> {
 /// What we have on an element, as the machine shows it.
 fn setup_of(element: &str) -> Result<Vec<String>> {
     let mut setup = Vec::new();
-    for question in
-        ["ip rule show", "ip route show table all", "ip -6 rule show", "tc filter show dev vr ingress"]
-    {
+    for question in [
+        "ip rule show",
+        "ip route show table all",
+        "ip -6 rule show",
+        "tc filter show dev vr ingress",
+        "tc filter show dev lan ingress",
+        "tc filter show dev inet ingress",
+    ] {
         if let Ok(text) = node::ask(element, question) {
             setup.extend(text.lines().map(without_ids));
         }

@@ -8,6 +8,7 @@
 
 mod capture;
 mod chained;
+mod claims;
 mod crash;
 mod direct;
 mod edit;
@@ -70,6 +71,9 @@ pub fn tell(catena: &Path) -> Result<Tally> {
 
     story.chapter("Crash and drift");
     crash::tell(&mut world, &mut story);
+
+    story.chapter("The claims are damaged");
+    claims::tell(&mut world, &mut story);
 
     story.chapter("A second tenant, attached at layer 2");
     second_tenant::tell(&world, &mut story);

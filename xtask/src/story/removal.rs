@@ -1,4 +1,4 @@
-//! Chapter 9: all is deleted, and the machine is as it was before the first command.
+//! Chapter 10: all is deleted, and the machine is as it was before the first command.
 
 use anyhow::{Result, bail, ensure};
 

@@ -1,4 +1,4 @@
-//! Chapter 8: globex, attached by a cable, has all its traffic inspected.
+//! Chapter 9: globex, attached by a cable, has all its traffic inspected.
 
 use anyhow::{Context, Result, ensure};
 
