@@ -45,6 +45,15 @@ const NEEDS: &[Need] = &[
     program("taskset", "util-linux", "a benchmark keeps to one core by it"),
 ];
 
+/// What `cargo xtask test --vm` needs besides.
+const VM_NEEDS: &[Need] = &[
+    program("qemu-system-x86_64", "qemu-system-x86", "emulates the machine that runs the tests"),
+    program("apt-cache", "apt", "knows the distribution's newest kernel"),
+    program("dpkg-deb", "dpkg", "unpacks the kernel"),
+    program("zstd", "zstd", "unpacks the kernel's modules"),
+    program("xz", "xz-utils", "unpacks the kernel's modules"),
+];
+
 const fn program(name: &'static str, package: &'static str, why: &'static str) -> Need {
     Need { found_by: Program(name), package, why }
 }
@@ -55,7 +64,37 @@ const fn file(one_of: &'static [&'static str], package: &'static str, why: &'sta
 
 /// Installs what is missing; says first what and why.
 pub fn install() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !need.is_met()).collect();
+    install_missing(NEEDS)
+}
+
+/// Likewise, what the virtual machine needs besides.
+pub fn install_for_vm() -> Result<()> {
+    install_missing(VM_NEEDS)
+}
+
+/// Asks apt something that it answers from its package lists.
+pub fn with_package_lists<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
+    match ask() {
+        // They may be missing, or older than what the mirrors still have.
+        Err(_) if is_root() => {
+            update()?;
+            ask()
+        }
+        answer => answer,
+    }
+}
+
+/// Fetches packages into a folder and installs nothing.
+pub fn download(packages: &[String], folder: &Path) -> Result<()> {
+    with_package_lists(|| {
+        let mut download = apt_get();
+        download.current_dir(folder).arg("download").args(packages);
+        command::read("apt-get download", &mut download).map(drop)
+    })
+}
+
+fn install_missing(needs: &[Need]) -> Result<()> {
+    let missing: Vec<&Need> = needs.iter().filter(|need| !need.is_met()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -76,12 +115,8 @@ pub fn install() -> Result<()> {
     if !has_package_lists() {
         update()?;
     }
-    if install_packages(&packages).is_err() {
-        // The lists may be older than what the mirrors still have.
-        update()?;
-        install_packages(&packages)?;
-    }
-    match NEEDS.iter().find(|need| !need.is_met()) {
+    with_package_lists(|| install_packages(&packages))?;
+    match needs.iter().find(|need| !need.is_met()) {
         None => Ok(()),
         Some(need) => bail!("{} was installed, but {} is not there", need.package, need.found_by.shown()),
     }
@@ -160,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_package_is_asked_for_once() {
-        let all: Vec<&Need> = NEEDS.iter().collect();
+        let all: Vec<&Need> = NEEDS.iter().chain(VM_NEEDS).collect();
         let packages = packages(&all);
         let mut once = packages.clone();
         once.sort_unstable();

@@ -1,7 +1,7 @@
 //! Running other programs: in sight of the person, or with the output kept for us.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -64,11 +64,17 @@ pub fn indented(output: &Output) -> String {
 
 /// Whether a program of this name can be run.
 pub fn is_there(program: &str) -> bool {
+    find(program).is_some()
+}
+
+/// Where the program of this name is.
+pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     // Where administration programs are, also when a user's PATH does not say so.
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
-        .any(|folder| folder.join(program).is_file())
+        .map(|folder| folder.join(program))
+        .find(|path| path.is_file())
 }
 
 #[cfg(test)]

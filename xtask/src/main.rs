@@ -11,6 +11,7 @@ mod lint;
 mod progress;
 mod story;
 mod test;
+mod vm;
 mod workspace;
 
 use std::path::PathBuf;
@@ -37,7 +38,14 @@ enum Chore {
         keep: bool,
     },
     /// Run all tests, the examples and the demo's story
-    Test,
+    Test {
+        /// Instead, run the drivers' tests on the distribution's own kernel, in an emulated machine
+        #[arg(long)]
+        vm: bool,
+        /// With --vm: only tests whose names contain one of these
+        #[arg(requires = "vm")]
+        filters: Vec<String>,
+    },
     /// Check formatting, run clippy with warnings as errors, check licences where cargo-deny is installed
     Lint,
     /// Measure
@@ -49,6 +57,9 @@ enum Chore {
     /// What the story runs on a user's host
     #[command(hide = true)]
     Talk(story::talk::Talk),
+    /// What the virtual machine starts with
+    #[command(hide = true)]
+    Guest,
 }
 
 fn main() -> ExitCode {
@@ -64,7 +75,8 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Demo { keep } => demo::demo(keep),
-        Chore::Test => test::test(),
+        Chore::Test { vm: false, .. } => test::test(),
+        Chore::Test { vm: true, filters } => vm::test(&filters),
         Chore::Lint => lint::lint(),
         Chore::Bench(bench) => bench::run(bench),
         Chore::Story { catena } => {
@@ -76,5 +88,6 @@ fn run(chore: Chore) -> Result<()> {
             Ok(())
         }
         Chore::Talk(talk) => story::talk::run(&talk),
+        Chore::Guest => vm::guest::run(),
     }
 }

@@ -11,38 +11,50 @@ use anyhow::{Context, Result, bail};
 use crate::workspace::{Profile, build_catena, cargo, root};
 use crate::{apt, command, demo};
 
-/// How many passed, how many did not.
+/// How many passed, how many did not, and how often a test said that it cannot be run here, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub passed: u64,
     pub failed: u64,
+    pub skipped: u64,
 }
 
 impl Tally {
     /// Before the line in which one program tells another.
     pub const PREFIX: &str = "tally: ";
 
-    fn add(&mut self, other: Tally) {
+    pub fn add(&mut self, other: Tally) {
         self.passed += other.passed;
         self.failed += other.failed;
+        self.skipped += other.skipped;
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        if self.skipped > 0 {
+            write!(f, ", {} skipped", self.skipped)?;
+        }
+        Ok(())
     }
 }
 
 impl FromStr for Tally {
     type Err = anyhow::Error;
     fn from_str(text: &str) -> Result<Self> {
-        let (passed, failed) = text.split_once(", ").context("not a tally")?;
-        let number = |text: &str, what: &str| text.strip_suffix(what)?.trim().parse().ok();
-        Ok(Self {
-            passed: number(passed, "passed").context("not a tally")?,
-            failed: number(failed, "failed").context("not a tally")?,
-        })
+        let mut tally = Self::default();
+        for part in text.split(", ") {
+            let (number, what) = part.split_once(' ').context("not a tally")?;
+            let number = number.parse().context("not a tally")?;
+            match what {
+                "passed" => tally.passed = number,
+                "failed" => tally.failed = number,
+                "skipped" => tally.skipped = number,
+                _ => bail!("not a tally: {text}"),
+            }
+        }
+        Ok(tally)
     }
 }
 
@@ -54,6 +66,7 @@ pub fn test() -> Result<()> {
     tally.add(examples(&catena)?);
     tally.add(demo::tell(&catena)?);
     println!("\ntest: {tally}");
+    println!("`cargo xtask test --vm` tests on the distribution's own kernel, and against its GRE");
     if tally.failed > 0 {
         bail!("{} of {} failed; the first is furthest up", tally.failed, tally.passed + tally.failed);
     }
@@ -79,13 +92,22 @@ fn workspace_tests() -> Result<Tally> {
     Ok(tally)
 }
 
-/// What a line such as `test result: ok. 4 passed; 0 failed; …` counts.
-fn counted(line: &str) -> Option<Tally> {
+/// Why a test cannot be run here, if this line says that.
+pub fn skipped(line: &str) -> Option<&str> {
+    // Where one test runs at a time, its name stands before it.
+    Some(line.split_once("SKIPPED: ")?.1)
+}
+
+/// What a line such as `test result: ok. 4 passed; 0 failed; …` counts, or one that says why a test is skipped.
+pub fn counted(line: &str) -> Option<Tally> {
+    if skipped(line).is_some() {
+        return Some(Tally { skipped: 1, ..Tally::default() });
+    }
     let (_, result) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let number = |what: &str| {
         result.split("; ").find_map(|part| part.strip_suffix(what)?.trim().parse().ok()).unwrap_or(0)
     };
-    Some(Tally { passed: number("passed"), failed: number("failed") })
+    Some(Tally { passed: number("passed"), failed: number("failed"), skipped: 0 })
 }
 
 /// Every folder of examples is valid, and stands on a lab as it is.
@@ -127,14 +149,24 @@ mod tests {
     #[test]
     fn cargos_results_are_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out";
-        assert_eq!(counted(line), Some(Tally { passed: 12, failed: 3 }));
+        assert_eq!(counted(line), Some(Tally { passed: 12, failed: 3, skipped: 0 }));
         assert_eq!(counted("running 3 tests"), None);
     }
 
     #[test]
+    fn what_is_skipped_is_counted_with_its_reason() {
+        let line = "test tunnel::interop ... SKIPPED: this kernel has no ip_gre";
+        assert_eq!(skipped(line), Some("this kernel has no ip_gre"));
+        assert_eq!(counted(line), Some(Tally { passed: 0, failed: 0, skipped: 1 }));
+    }
+
+    #[test]
     fn a_tally_is_told_and_understood() {
-        let tally = Tally { passed: 12, failed: 3 };
-        assert_eq!(tally.to_string().parse::<Tally>().unwrap(), tally);
-        assert!("12 passed".parse::<Tally>().is_err());
+        for tally in [Tally { passed: 12, failed: 3, skipped: 0 }, Tally { passed: 0, failed: 0, skipped: 2 }]
+        {
+            assert_eq!(tally.to_string().parse::<Tally>().unwrap(), tally);
+        }
+        assert!("12 passes".parse::<Tally>().is_err());
+        assert!("".parse::<Tally>().is_err());
     }
 }
