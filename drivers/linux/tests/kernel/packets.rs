@@ -186,8 +186,12 @@ async fn what_is_released_alone_goes_round(plan: Plan, flag: &str) {
     assert_eq!(traffic.driver.observe().await.unwrap(), state(&objects));
     assert_eq!(traffic.send(), ALONG, "nobody releases anything");
 
-    let mark = "type filter hook prerouting priority raw; meta mark set 0x04000000";
-    run(&world.router, &format!("nft 'table inet release {{ chain all {{ {mark}; }} }}'"));
+    run(
+        &world.router,
+        "nft 'add table inet release; \
+         add chain inet release entry { type filter hook prerouting priority raw; }; \
+         add rule inet release entry meta mark set 0x04000000'",
+    );
     assert_eq!(traffic.send(), ROUND, "all is released");
     world.ip(&format!("{flag} rule del pref 10000"));
     assert_eq!(traffic.send(), ROUND, "the guard too means only what is not released");
