@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
-use catena_model::forwarding::{Direction, Exits, Object};
+use catena_model::forwarding::{Change, Direction, Exits, Object};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, puts};
+use crate::flows;
 use crate::frames::Mac;
 use crate::objects::{ingress, instance, path, policy, side};
 use crate::program::redirect;
@@ -179,6 +180,15 @@ impl Chain {
         let last = self.hub()?.to_lefts.len() - 1;
         let instances: Vec<u32> = (1..=last as u32).collect();
         Ok([path(number, &instances), policy(number, prefixes, self.exits()?)?])
+    }
+
+    /// What installs so many tenants with one site each.
+    pub fn load(&self, tenants: u32) -> Result<Vec<Change>> {
+        let mut objects = Vec::with_capacity(2 * tenants as usize);
+        for tenant in 0..tenants {
+            objects.extend(self.site(tenant + 1, &flows::prefixes_of(tenant))?);
+        }
+        Ok(puts(objects))
     }
 
     pub fn exits(&self) -> Result<Exits> {

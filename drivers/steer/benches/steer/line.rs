@@ -98,7 +98,11 @@ impl Measurable for Line {
                 sent.short,
                 sent.samples
             );
-            ensure!(elsewhere < 0.01, "{:.0} % of the softirqs' work was done on another core", elsewhere * 100.0);
+            ensure!(
+                elsewhere < 0.01,
+                "{:.0} % of the softirqs' work was done on another core",
+                elsewhere * 100.0
+            );
         }
         Ok((arrived + samples) as f64 / time.as_secs_f64())
     }

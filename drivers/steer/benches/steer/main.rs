@@ -30,6 +30,7 @@ mod tenants;
 mod world;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -102,8 +103,17 @@ const GROUPS: [Group; 8] = [
     (&[setup::FLOW_SETUP], |scope| Ok(vec![setup::measure(scope.rounds)?])),
 ];
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     let groups = chosen(&arguments.only)?;
     world::keep_mounts_to_ourselves()?;
     world::pin_to(world::OTHER_CORE)?;

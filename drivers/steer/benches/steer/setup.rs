@@ -33,9 +33,7 @@ pub fn measure(rounds: usize) -> Result<Figure> {
         // Anew each time: with an empty flow table.
         let chain = Chain::new(3, Joint::Hub)?;
         let engine = chain.start_engine()?;
-        for tenant in 0..TENANTS {
-            engine.put(chain.site(tenant + 1, &flows::prefixes_of(tenant))?)?;
-        }
+        engine.apply(&chain.load(TENANTS)?)?;
         let function = &chain.lefts[0];
         let tally = Tally::attach(function)?;
         rates.push(rate(&chain, &tally, Ports::Fresh)?);

@@ -8,7 +8,7 @@ use catena_model::forwarding::{Change, Object};
 use serde_json::json;
 
 use crate::chain::{Chain, Joint};
-use crate::engine::{Engine, puts};
+use crate::engine::Engine;
 use crate::figure::{Bar, Figure, Key};
 use crate::flows;
 use crate::line::{Line, Loss};
@@ -53,7 +53,7 @@ pub fn vs_one(effort: Effort, tenants: u32) -> Result<Figure> {
     for _ in 0..effort.builds {
         let [many, one] = [Chain::new(1, Joint::Hub)?, Chain::new(1, Joint::Hub)?];
         let engines = [many.start_engine()?, one.start_engine()?];
-        engines[0].apply(&load(&many, tenants)?)?;
+        engines[0].apply(&many.load(tenants)?)?;
         engines[1].put(one.site(1, &flows::prefixes_of_all())?)?;
         let line = |chain| Line::new(chain, flows::of_tenants(FLOWS, tenants), Loss::Forbidden);
         pairs.measure(effort, &mut line(&many)?, &mut line(&one)?)?;
@@ -70,7 +70,7 @@ pub fn managed(rounds: usize, tenants: u32) -> Result<Vec<Figure>> {
         let chain = Chain::new(3, Joint::Hub)?;
         let engine = chain.start_engine()?;
         let empty = Memory::now(engine.pins())?;
-        let changes = load(&chain, tenants)?;
+        let changes = chain.load(tenants)?;
         times.push(engine.apply(&changes)?.as_secs_f64());
         // What RCU still holds is given back.
         std::thread::sleep(Duration::from_millis(500));
@@ -84,15 +84,6 @@ pub fn managed(rounds: usize, tenants: u32) -> Result<Vec<Figure>> {
         Figure::amount(LOAD, times).with("tenants", tenants),
         Figure::amount(BYTES, bytes).with("tenants", tenants).with("memory_bytes", memory),
     ])
-}
-
-/// A path and a policy for each.
-fn load(chain: &Chain, tenants: u32) -> Result<Vec<Change>> {
-    let mut objects = Vec::with_capacity(2 * tenants as usize);
-    for tenant in 0..tenants {
-        objects.extend(chain.site(tenant + 1, &flows::prefixes_of(tenant))?);
-    }
-    Ok(puts(objects))
 }
 
 /// Policies all over the table get another rule, batch by batch.
