@@ -1,12 +1,13 @@
 //! Somebody else's program at our ports.
 
-use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use catena_driver::netns::NetNs;
 use nix::net::if_::if_nametoindex;
 
-/// Whether the kernel has tcx (Linux 6.6). Where it has not, says so past the capture of test output.
+use crate::world::skipped;
+
+/// Whether the kernel has tcx (Linux 6.6). Where it has not, says so.
 pub fn has_tcx() -> bool {
     let mut options = libbpf_sys::bpf_prog_query_opts {
         sz: size_of::<libbpf_sys::bpf_prog_query_opts>() as u64,
@@ -15,7 +16,7 @@ pub fn has_tcx() -> bool {
     // SAFETY: the options live until the call returns. Every namespace has a first interface.
     let has = unsafe { libbpf_sys::bpf_prog_query_opts(1, libbpf_sys::BPF_TCX_INGRESS, &mut options) } == 0;
     if !has {
-        let _ = writeln!(std::io::stderr(), "SKIPPED: this kernel has no tcx; filters are tested alone");
+        skipped("this kernel has no tcx; filters are tested alone");
     }
     has
 }

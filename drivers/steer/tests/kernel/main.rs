@@ -13,6 +13,8 @@ mod events;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod kernel_gre;
+#[cfg(test)]
 mod meddling;
 #[cfg(test)]
 mod objects;
