@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use catena_driver::DropReason;
-use catena_model::forwarding::{Change, Direction, Kind, PathId};
+use catena_model::forwarding::{Change, Direction, Kind, PathId, VlanId};
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
 use catena_model::resource::{ResourceKind, Role};
 use catena_plan::Phase;
@@ -234,6 +234,9 @@ pub struct ChainSite {
     pub site: SiteName,
     pub path: PathId,
     pub generation: u32,
+    /// Of its frames on the way through functions of `insertion: vlan`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
     pub hops: Vec<ChainHop>,
 }
 

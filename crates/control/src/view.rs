@@ -155,6 +155,7 @@ impl View {
             site: site.clone(),
             path: revision.id,
             generation: revision.generation,
+            vlan: self.intent.numbering.vlan_of(revision.id),
             hops: chain_hops(chain, &self.intent.model),
         })
     }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use catena_model::forwarding::{
-    Action, Change, ElementState, Hop, Ingress, Instance, InstanceId, Object, Oversize, Path, PathId, Policy,
-    PolicyRule, Purpose, Rule, SiteId, Table, Tunnel,
+    Action, Change, ElementState, Hop, Ingress, Instance, InstanceId, Member, Object, Oversize, Path, PathId,
+    Policy, PolicyRule, Purpose, Rule, SiteId, Table, Tunnel,
 };
 use catena_model::name::{ChainName, InstanceName, SiteName};
 use catena_model::numbering::{Numbering, PathOwner};
@@ -200,15 +200,24 @@ impl Names {
     }
 
     fn path_words(&self, path: &Path) -> String {
-        let hop = |hop: &Hop| match hop.instances.as_slice() {
-            [one] => self.instance(one.id),
+        let hops: Vec<String> = path.hops.iter().map(|hop| self.hop(hop)).collect();
+        let vlan = path.vlan.map(|vlan| format!(", vlan {}", vlan.get())).unwrap_or_default();
+        format!("{}: {}{vlan}", self.path(path.id), hops.join(" > "))
+    }
+
+    fn hop(&self, hop: &Hop) -> String {
+        let manner = hop.manner();
+        match hop.instances.as_slice() {
+            [one] => format!("{}{manner}", self.instance(one.id)),
             several => {
-                let names: Vec<String> = several.iter().map(|member| self.instance(member.id)).collect();
-                format!("{{{}}}", names.join(", "))
+                let share = |member: &Member| match member.weight.get() {
+                    1 => self.instance(member.id),
+                    weight => format!("{}×{weight}", self.instance(member.id)),
+                };
+                let shares: Vec<String> = several.iter().map(share).collect();
+                format!("{{{}}}{manner}", shares.join(", "))
             }
-        };
-        let hops: Vec<String> = path.hops.iter().map(hop).collect();
-        format!("{}: {}", self.path(path.id), hops.join(" > "))
+        }
     }
 
     fn rule(&self, rule: &Rule) -> String {

@@ -203,6 +203,12 @@ impl Numbering {
         self.instances.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
     }
 
+    /// The VLAN that a path has on the switch that it leads over.
+    pub fn vlan_of(&self, path: PathId) -> Option<VlanId> {
+        let all = self.vlans.values().flatten();
+        all.filter(|(_, owner)| **owner == path).map(|(vlan, _)| *vlan).next()
+    }
+
     /// All sites that have a number.
     pub fn sites(&self) -> impl Iterator<Item = (&SiteName, SiteId)> {
         self.sites.iter().map(|(name, id)| (name, *id))

@@ -164,17 +164,23 @@ impl Display for Member {
 
 impl Display for Hop {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Hop { instances, stickiness, on_failure } = self;
-        List("|", instances).fmt(f)?;
-        f.write_str(match stickiness {
+        write!(f, "{}{}", List("|", &self.instances), self.manner())
+    }
+}
+
+impl Hop {
+    /// How an instance is chosen, where it is not the usual way.
+    pub fn manner(&self) -> String {
+        let stickiness = match self.stickiness {
             Stickiness::FiveTuple => "",
             Stickiness::ThreeTuple => " by 3-tuple",
             Stickiness::TwoTuple => " by 2-tuple",
-        })?;
-        f.write_str(match on_failure {
+        };
+        let on_failure = match self.on_failure {
             OnFailure::Closed => "",
             OnFailure::Skip => " or skip",
-        })
+        };
+        format!("{stickiness}{on_failure}")
     }
 }
 

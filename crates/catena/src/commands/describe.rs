@@ -46,8 +46,9 @@ fn described_chain(chain: &ChainStatus, counters: &[CounterReport]) -> String {
     }
     text.push('\n');
     for site in &chain.sites {
+        let vlan = site.vlan.map(|vlan| format!(", vlan {}", vlan.get())).unwrap_or_default();
         text += &format!(
-            "\nsite {}, path {}, generation {}\n{}",
+            "\nsite {}, path {}, generation {}{vlan}\n{}",
             styled(STRONG, &site.site),
             site.path,
             site.generation,
