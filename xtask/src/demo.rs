@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use crate::story::engine::Engine;
 use crate::story::world::{World, eventually};
 use crate::test::Tally;
 use crate::workspace::{Profile, build_catena};
@@ -15,11 +16,11 @@ use crate::{apt, command, workspace};
 /// What the lab that is left up is called.
 const LAB: &str = "demo";
 
-pub fn demo(keep: bool) -> Result<()> {
+pub fn demo(keep: bool, engine: Engine) -> Result<()> {
     apt::install()?;
     apt::need_root()?;
     let catena = build_catena(Profile::Debug)?;
-    let tally = tell(&catena)?;
+    let tally = tell(&catena, engine)?;
     println!("\ndemo: {} checks passed, {} failed", tally.passed, tally.failed);
     if keep {
         leave_up(&catena)?;
@@ -34,11 +35,16 @@ pub fn demo(keep: bool) -> Result<()> {
 }
 
 /// Tells the story in a lab that is gone afterwards, whatever happens.
-pub fn tell(catena: &Path) -> Result<Tally> {
+pub fn tell(catena: &Path, engine: Engine) -> Result<Tally> {
     let this = workspace::own_program()?;
     let mut lab = Command::new(catena);
     lab.current_dir(workspace::root()).args(["lab", "run", "-f", World::NETWORK, "--"]);
-    lab.arg(this).arg("story").arg(catena).stdin(Stdio::null()).stdout(Stdio::piped());
+    lab.arg(this)
+        .arg("story")
+        .arg(catena)
+        .args(["--engine", engine.name()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     let mut running = lab.spawn().context("cannot run catena")?;
     let mut tally = None;
     for line in BufReader::new(running.stdout.take().context("the lab has no output")?).lines() {

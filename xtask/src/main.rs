@@ -21,6 +21,8 @@ use anyhow::{Result, bail};
 
 use clap::{Parser, Subcommand};
 
+use story::engine::Engine;
+
 /// The project's own chores.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -34,8 +36,11 @@ enum Chore {
     /// Build the paper's world and tell its story with real traffic
     Demo {
         /// Build the world once more in the end, leave it up, and say what to try there
-        #[arg(long)]
+        #[arg(long, conflicts_with = "engine")]
         keep: bool,
+        /// By what means the elements route
+        #[arg(long, value_enum, default_value_t)]
+        engine: Engine,
     },
     /// Run all tests, the examples and the demo's story
     Test {
@@ -53,7 +58,11 @@ enum Chore {
     Bench(bench::Bench),
     /// What `demo` runs in its lab
     #[command(hide = true)]
-    Story { catena: PathBuf },
+    Story {
+        catena: PathBuf,
+        #[arg(long, value_enum, default_value_t)]
+        engine: Engine,
+    },
     /// What the story runs on a user's host
     #[command(hide = true)]
     Talk(story::talk::Talk),
@@ -74,13 +83,13 @@ fn main() -> ExitCode {
 
 fn run(chore: Chore) -> Result<()> {
     match chore {
-        Chore::Demo { keep } => demo::demo(keep),
+        Chore::Demo { keep, engine } => demo::demo(keep, engine),
         Chore::Test { vm: false, .. } => test::test(),
         Chore::Test { vm: true, filters } => vm::test(&filters),
         Chore::Lint => lint::lint(),
         Chore::Bench(bench) => bench::run(bench),
-        Chore::Story { catena } => {
-            let tally = story::tell(&catena)?;
+        Chore::Story { catena, engine } => {
+            let tally = story::tell(&catena, engine)?;
             println!("{}{tally}", test::Tally::PREFIX);
             if tally.failed > 0 {
                 bail!("{} checks failed", tally.failed);

@@ -7,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
+use crate::story::engine::Engine;
 use crate::workspace::{Profile, build_catena, cargo, root};
 use crate::{apt, command, demo};
 
@@ -64,7 +66,10 @@ pub fn test() -> Result<()> {
     let catena = build_catena(Profile::Debug)?;
     let mut tally = workspace_tests()?;
     tally.add(examples(&catena)?);
-    tally.add(demo::tell(&catena)?);
+    for engine in Engine::value_variants() {
+        println!("\nthe story with engine {}", engine.name());
+        tally.add(demo::tell(&catena, *engine)?);
+    }
     println!("\ntest: {tally}");
     println!("`cargo xtask test --vm` tests on the distribution's own kernel, and against its GRE");
     if tally.failed > 0 {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::story::engine::Engine;
 use crate::story::world::World;
 use crate::workspace::{Profile, build_catena};
 use crate::{apt, command, workspace};
@@ -33,9 +34,9 @@ pub fn apply(n: usize) -> Result<Value> {
 
 /// What runs in the lab. Prints the figures.
 pub fn inside(catena: &Path, n: usize) -> Result<()> {
-    let mut world = World::new(catena)?;
+    let mut world = World::new(catena, Engine::default())?;
     world.start_daemon()?;
-    world.catena.say(&[&["apply"], &World::INVENTORY[..]].concat())?;
+    world.inventory("apply")?;
     let text = std::fs::read_to_string(workspace::root().join(World::CHAIN)).context("no chain")?;
     let request = json!({"sources": [{"name": World::CHAIN, "text": text}]});
     let (mut applied, mut deleted) = (Vec::new(), Vec::new());

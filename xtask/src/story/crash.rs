@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::story::Story;
 use crate::story::chained::passes_in_order;
+use crate::story::engine::ROUTER;
 use crate::story::journey::follow;
 use crate::story::node::{self, Web};
 use crate::story::talk::{Talk, Watched};
@@ -39,25 +40,14 @@ pub fn tell(world: &mut World, story: &mut Story) {
         ensure!(objects > 0 && status["converged"] == true, "its status is {status}");
         Ok(format!("it answers after {} ms and knows {objects} objects", time.as_millis()))
     });
+    let engine = world.engine;
     story.check("somebody deletes our rule on the virtual router", || {
-        let rules = node::ask("qrouter-1234", "ip rule show")?;
-        let rule = rules.lines().find(|line| line.contains("from 172.16.1.0/24")).context("there is none")?;
-        let (priority, _) = rule.split_once(':').context("not a rule")?;
-        damaged(world, "qrouter-1234", || {
-            node::ask("qrouter-1234", &format!("ip rule del priority {priority}"))?;
-            Ok(())
-        })
+        let removal = engine.lead()?.removal;
+        damaged(world, ROUTER, || node::ask(ROUTER, &removal).map(drop))
     });
     story.check("somebody flushes our routing table on the virtual router", || {
-        let rules = node::ask("qrouter-1234", "ip rule show")?;
-        let rule =
-            rules.lines().find(|line| line.contains("from 172.16.1.0/24")).context("there is no rule")?;
-        let table = rule.split_once("lookup ").and_then(|(_, rest)| rest.split_whitespace().next());
-        let flush = format!("ip route flush table {}", table.context("it looks nothing up")?);
-        damaged(world, "qrouter-1234", || {
-            node::ask("qrouter-1234", &flush)?;
-            Ok(())
-        })
+        let flush = format!("ip route flush table {}", engine.lead()?.table);
+        damaged(world, ROUTER, || node::ask(ROUTER, &flush).map(drop))
     });
     story.check("somebody removes a steering program from the virtual switch", || {
         damaged(world, "br-int", remove_steering_program)
@@ -106,6 +96,7 @@ fn setup_of(element: &str) -> Result<Vec<String>> {
         "ip rule show",
         "ip route show table all",
         "ip -6 rule show",
+        "nft list table inet catena",
         "tc filter show dev vr ingress",
         "tc filter show dev lan ingress",
         "tc filter show dev inet ingress",

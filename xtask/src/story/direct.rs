@@ -9,7 +9,7 @@ use crate::story::world::{Family, INSTANCES, World, in_both_families};
 
 pub fn tell(world: &World, story: &mut Story) {
     story.check("the inventory is applied, and nothing has to be installed for it", || {
-        let report = world.catena.json(&[&["apply"], &World::INVENTORY[..]].concat())?;
+        let report = world.inventory("apply")?;
         ensure!(report["plan"].as_array().is_some_and(Vec::is_empty), "it installs {}", report["plan"]);
         let resources = report["resources"].as_array().map_or(0, Vec::len);
         Ok(format!("{resources} resources"))

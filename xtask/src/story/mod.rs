@@ -12,6 +12,7 @@ mod claims;
 mod crash;
 mod direct;
 mod edit;
+pub mod engine;
 mod functions;
 mod journey;
 mod node;
@@ -33,14 +34,15 @@ use anyhow::Result;
 use crate::progress::Waiting;
 use crate::test::Tally;
 
+use engine::Engine;
 use snapshot::Snapshot;
 use watch::Watch;
 use world::World;
 
 /// Tells the story. All of it, also when a check fails.
-pub fn tell(catena: &Path) -> Result<Tally> {
+pub fn tell(catena: &Path, engine: Engine) -> Result<Tally> {
     let mut story = Story::default();
-    let mut world = World::new(catena)?;
+    let mut world = World::new(catena, engine)?;
     story.check("somebody else's ip rule and tc program are there first", || {
         watch::add_foreign_objects()?;
         // The snapshots at the beginning and at the end have both.

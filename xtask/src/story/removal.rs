@@ -21,7 +21,7 @@ pub fn tell(world: &mut World, story: &mut Story, before: &Snapshot) {
         Ok(four)
     });
     story.check("the inventory is deleted, the daemon stops", || {
-        world.catena.say(&[&["delete"], &World::INVENTORY[..]].concat())?;
+        world.inventory("delete")?;
         world.stop_daemon()?;
         Ok("")
     });

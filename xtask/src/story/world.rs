@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::story::engine::Engine;
 use crate::{command, workspace};
 
 /// The world in one address family.
@@ -149,6 +150,8 @@ pub const SCRATCH: &str = "/run/catena/story";
 /// The lab's inside: the files, the program, and the daemon once it runs.
 pub struct World {
     pub catena: Catena,
+    pub engine: Engine,
+    network: PathBuf,
     daemon: Option<Child>,
 }
 
@@ -159,9 +162,17 @@ impl World {
     pub const CHAIN: &str = "examples/paper/chain.yaml";
     pub const GLOBEX_CHAIN: &str = "examples/paper/globex-chain.yaml";
 
-    pub fn new(catena: &Path) -> Result<Self> {
+    pub fn new(catena: &Path, engine: Engine) -> Result<Self> {
         std::fs::create_dir_all(SCRATCH).context("cannot make a folder for the story's files")?;
-        Ok(Self { catena: Catena(catena.to_owned()), daemon: None })
+        let network = engine.network()?;
+        Ok(Self { catena: Catena(catena.to_owned()), engine, network, daemon: None })
+    }
+
+    /// Applies or deletes the inventory: all but the chains.
+    pub fn inventory(&self, command: &str) -> Result<Value> {
+        let network = self.network.to_str().context("a path of the story's is no text")?;
+        let inventory = Self::INVENTORY.map(|file| if file == Self::NETWORK { network } else { file });
+        self.catena.json(&[&[command], &inventory[..]].concat())
     }
 
     /// Starts `catena serve` and waits until it answers.
