@@ -15,15 +15,15 @@
 #define NEXT TC_ACT_UNSPEC
 
 /* As they go over a wire: a super-frame of GSO is as many packets as it becomes. */
-static __always_inline void add(struct counter *counter, const struct __sk_buff *skb)
+static __always_inline void add(struct counter *counter, const struct __sk_buff *skb, __u32 length)
 {
 	counter->packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	counter->bytes += skb->len - ETH_HLEN;
+	counter->bytes += length - ETH_HLEN;
 }
 
 /* When the map is full a new counter is not kept. */
-static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 direction, __u8 position, __u32 of,
-				  __u32 instance)
+static __always_inline void count_length(struct __sk_buff *skb, __u32 length, __u8 counted, __u8 direction, __u8 position,
+					 __u32 of, __u32 instance)
 {
 	struct counter_key key = {
 		.counted = counted,
@@ -42,7 +42,13 @@ static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 dire
 		if (!counter)
 			return;
 	}
-	add(counter, skb);
+	add(counter, skb, length);
+}
+
+static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 direction, __u8 position, __u32 of,
+				  __u32 instance)
+{
+	count_length(skb, skb->len, counted, direction, position, of, instance);
 }
 
 /* `path` is 0 where none was found yet. */

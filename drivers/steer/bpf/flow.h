@@ -203,7 +203,7 @@ static __always_inline int opens_connection(const struct packet *packet)
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* The flow is known from both sides: it no longer counts as half-open. */
+/* The flow no longer counts as half-open. */
 static __noinline int answered(__u32 site)
 {
 	struct load *load = bpf_map_lookup_elem(&loads, &site);
@@ -216,7 +216,10 @@ static __noinline int answered(__u32 site)
 /* A flow's entry is looked at by all CPUs: what has not changed is not written. */
 #define SEEN_EVERY 100000000
 
-/* Notes that the flow is alive. */
+/*
+ * Notes that the flow is alive. It is open once it was seen in both directions; a TCP connection only after its three
+ * handshakes, since a server answers floods too (RFC 4987).
+ */
 static __always_inline void touch(struct flow *entry, const struct packet *packet, int direction)
 {
 	__u32 state = entry->state | state_of(packet, direction);
@@ -228,7 +231,8 @@ static __always_inline void touch(struct flow *entry, const struct packet *packe
 		entry->seen = now;
 	if (entry->state == state)
 		return;
-	if (state & HALF_OPEN && (state & (SEEN_UP | SEEN_DOWN)) == (SEEN_UP | SEEN_DOWN)) {
+	if (state & HALF_OPEN && (state & (SEEN_UP | SEEN_DOWN)) == (SEEN_UP | SEEN_DOWN) &&
+	    !(packet->tcp_flags & TCP_SYN)) {
 		state &= ~HALF_OPEN;
 		answered(entry->site);
 	}

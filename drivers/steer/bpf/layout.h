@@ -261,7 +261,7 @@ enum flow_state {
 	FIN_UP = 4 << UP,
 	FIN_DOWN = 4 << DOWN,
 	RESET = 16,
-	/* It is in its site's number of half-open flows. */
+	/* Not open yet, and in its site's number of those. */
 	HALF_OPEN = 32,
 };
 

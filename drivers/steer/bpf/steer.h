@@ -95,10 +95,10 @@ static __noinline int copy_to(struct __sk_buff *skb, const struct place *place, 
 static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struct place *place, struct instance *instance)
 {
 	struct side *side = place->direction == UP ? &instance->inside : &instance->outside;
+	/* What is counted is what there was before a header was put before it. */
+	__u32 length = skb->len;
 	int verdict;
 
-	/* Before the frame grows by a tag. */
-	count(skb, COUNT_HOP, place->direction, place->position, place->path, instance->id);
 	switch (instance->insertion) {
 	case L3:
 		verdict = send_l3(skb, place->path, family, side);
@@ -112,6 +112,8 @@ static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struc
 	default:
 		verdict = send_nsh(skb, family, place, side, instance->insertion);
 	}
+	if (verdict == TC_ACT_REDIRECT)
+		count_length(skb, length, COUNT_HOP, place->direction, place->position, place->path, instance->id);
 	return verdict;
 }
 
@@ -253,7 +255,7 @@ __noinline int count_returned(struct __sk_buff *skb, __u32 handle, __u32 directi
 	struct counter *counter = bpf_map_lookup_elem(&returned, &at);
 
 	if (counter)
-		add(counter, skb);
+		add(counter, skb, skb->len);
 	return 0;
 }
 
@@ -401,7 +403,6 @@ static __noinline int from_function(struct __sk_buff *skb, const struct port *po
 	struct packet packet = {};
 	int told = UNTOLD;
 
-	listen(skb);
 	switch (port->insertion) {
 	case L3:
 		/* Not for us by its MAC address: flooded, or mirrored. */
@@ -431,10 +432,13 @@ static __noinline int from_function(struct __sk_buff *skb, const struct port *po
 	case PARSED_MALFORMED:
 		return drop_on(skb, place.path, DROP_MALFORMED);
 	default:
+		listen(skb);
 		return NEXT;
 	}
-	if (packet.discovery && told != TOLD)
+	if (packet.discovery && told != TOLD) {
+		listen(skb);
 		return NEXT;
+	}
 	if (told == BAD_INDEX)
 		return drop_on(skb, place.path, DROP_SERVICE_INDEX);
 	if (told == WRONG)

@@ -16,7 +16,7 @@ static __always_inline __u64 patience(const struct element *element, const struc
 {
 	if (is_closed(flow->state))
 		return element->closed;
-	if ((flow->state & (SEEN_UP | SEEN_DOWN)) != (SEEN_UP | SEEN_DOWN))
+	if (flow->state & HALF_OPEN)
 		return element->unanswered;
 	return protocol == IPPROTO_TCP ? element->connection : element->conversation;
 }
