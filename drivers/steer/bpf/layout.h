@@ -405,9 +405,9 @@ enum sweep_task {
 	SWEEP_IDLE = 0,
 	/* Count the flows of path `of` that are alive. */
 	SWEEP_COUNT = 1,
-	/* Forget the flows of site `of` whose addresses are not its own any more. */
+	/* Forget the flows of site `of`, or of any if it is 0, whose addresses are not its own any more. */
 	SWEEP_STRANGERS = 2,
-	/* Forget the flows of path `of`. */
+	/* Forget the flows of path `of`; if it is 0, of all paths that are not installed. */
 	SWEEP_PATH = 3,
 };
 

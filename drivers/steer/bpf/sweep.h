@@ -23,10 +23,11 @@ static __always_inline __u64 patience(const struct element *element, const struc
 
 /* Whether the task is about this flow. */
 static __always_inline int concerns(const struct sweep *sweep, const struct flow *flow, __u8 protocol, __u8 family,
-				    const __be32 local[4])
+				    __u32 realm, const __be32 local[4])
 {
 	const struct element *element = sweep->element;
 	__u64 idle = sweep->now > flow->seen ? sweep->now - flow->seen : 0;
+	__u32 of = sweep->request.of, path = flow->path;
 
 	switch (sweep->request.task) {
 	case SWEEP_IDLE:
@@ -35,9 +36,9 @@ static __always_inline int concerns(const struct sweep *sweep, const struct flow
 		return flow->path == sweep->request.of &&
 		       idle < (is_closed(flow->state) ? element->closed : element->alive);
 	case SWEEP_STRANGERS:
-		return flow->site == sweep->request.of && site_of(family, local) != flow->site;
+		return !realm && (!of || flow->site == of) && site_of(family, local) != flow->site;
 	case SWEEP_PATH:
-		return flow->path == sweep->request.of;
+		return of ? flow->path == of : !bpf_map_lookup_elem(&paths, &path);
 	default:
 		return 0;
 	}
@@ -48,7 +49,7 @@ static long sweep_flow4(__attribute__((unused)) void *map, const struct flow_key
 	__be32 local[4];
 
 	map_v4(local, key->local);
-	if (!concerns(sweep, flow, key->protocol, 4, local))
+	if (!concerns(sweep, flow, key->protocol, 4, key->realm, local))
 		return 0;
 	sweep->count++;
 	if (sweep->request.task != SWEEP_COUNT)
@@ -61,7 +62,7 @@ static long sweep_flow6(__attribute__((unused)) void *map, const struct flow_key
 	__be32 local[4];
 
 	__builtin_memcpy(local, key->local, sizeof(local));
-	if (!concerns(sweep, flow, key->protocol, 6, local))
+	if (!concerns(sweep, flow, key->protocol, 6, key->realm, local))
 		return 0;
 	sweep->count++;
 	if (sweep->request.task != SWEEP_COUNT)
