@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
-/* Whose packet is it, and what does that site's policy say? */
+/* Whose packet is it, and what does that site's policy say? Asked once for a flow, or for a packet that has none. */
 #ifndef CATENA_CLASSIFY_H
 #define CATENA_CLASSIFY_H
 
@@ -17,115 +17,194 @@ enum decision {
 	TORN,
 };
 
-/* The value of the longest prefix that holds `address`, or null. */
-static __always_inline __u32 *longest_prefix(void *map4, void *map6, __u8 family, const __be32 address[4])
+/* An address as two numbers, the first half above. */
+struct halves {
+	__u64 high;
+	__u64 low;
+};
+
+/* The first `length` bits of 64, 0 to 64; in two shifts, since one of 64 does nothing. */
+static __always_inline __u64 first_bits(__u32 length)
 {
-	if (family == 4) {
-		struct lpm4 key = { .length = 32, .address = address[3] };
-
-		return bpf_map_lookup_elem(map4, &key);
-	}
-	struct lpm6 key = { .length = 128 };
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(map6, &key);
+	return ~(~0ULL >> (length / 2) >> (length - length / 2));
 }
 
-static __always_inline __u32 *site_of(__u8 family, const __be32 address[4])
+/* The first `length` bits of an address. Without branches: each would double what the verifier has to look at. */
+static __always_inline struct halves mask_of(__u32 length)
 {
-	return longest_prefix(&sites4, &sites6, family, address);
+	__u32 beyond = length >> 6, over = (beyond | beyond >> 1) & 1, high = (64 & -over) | (length & (over - 1));
+
+	return (struct halves){ first_bits(high), first_bits(length - high) };
+}
+
+static __always_inline struct halves halves_of(const __be32 address[4])
+{
+	return (struct halves){
+		(__u64)bpf_ntohl(address[0]) << 32 | bpf_ntohl(address[1]),
+		(__u64)bpf_ntohl(address[2]) << 32 | bpf_ntohl(address[3]),
+	};
+}
+
+/*
+ * The value of the longest prefix of a space that holds `address`; 0 if there is none. One look into a hash for each
+ * length that is in use, which are few however many prefixes there are.
+ */
+__noinline __u32 longest_prefix(__u32 space, __u32 family, const struct in6_addr *address)
+{
+	__u32 at = 2 * space + (family == 6), value = 0, longest = 0;
+	struct prefix_key key = {};
+	struct halves halves;
+	struct lengths *used;
+
+	if (!address)
+		return 0;
+	halves = halves_of(address->s6_addr32);
+	used = bpf_map_lookup_elem(&lengths, &at);
+	if (!used)
+		return 0;
+	key.space = space;
+	key.family = family;
+	for (int i = 0; i < MAX_LENGTHS; i++) {
+		__u32 length, *found;
+		struct halves mask;
+
+		if (i >= used->count)
+			break;
+		length = used->lengths[i];
+		if (value && length <= longest)
+			continue;
+		key.length = length;
+		mask = mask_of(length);
+		key.address[0] = bpf_htonl((halves.high & mask.high) >> 32);
+		key.address[1] = bpf_htonl(halves.high & mask.high);
+		key.address[2] = bpf_htonl((halves.low & mask.low) >> 32);
+		key.address[3] = bpf_htonl(halves.low & mask.low);
+		found = bpf_map_lookup_elem(&prefixes, &key);
+		if (found) {
+			value = *found;
+			longest = length;
+		}
+	}
+	return value;
+}
+
+static __always_inline __u32 site_of(__u8 family, const __be32 address[4])
+{
+	return longest_prefix(SPACE_SITES, family, (const struct in6_addr *)address);
 }
 
 /* The direction of a packet among those in `directions`: up if its source is a site's, else down if its destination is. */
 static __always_inline int find_site(const struct packet *packet, __u32 directions, __u32 *site)
 {
-	__u32 *found;
-
 	if (directions & (1 << UP)) {
-		found = site_of(packet->family, packet->tuple.source);
-		if (found) {
-			*site = *found;
+		*site = site_of(packet->family, packet->tuple.source);
+		if (*site)
 			return UP;
-		}
 	}
 	if (directions & (1 << DOWN)) {
-		found = site_of(packet->family, packet->tuple.destination);
-		if (found) {
-			*site = *found;
+		*site = site_of(packet->family, packet->tuple.destination);
+		if (*site)
 			return DOWN;
-		}
 	}
 	return -1;
 }
 
-static __always_inline int within(const struct prefix *prefix, __u8 family, const __be32 address[4])
+static __always_inline int within(const __be32 prefix[4], __u8 length, const __be32 address[4])
 {
-	__be32 different = 0;
+	struct halves one = halves_of(prefix), other = halves_of(address), mask = mask_of(length);
 
-	if (!prefix->family)
-		return 1;
-	if (prefix->family != family)
+	return !(((one.high ^ other.high) & mask.high) | ((one.low ^ other.low) & mask.low));
+}
+
+/* Whether a rule is about packets between these addresses. */
+static __always_inline int is_between(const struct rule *rule, __u8 family, const __be32 local[4], const __be32 remote[4])
+{
+	if (rule->flags & (family == 4 ? RULE_V6 : RULE_V4))
 		return 0;
-	for (int i = 0; i < 4; i++)
-		different |= (address[i] ^ prefix->address[i]) & prefix->mask[i];
-	return !different;
+	if (rule->flags & RULE_LOCAL && !within(rule->local, rule->local_length, local))
+		return 0;
+	return !(rule->flags & RULE_REMOTE) || within(rule->remote, rule->remote_length, remote);
+}
+
+/* Whether a rule matches a packet, by the far end's port: UNCLAIMED if not. */
+static __always_inline int match(const struct rule *rule, const struct packet *packet, int direction)
+{
+	const struct tuple *tuple = &packet->tuple;
+	__u16 port = direction == UP ? tuple->destination_port : tuple->source_port;
+
+	if (direction == UP ? !is_between(rule, packet->family, tuple->source, tuple->destination)
+			    : !is_between(rule, packet->family, tuple->destination, tuple->source))
+		return UNCLAIMED;
+	/* In IPv6 the protocol too may stand behind what was not seen. */
+	if (rule->flags & RULE_PROTOCOL && rule->protocol != tuple->protocol && !(packet->unknown && packet->family == 6))
+		return UNCLAIMED;
+	/* Replies may be marked otherwise: the flow that they answer tells. */
+	if (rule->flags & RULE_DSCP && (direction == DOWN || packet->error))
+		return rule->flags & RULE_CLAIM ? CLAIMED : UNCLAIMED;
+	if (rule->flags & RULE_DSCP && rule->dscp != packet->dscp)
+		return UNCLAIMED;
+	if (packet->unknown)
+		return UNDECIDED;
+	/* Of a fragment no ports are looked at: else a first one with other ports could lead later ones round the functions. */
+	if (rule->flags & RULE_PORTS && !packet->fragment &&
+	    (!has_ports(tuple->protocol) || port < rule->first_port || port > rule->last_port))
+		return UNCLAIMED;
+	return rule->flags & RULE_CLAIM ? CLAIMED : STEERED;
+}
+
+/* What a policy says about a packet as it goes in `direction`. The first rule that matches decides; `path` is set for STEERED. */
+__noinline int evaluate(const struct policy *policy, const struct packet *packet, int direction, __u32 *path)
+{
+	struct rules_key key = {};
+	struct rules *block = NULL;
+	__u32 count, generation;
+
+	if (!policy || !packet || !path)
+		return UNCLAIMED;
+	generation = policy->generation;
+	count = policy->count;
+	key.generation = generation;
+	for (__u32 i = 0; i < MAX_RULES; i++) {
+		const struct rule *rule;
+		int decision;
+
+		if (i >= count)
+			break;
+		if (i % RULES_PER_BLOCK == 0) {
+			key.block = i / RULES_PER_BLOCK;
+			block = bpf_map_lookup_elem(&rules, &key);
+		}
+		/* Blocks are never changed; this one went with its policy. */
+		if (!block)
+			return TORN;
+		rule = &block->rules[i % RULES_PER_BLOCK];
+		decision = match(rule, packet, direction);
+		if (decision != UNCLAIMED) {
+			*path = rule->path;
+			return *(const volatile __u32 *)&policy->generation == generation ? decision : TORN;
+		}
+	}
+	return *(const volatile __u32 *)&policy->generation == generation ? UNCLAIMED : TORN;
 }
 
 /*
- * What `policy` says about a packet as its site would have sent it. The first rule that matches decides; `path` is set
- * for STEERED. A map element that was freed by an update may at once be used for the next update, while it is still
- * being read here: the serial tells.
+ * The same, by the policy of a site; UNDECIDED where it has none. A map element that was freed by an update may at once
+ * be used for the next one, while it is still being read: then it is read again.
  */
-__noinline int evaluate(const struct policy *policy, const struct packet *packet, const struct tuple *tuple,
-			__u32 *path)
+static __always_inline int classify(__u32 site, const struct packet *packet, int direction, __u32 *path)
 {
-	const volatile __u64 *now;
-	__u64 serial;
-	int decision = UNCLAIMED;
+	int decision = UNDECIDED;
 
-	if (!policy || !packet || !tuple || !path)
-		return UNDECIDED;
-	now = &policy->serial;
-	serial = *now;
-	for (int i = 0; i < MAX_RULES; i++) {
-		const struct rule *rule = &policy->rules[i];
+	for (int attempt = 0; attempt < 3; attempt++) {
+		struct policy *policy = bpf_map_lookup_elem(&policies, &site);
 
-		if (i >= policy->count)
+		if (!policy)
+			return UNDECIDED;
+		decision = evaluate(policy, packet, direction, path);
+		if (decision != TORN)
 			break;
-		if (!within(&rule->local, packet->family, tuple->source) ||
-		    !within(&rule->remote, packet->family, tuple->destination))
-			continue;
-		if (packet->unknown) {
-			/* In IPv6 the protocol too may stand behind what was not seen. */
-			if (rule->has_protocol && rule->protocol != tuple->protocol && packet->family == 4)
-				continue;
-			decision = UNDECIDED;
-			break;
-		}
-		if (rule->has_protocol && rule->protocol != tuple->protocol)
-			continue;
-		/* Else a first fragment with other ports could lead later ones round the functions. */
-		if (rule->has_ports && !packet->fragment &&
-		    (!has_ports(tuple->protocol) || tuple->destination_port < rule->first_port ||
-		     tuple->destination_port > rule->last_port))
-			continue;
-		*path = rule->path;
-		decision = rule->action == ACTION_PATH ? STEERED : CLAIMED;
-		break;
 	}
-	return *now == serial ? decision : TORN;
-}
-
-/* The same, from the packet as it goes in `direction`. */
-static __always_inline int classify(const struct policy *policy, const struct packet *packet, int direction,
-					      __u32 *path)
-{
-	struct tuple as_sent;
-
-	if (direction == UP)
-		return evaluate(policy, packet, &packet->tuple, path);
-	reverse(&as_sent, &packet->tuple);
-	return evaluate(policy, packet, &as_sent, path);
+	return decision;
 }
 
 #endif

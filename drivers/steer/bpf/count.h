@@ -14,12 +14,16 @@
 /* Not ours to decide: the next program, and then the stack. TCX_NEXT and TC_ACT_UNSPEC are the same number. */
 #define NEXT TC_ACT_UNSPEC
 
-/*
- * Counts one skb; a super-frame of GSO counts as one packet, as in the kernel's own interface counters. When the map is
- * full a new counter is not kept.
- */
-static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 direction, __u8 position, __u32 of,
-				  __u32 instance)
+/* As they go over a wire: a super-frame of GSO is as many packets as it becomes. */
+static __always_inline void add(struct counter *counter, const struct __sk_buff *skb, __u32 length)
+{
+	counter->packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	counter->bytes += length - ETH_HLEN;
+}
+
+/* When the map is full a new counter is not kept. */
+static __always_inline void count_length(struct __sk_buff *skb, __u32 length, __u8 counted, __u8 direction, __u8 position,
+					 __u32 of, __u32 instance)
 {
 	struct counter_key key = {
 		.counted = counted,
@@ -38,14 +42,25 @@ static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 dire
 		if (!counter)
 			return;
 	}
-	counter->packets++;
-	counter->bytes += skb->len - ETH_HLEN;
+	add(counter, skb, length);
 }
 
-static __noinline int drop(struct __sk_buff *skb, __u8 reason)
+static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 direction, __u8 position, __u32 of,
+				  __u32 instance)
 {
-	count(skb, COUNT_DROPPED, 0, reason, 0, 0);
+	count_length(skb, skb->len, counted, direction, position, of, instance);
+}
+
+/* `path` is 0 where none was found yet. */
+__noinline int drop_on(struct __sk_buff *skb, __u32 path, __u8 reason)
+{
+	count(skb, COUNT_DROPPED, 0, reason, path, 0);
 	return TC_ACT_SHOT;
+}
+
+static __always_inline int drop(struct __sk_buff *skb, __u8 reason)
+{
+	return drop_on(skb, 0, reason);
 }
 
 #endif

@@ -2,13 +2,14 @@
 /*
  * Flows: which path, and which instance at each of its hops. One entry serves both directions.
  *
- * The choice is rendezvous hashing, the same as catena_model::packet::{flow_hash, pick} (a test compares the two), so a
- * flow whose entry is lost finds its instances again as long as its path is the same.
+ * The choice is weighted rendezvous hashing, the same as catena_model::packet::{flow_hash, pick} (a test compares the
+ * two), so a flow whose entry is lost finds its instances again as long as its path is the same. That is also why a site
+ * that opens too many flows harms nobody: what has no entry goes the way that its entry would have said.
  */
 #ifndef CATENA_FLOW_H
 #define CATENA_FLOW_H
 
-#include "packet.h"
+#include "classify.h"
 
 #define HASH_KEY 0x0ca7e7a1
 
@@ -22,7 +23,8 @@ static __always_inline __u32 mix(__u32 word)
 	return word ^ (word >> 16);
 }
 
-static __always_inline void flow_key(__u32 site, const struct tuple *tuple, struct flow_key *key)
+/* -1 if the source end comes first, else 1: by address, then by port. */
+static __always_inline int order_of(const struct tuple *tuple, __u16 source_port, __u16 destination_port)
 {
 	int order = 0;
 
@@ -33,88 +35,107 @@ static __always_inline void flow_key(__u32 site, const struct tuple *tuple, stru
 		if (source != destination)
 			order = source < destination ? -1 : 1;
 	}
-	if (!order)
-		order = tuple->source_port <= tuple->destination_port ? -1 : 1;
-
-	__builtin_memset(key, 0, sizeof(*key));
-	key->site = site;
-	key->protocol = tuple->protocol;
-	if (order < 0) {
-		__builtin_memcpy(key->low, tuple->source, sizeof(key->low));
-		__builtin_memcpy(key->high, tuple->destination, sizeof(key->high));
-		key->low_port = tuple->source_port;
-		key->high_port = tuple->destination_port;
-	} else {
-		__builtin_memcpy(key->low, tuple->destination, sizeof(key->low));
-		__builtin_memcpy(key->high, tuple->source, sizeof(key->high));
-		key->low_port = tuple->destination_port;
-		key->high_port = tuple->source_port;
-	}
+	return order ? order : source_port <= destination_port ? -1 : 1;
 }
 
-static __always_inline __u32 flow_hash(const struct flow_key *key)
+static __always_inline __u32 mix_end(__u32 hash, const __be32 address[4], __u16 port)
 {
+	for (int i = 0; i < 4; i++)
+		hash = mix(hash ^ bpf_ntohl(address[i]));
+	return mix(hash ^ port);
+}
+
+/* The same for both directions: the lower end first. */
+__noinline __u32 flow_hash(const struct tuple *tuple, __u32 stickiness)
+{
+	__u16 source_port, destination_port;
 	__u32 hash = HASH_KEY;
 
-	for (int i = 0; i < 4; i++)
-		hash = mix(hash ^ bpf_ntohl(key->low[i]));
-	hash = mix(hash ^ key->low_port);
-	for (int i = 0; i < 4; i++)
-		hash = mix(hash ^ bpf_ntohl(key->high[i]));
-	hash = mix(hash ^ key->high_port);
-	return mix(hash ^ key->protocol);
+	if (!tuple)
+		return 0;
+	source_port = stickiness == FIVE_TUPLE ? tuple->source_port : 0;
+	destination_port = stickiness == FIVE_TUPLE ? tuple->destination_port : 0;
+	if (order_of(tuple, source_port, destination_port) < 0) {
+		hash = mix_end(hash, tuple->source, source_port);
+		hash = mix_end(hash, tuple->destination, destination_port);
+	} else {
+		hash = mix_end(hash, tuple->destination, destination_port);
+		hash = mix_end(hash, tuple->source, source_port);
+	}
+	return mix(hash ^ (stickiness == TWO_TUPLE ? 0 : tuple->protocol));
 }
 
-/* catena_model::packet::cost */
+/* catena_model::packet::cost: -log2(drawn / 2^32) in units of 2^-24. */
 static __always_inline __u64 cost(__u32 drawn)
 {
+	__u32 zeros = 0, bits = drawn ? drawn : 1;
 	__u64 fraction, curve;
-	__u32 zeros = 0, bits = drawn ? drawn : 1, n = bits;
 
-	if (!(n >> 16)) { zeros += 16; n <<= 16; }
-	if (!(n >> 24)) { zeros += 8; n <<= 8; }
-	if (!(n >> 28)) { zeros += 4; n <<= 4; }
-	if (!(n >> 30)) { zeros += 2; n <<= 2; }
-	if (!(n >> 31)) { zeros += 1; n <<= 1; }
-	fraction = (n << 1) >> 8;
+#pragma unroll
+	for (int shift = 16; shift; shift >>= 1) {
+		if (!(bits >> (32 - shift))) {
+			zeros += shift;
+			bits <<= shift;
+		}
+	}
+	fraction = (__u32)(bits << 1) >> 8;
 	curve = (fraction * ((1 << 24) - fraction)) >> 24;
 	return ((__u64)(zeros + 1) << 24) - (fraction + ((curve * 88) >> 8));
 }
 
-/* Instances stand in ascending order, so that the lowest id wins among equals. */
-__noinline __u32 pick(__u32 hash, const struct hop *hop)
+/* The instance with this handle; null if its slot is another's by now, or nobody's. */
+static __always_inline struct instance *find_instance(__u32 handle)
 {
-	__u32 chosen = NO_INSTANCE;
-	__u64 best = 0;
+	__u32 slot = handle % INSTANCE_SLOTS;
+	struct instance *instance = bpf_map_lookup_elem(&instances, &slot);
 
-	if (!hop)
-		return NO_INSTANCE;
-	for (int i = 0; i < MAX_INSTANCES; i++) {
-		__u32 id = hop->instances[i];
-		__u64 score = cost(mix(hash ^ mix(id)));
-
-		if (i >= hop->count)
-			break;
-		if (chosen == NO_INSTANCE || score < best) {
-			chosen = id;
-			best = score;
-		}
-	}
-	return chosen;
+	return instance && handle && instance->handle == handle ? instance : NULL;
 }
 
-__noinline int choose(const struct flow_key *key, __u32 id, const struct path *path, struct flow *flow)
+/* The handle of the instance of a group that a flow is given; NOBODY if none is up. */
+__noinline __u32 pick(const struct tuple *tuple, __u32 id)
 {
-	__u32 hash;
+	struct group *group = bpf_map_lookup_elem(&groups, &id);
+	__u32 chosen = NOBODY, hash, weight = 1;
+	__u64 best = 0;
 
-	if (!key || !path || !flow)
+	if (!tuple || !group)
+		return NOBODY;
+	hash = flow_hash(tuple, group->stickiness);
+	/* In ascending order of ids, so that the lowest wins among equals. */
+	for (int i = 0; i < MAX_INSTANCES; i++) {
+		const struct member *member = &group->members[i];
+		struct instance *instance;
+		__u64 mine;
+
+		if (i >= group->count)
+			break;
+		instance = find_instance(member->handle);
+		if (!instance || instance->state != INSTANCE_UP)
+			continue;
+		mine = cost(mix(hash ^ mix(member->id)));
+		if (chosen == NOBODY || mine * weight < best * member->weight) {
+			chosen = member->handle;
+			weight = member->weight;
+			best = mine;
+		}
+	}
+	if (chosen == NOBODY && group->skip)
+		chosen = SKIPPED;
+	/* The group went, and another took its place in memory, while it was read. */
+	return *(const volatile __u32 *)&group->id == id ? chosen : NOBODY;
+}
+
+/* What a flow begins with. */
+__noinline int choose(const struct tuple *tuple, const struct path *path, struct flow *flow)
+{
+	if (!tuple || !path || !flow)
 		return 0;
-	hash = flow_hash(key);
-	flow->seen = 0;
-	flow->path = id;
-	flow->state = 0;
+	flow->path = path->id;
+	flow->site = path->site;
+	flow->count = path->count;
 	for (int i = 0; i < MAX_HOPS; i++)
-		flow->instances[i] = i < path->count ? pick(hash, &path->hops[i]) : NO_INSTANCE;
+		flow->instances[i] = i < path->count ? pick(tuple, path->groups[i]) : NOBODY;
 	return 0;
 }
 
@@ -123,6 +144,42 @@ static __always_inline __u32 instance_at(const struct flow *flow, __u32 position
 {
 	barrier_var(position);
 	return flow->instances[position & (MAX_HOPS - 1)];
+}
+
+static __always_inline void flow_key4(__u32 realm, const struct tuple *tuple, int direction, struct flow_key4 *key)
+{
+	key->realm = realm;
+	key->local = direction == UP ? tuple->source[3] : tuple->destination[3];
+	key->remote = direction == UP ? tuple->destination[3] : tuple->source[3];
+	key->local_port = direction == UP ? tuple->source_port : tuple->destination_port;
+	key->remote_port = direction == UP ? tuple->destination_port : tuple->source_port;
+	key->protocol = tuple->protocol;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+}
+
+static __always_inline void flow_key6(__u32 realm, const struct tuple *tuple, int direction, struct flow_key6 *key)
+{
+	key->realm = realm;
+	__builtin_memcpy(key->local, direction == UP ? tuple->source : tuple->destination, sizeof(key->local));
+	__builtin_memcpy(key->remote, direction == UP ? tuple->destination : tuple->source, sizeof(key->remote));
+	key->local_port = direction == UP ? tuple->source_port : tuple->destination_port;
+	key->remote_port = direction == UP ? tuple->destination_port : tuple->source_port;
+	key->protocol = tuple->protocol;
+	__builtin_memset(key->pad, 0, sizeof(key->pad));
+}
+
+static __noinline struct flow *look_up_flow(const struct packet *packet, __u32 realm, int direction)
+{
+	if (packet->family == 4) {
+		struct flow_key4 key;
+
+		flow_key4(realm, &packet->tuple, direction, &key);
+		return bpf_map_lookup_elem(&flows4, &key);
+	}
+	struct flow_key6 key;
+
+	flow_key6(realm, &packet->tuple, direction, &key);
+	return bpf_map_lookup_elem(&flows6, &key);
 }
 
 static __always_inline int is_closed(__u32 state)
@@ -146,46 +203,145 @@ static __always_inline int opens_connection(const struct packet *packet)
 	return (packet->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
-/* Notes that the flow is alive. Writes only what differs: the entry is shared by all CPUs. */
+/* The flow no longer counts as half-open. */
+static __noinline int answered(__u32 site)
+{
+	struct load *load = bpf_map_lookup_elem(&loads, &site);
+
+	if (load)
+		__sync_fetch_and_add(&load->half_open, -1);
+	return 0;
+}
+
+/* A flow's entry is looked at by all CPUs: what has not changed is not written. */
+#define SEEN_EVERY 100000000
+
+/*
+ * Notes that the flow is alive. It is open once it was seen in both directions; a TCP connection only after its three
+ * handshakes, since a server answers floods too (RFC 4987).
+ */
 static __always_inline void touch(struct flow *entry, const struct packet *packet, int direction)
 {
 	__u32 state = entry->state | state_of(packet, direction);
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_coarse_ns();
 
 	if (packet->error)
 		return;
-	if (now - entry->seen > 100000000)
+	if (now - entry->seen > SEEN_EVERY)
 		entry->seen = now;
-	if (entry->state != state) {
-		entry->state = state;
-		entry->seen = now;
+	if (entry->state == state)
+		return;
+	if (state & HALF_OPEN && (state & (SEEN_UP | SEEN_DOWN)) == (SEEN_UP | SEEN_DOWN) &&
+	    !(packet->tcp_flags & TCP_SYN)) {
+		state &= ~HALF_OPEN;
+		answered(entry->site);
 	}
+	entry->state = state;
+	entry->seen = now;
+}
+
+enum room {
+	/* For the entry of one more flow of the site. */
+	ROOM,
+	NO_ROOM,
+	/* The site opens flows too fast. */
+	TOO_FAST,
+};
+
+/* Two CPUs at once may let one flow too many pass; that is no harm. */
+static __noinline enum room make_room(__u32 site)
+{
+	struct load *load = bpf_map_lookup_elem(&loads, &site), none = {};
+	struct element *element;
+	__u32 zero = 0;
+
+	element = bpf_map_lookup_elem(&elements, &zero);
+	if (!element)
+		return NO_ROOM;
+	if (!load) {
+		bpf_map_update_elem(&loads, &site, &none, BPF_NOEXIST);
+		load = bpf_map_lookup_elem(&loads, &site);
+		if (!load)
+			return NO_ROOM;
+	}
+	if (element->interval) {
+		__u64 now = bpf_ktime_get_ns(), next = load->next;
+
+		if (next > now + element->burst)
+			return TOO_FAST;
+		load->next = (next > now ? next : now) + element->interval;
+	}
+	if ((element->flows && load->flows >= element->flows) ||
+	    (element->half_open && load->half_open >= element->half_open))
+		return NO_ROOM;
+	__sync_fetch_and_add(&load->flows, 1);
+	__sync_fetch_and_add(&load->half_open, 1);
+	return ROOM;
+}
+
+static __always_inline void leave_room(__u32 site)
+{
+	struct load *load = bpf_map_lookup_elem(&loads, &site);
+
+	if (!load)
+		return;
+	__sync_fetch_and_add(&load->flows, -1);
+	__sync_fetch_and_add(&load->half_open, -1);
+}
+
+/* Removes an entry whose flow is over, and takes it out of its site's numbers. */
+static __always_inline void forget(void *map, const void *key, const struct flow *flow)
+{
+	struct load *load;
+	__u32 site = flow->site, half_open = flow->state & HALF_OPEN;
+
+	if (bpf_map_delete_elem(map, key))
+		return;
+	load = bpf_map_lookup_elem(&loads, &site);
+	if (!load)
+		return;
+	__sync_fetch_and_add(&load->flows, -1);
+	if (half_open)
+		__sync_fetch_and_add(&load->half_open, -1);
 }
 
 /*
- * The entry of a flow, if it can be followed: its path stands, and it is not a closed connection whose ports are being
- * used again.
+ * Gives the flow an entry if there is room; answers TOO_FAST if its first packet has to be dropped. What was there before
+ * is of a connection that is over, or of a path that is gone.
  */
-static __always_inline struct flow *find_flow(const struct flow_key *key, const struct packet *packet)
+__noinline int insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
 {
-	struct flow *entry = bpf_map_lookup_elem(&flows, key);
-	__u32 path;
+	struct flow *former;
+	enum room room;
+	long error;
 
-	if (!entry || (is_closed(entry->state) && opens_connection(packet)))
-		return NULL;
-	path = entry->path;
-	return bpf_map_lookup_elem(&paths, &path) ? entry : NULL;
-}
+	if (!packet || !flow)
+		return NO_ROOM;
+	room = make_room(flow->site);
+	if (room != ROOM)
+		return room;
+	flow->seen = bpf_ktime_get_coarse_ns();
+	flow->state = state_of(packet, direction) | HALF_OPEN;
+	former = look_up_flow(packet, realm, direction);
+	if (packet->family == 4) {
+		struct flow_key4 key;
 
-/* When the table is full the flow has no entry, and every packet makes the same choice again. */
-static __always_inline void insert_flow(const struct flow_key *key, struct flow *flow, const struct packet *packet,
-					int direction)
-{
-	if (packet->error)
-		return;
-	flow->seen = bpf_ktime_get_ns();
-	flow->state = state_of(packet, direction);
-	bpf_map_update_elem(&flows, key, flow, BPF_ANY);
+		flow_key4(realm, &packet->tuple, direction, &key);
+		if (former)
+			forget(&flows4, &key, former);
+		error = bpf_map_update_elem(&flows4, &key, flow, BPF_NOEXIST);
+	} else {
+		struct flow_key6 key;
+
+		flow_key6(realm, &packet->tuple, direction, &key);
+		if (former)
+			forget(&flows6, &key, former);
+		error = bpf_map_update_elem(&flows6, &key, flow, BPF_NOEXIST);
+	}
+	/* The table is full, or another CPU was faster and made the same choice. */
+	if (error)
+		leave_room(flow->site);
+	return ROOM;
 }
 
 #endif

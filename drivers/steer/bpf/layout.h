@@ -2,7 +2,8 @@
 /*
  * What the maps hold. The loader has the same structures in src/layout.rs; one of its tests compares the two by BTF.
  *
- * Addresses are 16 bytes in network order, IPv4 as v4-mapped IPv6 (RFC 4291 section 2.5.5.2). Ports are in host order.
+ * Addresses are 16 bytes in network order, IPv4 as v4-mapped IPv6 (RFC 4291 section 2.5.5.2), so prefix lengths are those
+ * of IPv6: 96 more for IPv4. Ports and numbers are in host order.
  */
 #ifndef CATENA_LAYOUT_H
 #define CATENA_LAYOUT_H
@@ -11,11 +12,13 @@
 
 #define MAX_HOPS 8
 #define MAX_INSTANCES 16
+#define RULES_PER_BLOCK 4
 #define MAX_RULES 32
-/* What a flow has at a hop where there was nothing to pick from. */
-#define NO_INSTANCE 0xffffffff
 /* IFNAMSIZ */
 #define PORT_NAME 16
+/* Instances and exits have slots in arrays: no map is cheaper to look into. Slot 0 is nobody's. */
+#define INSTANCE_SLOTS 2048
+#define EXIT_SLOTS 1024
 
 enum direction {
 	UP = 0,
@@ -26,13 +29,28 @@ enum direction {
 enum role {
 	ROLE_CLAIM = 1 << 0,
 	ROLE_STEER = 1 << 1,
-	/* A function's side; what comes out of the inside goes down, what comes out of the outside goes up. */
+	/* A function's side; what comes out of the inside goes down, what comes out of the outside goes up. Both: one-armed. */
 	ROLE_INSIDE = 1 << 2,
 	ROLE_OUTSIDE = 1 << 3,
-	/* That function leaves MAC addresses alone, so a frame carries its tag back. */
-	ROLE_L2 = 1 << 4,
 	/* Encapsulated packets come in here. */
-	ROLE_UNDERLAY = 1 << 5,
+	ROLE_UNDERLAY = 1 << 4,
+	/* What comes in is of `port.site`, whatever its addresses. */
+	ROLE_SITE = 1 << 5,
+	/* What comes in is routed by the element's rules. */
+	ROLE_ROUTE = 1 << 6,
+	/* The visible end of the veth pair of tunnels. */
+	ROLE_TUNNELS = 1 << 7,
+};
+
+/* How a function is given packets, and how they are known when they come back: catena_model::forwarding::Insertion. */
+enum insertion {
+	L3 = 0,
+	/* By its MAC addresses, which are a tag (send.h). */
+	L2 = 1,
+	TAP = 2,
+	VLAN = 3,
+	NSH_FIXED = 4,
+	NSH_VARIABLE = 5,
 };
 
 struct port {
@@ -43,79 +61,164 @@ struct port {
 	__u32 mark;
 	/* Whether the clsact qdisc there is ours to take away. */
 	__u32 clsact;
+	__u32 site;
+	/* A function's: enum insertion, and the handle of the instance whose side it is. */
+	__u32 insertion;
+	__u32 instance;
+	/* A function's that rewrites addresses: the one path that it serves. */
+	__u32 path;
 	char name[PORT_NAME];
 };
 
-/* One way out: a port, and for l3 the neighbours there. */
+/*
+ * One way out: a port, and for l3 the neighbours there. The loader writes the port's own MAC address; the last three fields
+ * are the programs' own memory of the neighbours' (send.h), and zero at first.
+ */
 struct side {
 	__u32 ifindex;
 	__u8 has_v4;
 	__u8 has_v6;
-	__u8 pad[2];
+	/* The port is one end of a veth pair, and what is sent may go straight into the other. */
+	__u8 direct;
+	/* Into the tunnel of the packet's site. */
+	__u8 tunnel;
 	char name[PORT_NAME];
 	__be32 v4;
 	__be32 v6[4];
+	__u32 pad;
+	/* As in `neighbours`. */
+	__u64 own_mac;
+	__u64 looked;
+	__u64 v4_mac;
+	__u64 v6_mac;
 };
 
-enum insertion {
-	L3 = 0,
-	L2 = 1,
+enum instance_state {
+	INSTANCE_UP = 0,
+	INSTANCE_DRAINING = 1,
+	INSTANCE_DOWN = 2,
 };
 
+/* By slot. A handle is a slot in its low bits and a serial number above: a slot that was given anew has another one. */
 struct instance {
+	/* 0: the slot is free, or nobody is there yet. */
+	__u32 handle;
+	__u32 id;
 	__u32 insertion;
+	__u32 state;
+	__u32 rewrites;
+	/* catena_model::forwarding::Delivery: 0 direct, 1 queue */
+	__u32 delivery;
 	struct side inside;
 	struct side outside;
 };
 
-struct hop {
-	__u32 count;
-	__u32 instances[MAX_INSTANCES];
+struct member {
+	__u32 handle;
+	__u32 id;
+	__u32 weight;
 };
 
+enum stickiness {
+	FIVE_TUPLE = 0,
+	THREE_TUPLE = 1,
+	TWO_TUPLE = 2,
+};
+
+/* What a hop chooses from. Hops that say the same share one: immutable. */
+struct group {
+	__u32 id;
+	__u32 count;
+	__u32 stickiness;
+	/* Where nobody is up: go on to the next function. */
+	__u32 skip;
+	struct member members[MAX_INSTANCES];
+};
+
+/* Immutable. */
 struct path {
+	__u32 id;
 	__u32 site;
+	/* See `flow_key`. */
+	__u32 realm;
 	__u32 count;
-	struct hop hops[MAX_HOPS];
+	__u32 vlan;
+	__u32 groups[MAX_HOPS];
 };
 
-enum action {
-	ACTION_CLAIM = 0,
-	ACTION_PATH = 1,
+struct policy {
+	/* Of its rules: a number that no other ever has. */
+	__u32 generation;
+	__u32 site;
+	/* 0, or the site itself if its packets are told by port and not by address. */
+	__u32 realm;
+	/* Of rules. */
+	__u32 count;
+	/* Slots by direction; 0 on an element that only claims. */
+	__u32 exits[2];
 };
 
-/* A prefix of any family: `family` is 0 where there is none, else 4 or 6. */
-struct prefix {
-	__be32 address[4];
-	__be32 mask[4];
-	__u8 family;
-	__u8 length;
-	__u8 pad[2];
+enum rule_flags {
+	RULE_V4 = 1 << 0,
+	RULE_V6 = 1 << 1,
+	RULE_LOCAL = 1 << 2,
+	RULE_REMOTE = 1 << 3,
+	RULE_PROTOCOL = 1 << 4,
+	RULE_PORTS = 1 << 5,
+	RULE_DSCP = 1 << 6,
+	/* Claim it; otherwise it is sent through the path. */
+	RULE_CLAIM = 1 << 7,
 };
 
 struct rule {
 	/* The site's end. */
-	struct prefix local;
-	struct prefix remote;
+	__be32 local[4];
+	__be32 remote[4];
 	__u16 first_port;
 	__u16 last_port;
-	__u8 has_protocol;
+	__u8 local_length;
+	__u8 remote_length;
+	__u8 flags;
 	__u8 protocol;
-	__u8 has_ports;
-	__u8 action;
 	__u32 path;
+	__u8 dscp;
+	__u8 pad[3];
 };
 
-struct policy {
-	/* Different in every write of any policy: see evaluate(). */
-	__u64 serial;
-	__u32 site;
+struct rules_key {
+	__u32 generation;
+	__u32 block;
+};
+
+struct rules {
+	struct rule rules[RULES_PER_BLOCK];
+};
+
+/* What prefixes are looked up for. Those of the router's rules follow, see route.h. */
+enum space {
+	SPACE_SITES = 0,
+	SPACE_ALLOWED = 1,
+	SPACE_ROUTES = 2,
+	SPACES = 64,
+};
+
+struct prefix_key {
+	__be32 address[4];
+	__u16 space;
+	/* 0 to 128 */
+	__u8 length;
+	/* 4 or 6: ::/0 does not hold IPv4. */
+	__u8 family;
+};
+
+/*
+ * The lengths of the prefixes of one space and family, in no order. A length stays here when its last prefix goes: so the list only
+ * grows, and can be read while it does.
+ */
+#define MAX_LENGTHS 32
+struct lengths {
 	__u32 count;
-	__u32 has_exits;
-	/* By direction. */
-	struct side exits[2];
-	struct rule rules[MAX_RULES];
-	__u32 pad;
+	__u8 lengths[MAX_LENGTHS];
 };
 
 /* The fields that steering looks at; those of the packet itself or of the one that an ICMP error answers to. */
@@ -128,13 +231,26 @@ struct tuple {
 	__u8 pad[3];
 };
 
-/* The same for both directions of a flow: the lower end first. */
-struct flow_key {
-	__u32 site;
-	__be32 low[4];
-	__be32 high[4];
-	__u16 low_port;
-	__u16 high_port;
+/*
+ * The same for both directions of a flow: the site's end first. The realm is 0 where addresses tell whose it is, and
+ * else the site: there, two sites may have the same addresses.
+ */
+struct flow_key4 {
+	__u32 realm;
+	__be32 local;
+	__be32 remote;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct flow_key6 {
+	__u32 realm;
+	__be32 local[4];
+	__be32 remote[4];
+	__u16 local_port;
+	__u16 remote_port;
 	__u8 protocol;
 	__u8 pad[3];
 };
@@ -145,20 +261,39 @@ enum flow_state {
 	FIN_UP = 4 << UP,
 	FIN_DOWN = 4 << DOWN,
 	RESET = 16,
+	/* Not open yet, and in its site's number of those. */
+	HALF_OPEN = 32,
 };
 
+/* What a flow has at a hop where there was nobody to choose; where it goes on without. */
+#define NOBODY 0
+#define SKIPPED 0xffffffff
+
 struct flow {
-	/* CLOCK_MONOTONIC, in nanoseconds. */
+	/* CLOCK_MONOTONIC_COARSE, in nanoseconds. */
 	__u64 seen;
 	__u32 path;
+	__u32 site;
 	__u32 state;
+	__u32 count;
+	/* Handles. */
 	__u32 instances[MAX_HOPS];
+};
+
+/* How many flows a site has in the table. */
+struct load {
+	__u32 flows;
+	__u32 half_open;
+	/* When the site may open the next flow: the generic cell rate algorithm (ITU-T I.371). Nanoseconds. */
+	__u64 next;
 };
 
 struct fragment_key {
 	__be32 source[4];
 	__be32 destination[4];
 	__be32 id;
+	/* Fragments of one packet come by one way: the port, or a tagged frame's path. */
+	__u32 scope;
 	/* 0 for IPv6, whose identification is of the pair of addresses alone (RFC 8200 section 4.5). */
 	__u8 protocol;
 	__u8 pad[3];
@@ -166,10 +301,15 @@ struct fragment_key {
 
 struct tunnel {
 	__u32 underlay;
-	__be32 local;
-	__be32 remote;
+	__be32 local[4];
+	__be32 remote[4];
 	__u32 key;
-	__u32 has_key;
+	__u8 has_key;
+	/* 4 or 6 */
+	__u8 family;
+	/* catena_model::forwarding::Oversize: 0 the sender is told, 1 the outer packet is cut. */
+	__u8 oversize;
+	__u8 pad;
 	__u32 mtu;
 	/* To be cleared: what is sent from here is not what was released. */
 	__u32 mark;
@@ -177,19 +317,17 @@ struct tunnel {
 };
 
 struct tunnel_end {
-	__be32 local;
-	__be32 remote;
+	__be32 local[4];
+	__be32 remote[4];
 	__u32 key;
 	__u32 has_key;
 };
 
-struct lpm4 {
-	__u32 length;
-	__be32 address;
-};
+/* Of a MAC address in 64 bits: its six bytes as on the wire, and this where it is known. */
+#define HEARD (1ULL << 48)
 
-struct lpm6 {
-	__u32 length;
+struct neighbour_key {
+	__u32 ifindex;
 	__be32 address[4];
 };
 
@@ -202,6 +340,19 @@ struct element {
 	__u32 hidden;
 	__u8 tunnels_mac[6];
 	__u8 pad[2];
+	/* Limits of each site; 0 for none. */
+	__u32 flows;
+	__u32 half_open;
+	/* Between two new flows of one site on average, in nanoseconds; and how much of that may be used at once. */
+	__u64 interval;
+	__u64 burst;
+	/* How long flows are kept without a packet, in nanoseconds. */
+	__u64 closed;
+	__u64 unanswered;
+	__u64 connection;
+	__u64 conversation;
+	/* …and how long they count as alive. */
+	__u64 alive;
 };
 
 enum counted {
@@ -226,6 +377,10 @@ enum reason {
 	DROP_UNKNOWN_TUNNEL = 7,
 	DROP_NO_TUNNEL = 8,
 	DROP_KERNEL = 9,
+	DROP_SERVICE_INDEX = 10,
+	DROP_LIMIT = 11,
+	DROP_CONGESTION = 12,
+	DROP_UNREACHABLE = 13,
 };
 
 struct counter_key {
@@ -234,7 +389,7 @@ struct counter_key {
 	/* Of a hop; of a drop, the reason. */
 	__u8 position;
 	__u8 pad;
-	/* A path or a site. */
+	/* A path or a site; of a drop, the path or 0. */
 	__u32 of;
 	__u32 instance;
 };
@@ -242,6 +397,23 @@ struct counter_key {
 struct counter {
 	__u64 packets;
 	__u64 bytes;
+};
+
+/* What the program catena_sweep is asked, behind an Ethernet header. */
+enum sweep_task {
+	/* Forget flows that have been idle for too long. Answers how many. */
+	SWEEP_IDLE = 0,
+	/* Count the flows of path `of` that are alive. */
+	SWEEP_COUNT = 1,
+	/* Forget the flows of site `of`, or of any if it is 0, whose addresses are not its own any more. */
+	SWEEP_STRANGERS = 2,
+	/* Forget the flows of path `of`; if it is 0, of all paths that are not installed. */
+	SWEEP_PATH = 3,
+};
+
+struct sweep_request {
+	__u32 task;
+	__u32 of;
 };
 
 #endif

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The maps. All of them are pinned, under their names here, for as long as the element has any object.
+ * The maps. All of them are pinned, under their names here, for as long as the element has any object. The sizes here are
+ * those of the default settings; the loader makes those that grow with tenants or flows as large as it is told.
  *
- * Big ones are allocated as they fill (BPF_F_NO_PREALLOC): most elements use few of them. LPM tries want that flag
- * anyway. The flow table is a plain hash and not LRU: an LRU map evicts flows that are alive; when this one is full,
- * packets are forwarded without an entry, by the same deterministic choice.
+ * Big ones are allocated as they fill (BPF_F_NO_PREALLOC): most elements use few of them. The flow tables are plain hashes
+ * and not LRU: an LRU map evicts flows that are alive. When one is full, packets are forwarded without an entry, by the
+ * same deterministic choice.
  */
 #ifndef CATENA_MAPS_H
 #define CATENA_MAPS_H
@@ -25,16 +26,26 @@
 
 /* By ifindex. */
 MAP(ports, BPF_MAP_TYPE_HASH, __u32, struct port, 4096, 0);
-/* Prefix to site, for classification. */
-MAP(sites4, BPF_MAP_TYPE_LPM_TRIE, struct lpm4, __u32, 262144, BPF_F_NO_PREALLOC);
-MAP(sites6, BPF_MAP_TYPE_LPM_TRIE, struct lpm6, __u32, 262144, BPF_F_NO_PREALLOC);
+/* Prefix to site, for every space. */
+MAP(prefixes, BPF_MAP_TYPE_HASH, struct prefix_key, __u32, 262144, BPF_F_NO_PREALLOC);
+/* By space, IPv4 and IPv6 in turn. */
+MAP(lengths, BPF_MAP_TYPE_ARRAY, __u32, struct lengths, 2 * SPACES, 0);
 /* By site. */
 MAP(policies, BPF_MAP_TYPE_HASH, __u32, struct policy, 65536, BPF_F_NO_PREALLOC);
+MAP(rules, BPF_MAP_TYPE_HASH, struct rules_key, struct rules, 131072, BPF_F_NO_PREALLOC);
 /* By number. */
-MAP(paths, BPF_MAP_TYPE_HASH, __u32, struct path, 262144, BPF_F_NO_PREALLOC);
-MAP(instances, BPF_MAP_TYPE_HASH, __u32, struct instance, 4096, BPF_F_NO_PREALLOC);
+MAP(paths, BPF_MAP_TYPE_HASH, __u32, struct path, 131072, BPF_F_NO_PREALLOC);
+MAP(groups, BPF_MAP_TYPE_HASH, __u32, struct group, 16384, BPF_F_NO_PREALLOC);
+/* VLAN to path. */
+MAP(vlans, BPF_MAP_TYPE_HASH, __u32, __u32, 4096, BPF_F_NO_PREALLOC);
+/* By slot. */
+MAP(instances, BPF_MAP_TYPE_ARRAY, __u32, struct instance, INSTANCE_SLOTS, 0);
+MAP(exits, BPF_MAP_TYPE_ARRAY, __u32, struct side, EXIT_SLOTS, 0);
 
-MAP(flows, BPF_MAP_TYPE_HASH, struct flow_key, struct flow, 262144, BPF_F_NO_PREALLOC);
+MAP(flows4, BPF_MAP_TYPE_HASH, struct flow_key4, struct flow, 262144, BPF_F_NO_PREALLOC);
+MAP(flows6, BPF_MAP_TYPE_HASH, struct flow_key6, struct flow, 262144, BPF_F_NO_PREALLOC);
+/* By site. */
+MAP(loads, BPF_MAP_TYPE_HASH, __u32, struct load, 65536, BPF_F_NO_PREALLOC);
 /* A fragment whose first one was evicted is dropped, so here LRU does no harm. */
 MAP(fragments, BPF_MAP_TYPE_LRU_HASH, struct fragment_key, struct tuple, 8192, 0);
 
@@ -43,12 +54,14 @@ MAP(tunnels, BPF_MAP_TYPE_HASH, __u32, struct tunnel, 65536, BPF_F_NO_PREALLOC);
 /* Outer addresses and key to site. */
 MAP(tunnel_ends, BPF_MAP_TYPE_HASH, struct tunnel_end, __u32, 65536, BPF_F_NO_PREALLOC);
 /* Local outer address to the number of tunnels that have it. */
-MAP(tunnel_locals, BPF_MAP_TYPE_HASH, __be32, __u32, 65536, BPF_F_NO_PREALLOC);
-/* Prefix to the site whose tunnel leads there. */
-MAP(allowed4, BPF_MAP_TYPE_LPM_TRIE, struct lpm4, __u32, 262144, BPF_F_NO_PREALLOC);
-MAP(allowed6, BPF_MAP_TYPE_LPM_TRIE, struct lpm6, __u32, 262144, BPF_F_NO_PREALLOC);
+MAP(tunnel_locals, BPF_MAP_TYPE_HASH, __be32[4], __u32, 65536, BPF_F_NO_PREALLOC);
+
+/* By port and address: the MAC address, 0 where it was not heard yet. Who wants to know one makes the entry. */
+MAP(neighbours, BPF_MAP_TYPE_HASH, struct neighbour_key, __u64, 4096, BPF_F_NO_PREALLOC);
 
 MAP(elements, BPF_MAP_TYPE_ARRAY, __u32, struct element, 1, 0);
 MAP(counters, BPF_MAP_TYPE_PERCPU_HASH, struct counter_key, struct counter, 262144, BPF_F_NO_PREALLOC);
+/* What came back from an instance: twice its slot, and the direction. */
+MAP(returned, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct counter, 2 * INSTANCE_SLOTS, 0);
 
 #endif

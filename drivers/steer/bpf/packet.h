@@ -2,11 +2,12 @@
 /*
  * Reading a packet: which flow is it of?
  *
+ * Most packets are plain: TCP or UDP, whole, without options. They are read straight from memory. All others take the
+ * careful way, by bpf_skb_load_bytes: it finds its way in paged skbs, and bounds need no proof.
+ *
  * Two kinds of packets do not say it themselves. An ICMP error is of the flow inside it, in the other direction. A later
  * fragment has no ports: it is of the flow of its first fragment, which is remembered for it. All else in the engine
  * sees only the answer, so that neither kind is a case of its own elsewhere.
- *
- * Everything is read by bpf_skb_load_bytes: it finds its way in paged skbs, and bounds need no proof.
  */
 #ifndef CATENA_PACKET_H
 #define CATENA_PACKET_H
@@ -17,6 +18,7 @@
 #include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/tcp.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -76,7 +78,10 @@ struct packet {
 	__u8 discovery;
 	/* A part of a packet: what its ports are, or those of the first part that we saw, proves nothing of the others. */
 	__u8 fragment;
-	__u8 pad[3];
+	__u8 dscp;
+	__u8 pad[2];
+	/* See fragment_key. */
+	__u32 scope;
 };
 
 enum fragment {
@@ -97,6 +102,10 @@ struct header {
 	__u8 deep;
 	__u8 ttl;
 	__u8 family;
+	/* DSCP and ECN */
+	__u8 tos;
+	__u8 pad[3];
+	__u32 scope;
 };
 
 static __always_inline void map_v4(__be32 to[4], __be32 address)
@@ -133,6 +142,7 @@ static __always_inline int read_v4(struct __sk_buff *skb, __u32 at, struct heade
 	map_v4(header->tuple.destination, ip.daddr);
 	header->tuple.protocol = ip.protocol;
 	header->ttl = ip.ttl;
+	header->tos = ip.tos;
 	header->payload = at + ip.ihl * 4;
 	/* "BIG TCP" super-frames have length 0. */
 	header->end = ip.tot_len || !skb->gso_size ? at + bpf_ntohs(ip.tot_len) : skb->len;
@@ -155,6 +165,7 @@ static __always_inline int read_v6(struct __sk_buff *skb, __u32 at, struct heade
 	__builtin_memcpy(header->tuple.source, &ip.saddr, 16);
 	__builtin_memcpy(header->tuple.destination, &ip.daddr, 16);
 	header->ttl = ip.hop_limit;
+	header->tos = ip.priority << 4 | ip.flow_lbl[0] >> 4;
 	header->end = ip.payload_len || !skb->gso_size ? at + sizeof(ip) + bpf_ntohs(ip.payload_len) : skb->len;
 	next = ip.nexthdr;
 	at += sizeof(ip);
@@ -208,6 +219,7 @@ static __always_inline void fragment_key(const struct header *header, struct fra
 	__builtin_memcpy(key->source, header->tuple.source, sizeof(key->source));
 	__builtin_memcpy(key->destination, header->tuple.destination, sizeof(key->destination));
 	key->id = header->id;
+	key->scope = header->scope;
 	if (header->family == 4)
 		key->protocol = header->tuple.protocol;
 }
@@ -289,7 +301,7 @@ static __always_inline int is_icmp(__u8 family, __u8 protocol)
 
 static __always_inline void read_icmp(struct __sk_buff *skb, struct header *outer, struct packet *packet)
 {
-	struct header inner = { .family = outer->family };
+	struct header inner = { .family = outer->family, .scope = outer->scope };
 	__u8 type;
 
 	if (outer->payload + 8 > outer->end || bpf_skb_load_bytes(skb, outer->payload, &type, sizeof(type))) {
@@ -318,13 +330,14 @@ static __always_inline void read_tcp_flags(struct __sk_buff *skb, const struct h
 		bpf_skb_load_bytes(skb, header->payload + 13, &packet->tcp_flags, 1);
 }
 
-static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet)
+/* The careful way. */
+__noinline int parse_any(struct __sk_buff *skb, struct packet *packet)
 {
 	struct header header = {};
 
-	/* A priority tag (VID 0) is no network: the stack takes it off and routes what is behind it. */
-	if (skb->vlan_present && skb->vlan_tci & VLAN_VID)
-		return PARSED_OTHER;
+	if (!packet)
+		return PARSED_MALFORMED;
+	header.scope = packet->scope;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		header.family = 4;
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
@@ -338,6 +351,7 @@ static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet
 
 	packet->family = header.family;
 	packet->fragment = header.fragment != WHOLE;
+	packet->dscp = header.tos >> 2;
 	packet->unknown = read_ports(skb, &header, header.end);
 	packet->tuple = header.tuple;
 	if (packet->unknown == KNOWN && header.fragment != LATER_FRAGMENT) {
@@ -349,6 +363,93 @@ static __noinline enum parsed parse(struct __sk_buff *skb, struct packet *packet
 			read_tcp_flags(skb, &header, packet);
 	}
 	return PARSED;
+}
+
+/* TCP's flags, and whether the segment is long enough to have them. */
+static __always_inline int plain_tcp(const void *segment, const void *data_end, struct packet *packet)
+{
+	const struct tcphdr *tcp = segment;
+
+	if ((const void *)(tcp + 1) > data_end)
+		return 0;
+	packet->tcp_flags = ((const __u8 *)segment)[13];
+	return 1;
+}
+
+/*
+ * Reads a whole TCP or UDP packet without options or extension headers, whose headers are in one piece. Says no to any
+ * other, and to whatever it would have to think about.
+ */
+static __always_inline int parse_plain(struct __sk_buff *skb, struct packet *packet)
+{
+	const void *data = (const void *)(long)skb->data, *data_end = (const void *)(long)skb->data_end;
+	const struct ethhdr *ethernet = data;
+	const __be16 *both;
+	__u32 length;
+
+	if ((const void *)(ethernet + 1) > data_end)
+		return 0;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		const struct iphdr *ip = (const void *)(ethernet + 1);
+
+		if ((const void *)(ip + 1) + 8 > data_end || *(const __u8 *)ip != 0x45 ||
+		    ip->frag_off & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS))
+			return 0;
+		length = bpf_ntohs(ip->tot_len);
+		if (length < sizeof(*ip) + 20 && (ip->protocol != IPPROTO_UDP || length < sizeof(*ip) + 8))
+			return 0;
+		map_v4(packet->tuple.source, ip->saddr);
+		map_v4(packet->tuple.destination, ip->daddr);
+		packet->family = 4;
+		packet->tuple.protocol = ip->protocol;
+		packet->dscp = ip->tos >> 2;
+		/* Multicast and broadcast. */
+		if (bpf_ntohl(ip->daddr) >> 29 == 7)
+			return 0;
+		both = (const void *)(ip + 1);
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		const struct ipv6hdr *ip = (const void *)(ethernet + 1);
+
+		if ((const void *)(ip + 1) + 8 > data_end || ip->version != 6)
+			return 0;
+		length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+		if (length < sizeof(*ip) + 20 && (ip->nexthdr != IPPROTO_UDP || length < sizeof(*ip) + 8))
+			return 0;
+		__builtin_memcpy(packet->tuple.source, &ip->saddr, 16);
+		__builtin_memcpy(packet->tuple.destination, &ip->daddr, 16);
+		packet->family = 6;
+		packet->tuple.protocol = ip->nexthdr;
+		packet->dscp = (ip->priority << 4 | ip->flow_lbl[0] >> 4) >> 2;
+		if (is_for_neighbours(6, packet->tuple.destination))
+			return 0;
+		both = (const void *)(ip + 1);
+	} else {
+		return 0;
+	}
+	if (ETH_HLEN + length > skb->len)
+		return 0;
+	if (packet->tuple.protocol == IPPROTO_TCP) {
+		if (!plain_tcp(both, data_end, packet))
+			return 0;
+	} else if (packet->tuple.protocol != IPPROTO_UDP) {
+		return 0;
+	}
+	packet->tuple.source_port = bpf_ntohs(both[0]);
+	packet->tuple.destination_port = bpf_ntohs(both[1]);
+	return 1;
+}
+
+/* `packet` is zero but for its scope. */
+static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *packet)
+{
+	/* A priority tag (VID 0) is no network: the stack takes it off and routes what is behind it. */
+	if (skb->vlan_present && skb->vlan_tci & VLAN_VID)
+		return PARSED_OTHER;
+	if (parse_plain(skb, packet))
+		return PARSED;
+	packet->tcp_flags = 0;
+	__builtin_memset(&packet->tuple, 0, sizeof(packet->tuple));
+	return parse_any(skb, packet);
 }
 
 #endif

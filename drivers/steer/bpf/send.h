@@ -2,8 +2,12 @@
 /*
  * Handing a packet on: to a side of a function, or out at the end of a path.
  *
- * To l3, the kernel finds the neighbour's MAC address (bpf_redirect_neigh) and touches nothing of the IP packet. To l2,
- * the Ethernet addresses become tags: the source says path, position and direction, and the destination is what the
+ * To l3, the kernel finds the neighbour's MAC address (bpf_redirect_neigh) and touches nothing of the IP packet. Where the
+ * port is one end of a veth pair, the engine knows that address too (neighbour.h), and puts frames straight into the other
+ * end (bpf_redirect_peer), which saves a queue. Once a second a packet goes the kernel's way all the same, so that the
+ * kernel keeps asking the neighbour whether it is there.
+ *
+ * To l2, the Ethernet addresses become tags: the source says path, position and direction, and the destination is what the
  * source of the other direction is, so that a learning bridge finds each on the side where it expects it, and a frame
  * that a function answers by swapping addresses bears a proper tag too.
  */
@@ -13,6 +17,8 @@
 #include <linux/if_ether.h>
 
 #include "count.h"
+#include "flow.h"
+#include "neighbour.h"
 #include "packet.h"
 
 /* asm/socket.h's, which clang's bpf target does not find everywhere */
@@ -25,13 +31,28 @@
 #define TAG_DOWN 0x80
 #define TAG_POSITION 0x0f
 
+#define LOOK_EVERY 1000000000
+
+/* What every link carries: no need to ask (RFC 791; an IPv6 link carries 1280). */
+#define SURELY_FITS 576
+
 /* Which place of which path a packet is at. */
 struct place {
-	__u32 site;
 	__u32 path;
 	/* Of the function that it goes to or comes from. */
 	__s32 position;
 	__u32 direction;
+};
+
+/* What a frame that comes out of a function says about where it has been. */
+enum recognition {
+	/* Nothing. */
+	UNTOLD,
+	TOLD,
+	/* It contradicts itself, or what is installed. */
+	WRONG,
+	/* A service index that no function of ours leaves. */
+	BAD_INDEX,
 };
 
 static __always_inline void write_tag(__u8 mac[ETH_ALEN], __u32 path, __u32 position, __u32 direction)
@@ -55,28 +76,75 @@ static __always_inline int read_tag(const __u8 mac[ETH_ALEN], struct place *plac
 	return 1;
 }
 
-/* bpf_redirect drops what is too long for the port in silence: look first. Segments of a super-frame count alone. */
-static __always_inline int check_size(struct __sk_buff *skb, __u32 ifindex)
+/* A frame of a MAC-preserving function. Its tag and the side that it comes out of have to agree. */
+static __always_inline int told_by_tag(struct __sk_buff *skb, const struct port *port, struct place *place)
+{
+	__u8 source[ETH_ALEN];
+
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, source, sizeof(source)) || !read_tag(source, place))
+		return UNTOLD;
+	return port->roles & (place->direction == UP ? ROLE_OUTSIDE : ROLE_INSIDE) ? TOLD : WRONG;
+}
+
+/*
+ * Whether the packet fits the port: bpf_redirect drops what is too long in silence. Segments of a super-frame count alone.
+ * 0, or why it is dropped, plus 1.
+ */
+__noinline int misfit(struct __sk_buff *skb, __u32 ifindex)
 {
 	__u32 mtu = 0;
 	long outcome = bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
 
 	if (outcome > 0)
-		return drop(skb, DROP_TOO_BIG);
-	if (outcome < 0)
-		return drop(skb, DROP_MISSING);
+		return DROP_TOO_BIG + 1;
+	return outcome < 0 ? DROP_MISSING + 1 : 0;
+}
+
+static __always_inline int does_not_fit(struct __sk_buff *skb, __u32 ifindex)
+{
+	return skb->len <= SURELY_FITS ? 0 : misfit(skb, ifindex);
+}
+
+/* Who answers for the neighbour, as far as it was heard: the kernel asks, and neighbour.h listens. */
+static __noinline int look_for_neighbour(__u32 family, struct side *side)
+{
+	struct neighbour_key key = { .ifindex = side->ifindex };
+	__u64 *heard, nobody = 0;
+
+	if (family == 4)
+		map_v4(key.address, side->v4);
+	else
+		__builtin_memcpy(key.address, side->v6, sizeof(key.address));
+	heard = bpf_map_lookup_elem(&neighbours, &key);
+	/* From now on we listen. */
+	if (!heard)
+		bpf_map_update_elem(&neighbours, &key, &nobody, BPF_NOEXIST);
+	if (family == 4)
+		side->v4_mac = heard ? *heard : 0;
+	else
+		side->v6_mac = heard ? *heard : 0;
 	return 0;
 }
 
-static __noinline int send_l3(struct __sk_buff *skb, __u8 family, const struct side *side)
+/* Writes both addresses: 12 bytes, the upper 16 bits of either word do not count. */
+static __always_inline int write_macs(struct __sk_buff *skb, __u64 destination, __u64 source)
+{
+	__u8 *data = (__u8 *)(long)skb->data;
+
+	if (data + ETH_HLEN > (__u8 *)(long)skb->data_end)
+		return -1;
+	__builtin_memcpy(data, &destination, ETH_ALEN);
+	__builtin_memcpy(data + ETH_ALEN, &source, ETH_ALEN);
+	return 0;
+}
+
+/* The kernel's way: it finds the neighbour, and asks for it if it has to. */
+static __noinline int send_to_neighbour(struct __sk_buff *skb, __u32 path, __u32 family, const struct side *side)
 {
 	struct bpf_redir_neigh next = {};
-	int verdict = check_size(skb, side->ifindex);
 
-	if (verdict)
-		return verdict;
 	if (family == 4 ? !side->has_v4 : !side->has_v6)
-		return drop(skb, DROP_MISSING);
+		return drop_on(skb, path, DROP_MISSING);
 	if (family == 4) {
 		next.nh_family = ADDRESS_FAMILY_V4;
 		next.ipv4_nh = side->v4;
@@ -87,54 +155,48 @@ static __noinline int send_l3(struct __sk_buff *skb, __u8 family, const struct s
 	return bpf_redirect_neigh(side->ifindex, &next, sizeof(next), 0);
 }
 
-static __noinline int send_l2(struct __sk_buff *skb, const struct place *place, const struct side *side)
+static __always_inline int send_l3(struct __sk_buff *skb, __u32 path, __u8 family, struct side *side)
+{
+	int misfits = does_not_fit(skb, side->ifindex);
+	__u64 mac, now;
+
+	if (misfits)
+		return drop_on(skb, path, misfits - 1);
+	if (side->direct) {
+		mac = family == 4 ? side->v4_mac : side->v6_mac;
+		now = bpf_ktime_get_coarse_ns();
+		if (now - side->looked > LOOK_EVERY) {
+			side->looked = now;
+			look_for_neighbour(4, side);
+			look_for_neighbour(6, side);
+		} else if (mac & HEARD && !write_macs(skb, mac, side->own_mac))
+			return bpf_redirect_peer(side->ifindex, 0);
+	}
+	return send_to_neighbour(skb, path, family, side);
+}
+
+/* The Ethernet addresses become tags. */
+static __always_inline int write_tags(struct __sk_buff *skb, const struct place *place)
 {
 	struct {
 		__u8 destination[ETH_ALEN];
 		__u8 source[ETH_ALEN];
-	} addresses;
-	int verdict = check_size(skb, side->ifindex);
+	} tags;
 
-	if (verdict)
-		return verdict;
-	write_tag(addresses.source, place->path, place->position, place->direction);
-	write_tag(addresses.destination, place->path, place->position, !place->direction);
-	if (bpf_skb_store_bytes(skb, 0, &addresses, sizeof(addresses), 0))
-		return drop(skb, DROP_KERNEL);
-	return bpf_redirect(side->ifindex, 0);
+	write_tag(tags.source, place->path, place->position, place->direction);
+	write_tag(tags.destination, place->path, place->position, !place->direction);
+	return bpf_skb_store_bytes(skb, 0, &tags, sizeof(tags), 0);
 }
 
-/* Out at the end of `direction`: `counted` says whether by way of a path or beside all of them. */
-static __noinline int leave(struct __sk_buff *skb, __u8 family, const struct policy *policy, const struct place *place,
-			    __u8 counted)
+static __always_inline int send_l2(struct __sk_buff *skb, const struct place *place, const struct side *side)
 {
-	int verdict;
+	int misfits = does_not_fit(skb, side->ifindex);
 
-	if (!policy->has_exits)
-		return drop(skb, DROP_MISSING);
-	verdict = send_l3(skb, family, &policy->exits[place->direction & 1]);
-	if (verdict == TC_ACT_REDIRECT)
-		count(skb, counted, place->direction, 0, counted == COUNT_EXIT ? place->path : place->site, 0);
-	return verdict;
-}
-
-/* To the function at the place's position, which is within the path. */
-static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struct place *place, __u32 id)
-{
-	struct instance *instance;
-	const struct side *side;
-	int verdict;
-
-	if (id == NO_INSTANCE)
-		return drop(skb, DROP_NO_INSTANCE);
-	instance = bpf_map_lookup_elem(&instances, &id);
-	if (!instance)
-		return drop(skb, DROP_MISSING);
-	side = place->direction == UP ? &instance->inside : &instance->outside;
-	verdict = instance->insertion == L2 ? send_l2(skb, place, side) : send_l3(skb, family, side);
-	if (verdict == TC_ACT_REDIRECT)
-		count(skb, COUNT_HOP, place->direction, place->position, place->path, id);
-	return verdict;
+	if (misfits)
+		return drop_on(skb, place->path, misfits - 1);
+	if (write_tags(skb, place))
+		return drop_on(skb, place->path, DROP_KERNEL);
+	return side->direct ? bpf_redirect_peer(side->ifindex, 0) : bpf_redirect(side->ifindex, 0);
 }
 
 #endif

@@ -2,7 +2,8 @@
 /*
  * The steering engine: what happens to a packet at tc ingress of a port.
  *
- * Start reading here, then steer.h for the way through a chain, packet.h for what a packet is, tunnel.h for GRE. The
+ * Start reading here, then steer.h for the way through a chain, packet.h for what a packet is, send.h, vlan.h and nsh.h for
+ * how functions are given packets, tunnel.h for GRE. The
  * loader writes the maps (maps.h) and nothing else; nothing here waits for it, so forwarding outlives it.
  *
  * Two rules hold everywhere. What is not ours passes on unchanged (NEXT): other programs on the port run as before, and
@@ -10,25 +11,34 @@
  * counted with its reason; it never passes on.
  */
 #include "steer.h"
-#include "tunnel.h"
+#include "sweep.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-SEC("tc")
-int catena_steer(struct __sk_buff *skb)
+/* The site that a port, or the tunnel that a packet came through, tells; 0 where its addresses have to. */
+static __always_inline __u32 known_site(struct __sk_buff *skb, const struct port *port)
 {
-	struct packet packet = {};
-	struct port *port;
-	__u32 ifindex = skb->ifindex;
+	struct policy *policy;
+	__u32 site;
 
-	port = bpf_map_lookup_elem(&ports, &ifindex);
-	if (!port)
-		return NEXT;
-	/* Whatever becomes of it: nobody sends our bit in. */
+	if (port->roles & ROLE_SITE)
+		return port->site;
+	if (!(port->roles & ROLE_TUNNELS))
+		return 0;
+	site = named_site(skb, ETH_ALEN);
+	policy = bpf_map_lookup_elem(&policies, &site);
+	return policy ? policy->realm : 0;
+}
+
+/* A packet that came in by no function's port. */
+static __noinline int from_outside(struct __sk_buff *skb, const struct port *port)
+{
+	struct packet packet = { .scope = skb->ifindex };
+
 	if (port->roles & ROLE_CLAIM)
 		skb->mark &= ~port->mark;
-	/* PACKET_HOST is 0. Frames for others (flooded, mirrored) are not ours; a tag is nobody's address. */
-	if (skb->pkt_type != 0 && !(port->roles & ROLE_L2))
+	/* PACKET_HOST is 0. Frames for others (flooded, mirrored) are not ours. */
+	if (skb->pkt_type != 0)
 		return NEXT;
 	if (port->roles & ROLE_UNDERLAY) {
 		int verdict = decapsulate(skb);
@@ -36,7 +46,7 @@ int catena_steer(struct __sk_buff *skb)
 		if (verdict != NEXT)
 			return verdict;
 	}
-	if (!(port->roles & (ROLE_CLAIM | ROLE_STEER | ROLE_INSIDE | ROLE_OUTSIDE)))
+	if (!(port->roles & (ROLE_CLAIM | ROLE_STEER)))
 		return NEXT;
 	switch (parse(skb, &packet)) {
 	case PARSED:
@@ -44,18 +54,33 @@ int catena_steer(struct __sk_buff *skb)
 	case PARSED_MALFORMED:
 		return drop(skb, DROP_MALFORMED);
 	default:
+		listen(skb);
 		return NEXT;
 	}
 	/* On a port that only claims, the element routes: what is for itself it takes before any rule of ours is asked. */
-	if (packet.discovery && !(port->roles & ROLE_CLAIM))
+	if (packet.discovery && !(port->roles & ROLE_CLAIM)) {
+		listen(skb);
 		return NEXT;
-	if (port->roles & (ROLE_INSIDE | ROLE_OUTSIDE))
-		return from_function(skb, port, &packet);
+	}
 	if (port->roles & ROLE_STEER)
-		return from_edge(skb, port, &packet);
+		return from_edge(skb, known_site(skb, port), port->directions, &packet);
 	return claim(skb, port, &packet);
 }
 
+SEC("tc")
+int catena_steer(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+
+	if (!port)
+		return NEXT;
+	if (port->roles & (ROLE_INSIDE | ROLE_OUTSIDE))
+		return from_function(skb, port);
+	return from_outside(skb, port);
+}
+
+/* At the hidden end of the veth pair of tunnels. */
 SEC("tc")
 int catena_encap(struct __sk_buff *skb)
 {

@@ -5,7 +5,10 @@
 
 #include "classify.h"
 #include "flow.h"
+#include "nsh.h"
 #include "send.h"
+#include "tunnel.h"
+#include "vlan.h"
 
 /*
  * Sets our bit of the mark where no rule claims the packet, for sure: the element's rule for the site takes what has not
@@ -13,168 +16,436 @@
  */
 static __always_inline int claim(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
 {
-	struct policy *policy;
 	__u32 site = 0, path = 0;
 	int direction = find_site(packet, port->directions, &site);
 
 	if (direction < 0)
 		return NEXT;
-	policy = bpf_map_lookup_elem(&policies, &site);
-	if (policy && classify(policy, packet, direction, &path) == UNCLAIMED)
+	if (classify(site, packet, direction, &path) == UNCLAIMED)
 		skb->mark |= port->mark;
 	else
 		count(skb, COUNT_CLAIMED, direction, 0, site, 0);
 	return NEXT;
 }
 
-static __always_inline int drop_unknown(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int drop_unknown(struct __sk_buff *skb, const struct packet *packet, __u32 path)
 {
-	return drop(skb, packet->unknown == UNKNOWN_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
+	return drop_on(skb, path, packet->unknown == UNKNOWN_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
 }
 
-/* To the next function, or out. */
-static __always_inline int forward(struct __sk_buff *skb, const struct packet *packet, const struct policy *policy,
-				   const struct path *path, struct place *place, const struct flow *flow)
+/* Out at the end of a direction, by way of the site's policy. `path` is 0 for what passed no function. */
+__noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path, __u32 direction)
 {
-	if (place->position < 0 || place->position >= path->count || place->position >= MAX_HOPS)
-		return leave(skb, packet->family, policy, place, COUNT_EXIT);
-	return enter(skb, packet->family, place, instance_at(flow, place->position));
+	struct policy *policy = bpf_map_lookup_elem(&policies, &site);
+	struct side *side;
+	__u32 slot;
+	int verdict;
+
+	if (!policy)
+		return drop_on(skb, path, DROP_MISSING);
+	slot = policy->exits[direction & 1];
+	side = bpf_map_lookup_elem(&exits, &slot);
+	if (!side || !slot || !side->ifindex)
+		return drop_on(skb, path, DROP_MISSING);
+	verdict = side->tunnel ? send_to_tunnel(skb, path, site, side) : send_l3(skb, path, family, side);
+	if (verdict == TC_ACT_REDIRECT)
+		count(skb, path ? COUNT_EXIT : COUNT_TRANSIT, direction, 0, path ? path : site, 0);
+	return verdict;
 }
 
-/* A packet that comes from the site or from the Internet. */
-static __always_inline int from_edge(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
+/* Another instance for one hop of a flow, whose own is down or gone. What the other hops have stays. */
+__noinline __u32 pick_again(const struct packet *packet, struct flow *flow, __u32 position)
 {
-	struct place place = {};
-	struct flow_key key = {};
-	struct flow chosen = {}, *flow;
+	struct path *path;
+	__u32 id, handle;
+
+	if (!packet || !flow || position >= MAX_HOPS)
+		return NOBODY;
+	id = flow->path;
+	path = bpf_map_lookup_elem(&paths, &id);
+	if (!path)
+		return NOBODY;
+	barrier_var(position);
+	handle = pick(&packet->tuple, path->groups[position & (MAX_HOPS - 1)]);
+	if (path->id != id)
+		return NOBODY;
+	barrier_var(position);
+	flow->instances[position & (MAX_HOPS - 1)] = handle;
+	return handle;
+}
+
+static __always_inline int is_alive(const struct instance *instance)
+{
+	return instance && instance->state != INSTANCE_DOWN;
+}
+
+/* A copy for a tap. What becomes of it is not the original's matter. */
+static __noinline int copy_to(struct __sk_buff *skb, const struct place *place, struct instance *instance)
+{
+	if (does_not_fit(skb, instance->inside.ifindex)) {
+		count(skb, COUNT_DROPPED, 0, DROP_TOO_BIG, place->path, 0);
+		return 0;
+	}
+	if (!bpf_clone_redirect(skb, instance->inside.ifindex, 0))
+		count(skb, COUNT_HOP, place->direction, place->position, place->path, instance->id);
+	return 0;
+}
+
+/* Into the function that stands at the place. */
+static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struct place *place, struct instance *instance)
+{
+	struct side *side = place->direction == UP ? &instance->inside : &instance->outside;
+	/* What is counted is what there was before a header was put before it. */
+	__u32 length = skb->len;
+	int verdict;
+
+	switch (instance->insertion) {
+	case L3:
+		verdict = send_l3(skb, place->path, family, side);
+		break;
+	case L2:
+		verdict = send_l2(skb, place, side);
+		break;
+	case VLAN:
+		verdict = send_vlan(skb, place, side);
+		break;
+	default:
+		verdict = send_nsh(skb, family, place, side, instance->insertion);
+	}
+	if (verdict == TC_ACT_REDIRECT)
+		count_length(skb, length, COUNT_HOP, place->direction, place->position, place->path, instance->id);
+	return verdict;
+}
+
+/*
+ * From `place` on, in its direction: copies for the taps that stand there, and into the first function that hands packets
+ * back, or out.
+ */
+__noinline int forward(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
+{
+	if (!packet || !flow || !place)
+		return drop(skb, DROP_KERNEL);
+	for (int i = 0; i < MAX_HOPS; i++) {
+		struct instance *instance;
+		__u32 handle;
+
+		if (place->position < 0 || place->position >= flow->count || place->position >= MAX_HOPS)
+			return leave(skb, packet->family, flow->site, place->path, place->direction);
+		handle = instance_at(flow, place->position);
+		instance = find_instance(handle);
+		if (handle != SKIPPED && !is_alive(instance)) {
+			handle = pick_again(packet, flow, place->position);
+			instance = find_instance(handle);
+		}
+		if (handle != SKIPPED) {
+			if (!instance)
+				return drop_on(skb, place->path, DROP_NO_INSTANCE);
+			if (instance->insertion != TAP)
+				return enter(skb, packet->family, place, instance);
+			copy_to(skb, place, instance);
+		}
+		place->position += place->direction == UP ? 1 : -1;
+	}
+	return leave(skb, packet->family, flow->site, place->path, place->direction);
+}
+
+/* Whether an entry can be followed: its path stands, and it is not a closed connection whose ports are used again. */
+static __always_inline int holds(const struct flow *flow, const struct packet *packet)
+{
+	__u32 path;
+
+	if (!flow || (is_closed(flow->state) && opens_connection(packet)))
+		return 0;
+	path = flow->path;
+	return bpf_map_lookup_elem(&paths, &path) != NULL;
+}
+
+/*
+ * What the policy says about a packet of no known flow. `site` is 0 where its addresses have to tell. The verdict is that
+ * for the packet; NEXT with `flow` filled if it is to be steered, and without if it is of no site.
+ */
+__noinline int begin(struct __sk_buff *skb, const struct packet *packet, __u32 site, int direction, struct flow *flow)
+{
 	struct policy *policy;
 	struct path *path;
-	int direction = find_site(packet, port->directions, &place.site);
+	__u32 id = 0, realm, steered;
 
-	if (direction < 0)
+	if (!packet || !flow)
+		return drop(skb, DROP_KERNEL);
+	if (!site)
+		site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
+	policy = bpf_map_lookup_elem(&policies, &site);
+	if (!policy || !policy->exits[0])
 		return NEXT;
-	place.direction = direction;
-	policy = bpf_map_lookup_elem(&policies, &place.site);
-	if (!policy || !policy->has_exits)
-		return NEXT;
-
-	flow_key(place.site, &packet->tuple, &key);
-	flow = packet->unknown ? NULL : find_flow(&key, packet);
-	if (flow) {
-		touch(flow, packet, direction);
-		place.path = flow->path;
-	} else {
-		switch (classify(policy, packet, direction, &place.path)) {
-		case STEERED:
-			break;
-		case UNDECIDED:
-			return drop_unknown(skb, packet);
-		case TORN:
-			return drop(skb, DROP_MISSING);
-		default:
-			return leave(skb, packet->family, policy, &place, COUNT_TRANSIT);
-		}
-	}
-	path = bpf_map_lookup_elem(&paths, &place.path);
-	if (!path || path->site != place.site)
+	realm = policy->realm;
+	switch (classify(site, packet, direction, &id)) {
+	case STEERED:
+		break;
+	case UNDECIDED:
+		return drop_unknown(skb, packet, 0);
+	case UNCLAIMED:
+		return leave(skb, packet->family, site, 0, direction);
+	default:
 		return drop(skb, DROP_MISSING);
-	if (!flow) {
-		choose(&key, place.path, path, &chosen);
-		insert_flow(&key, &chosen, packet, direction);
-		flow = &chosen;
 	}
-	place.position = direction == UP ? 0 : (int)path->count - 1;
-	return forward(skb, packet, policy, path, &place, flow);
+	path = bpf_map_lookup_elem(&paths, &id);
+	if (!path)
+		return drop_on(skb, id, DROP_MISSING);
+	choose(&packet->tuple, path, flow);
+	if (flow->path != id || flow->site != site)
+		return drop_on(skb, id, DROP_MISSING);
+	/* An error tells of a flow; it is none. */
+	if (packet->error)
+		return NEXT;
+	steered = insert_flow(packet, flow, realm, direction);
+	return steered == TOO_FAST ? drop_on(skb, id, DROP_LIMIT) : NEXT;
 }
 
-/* Whether the port is the side of instance `id` where packets of `direction` come out. */
-static __always_inline int comes_from(__u32 id, __u32 ifindex, int direction)
+static __always_inline int steer(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, int direction)
 {
-	struct instance *instance = bpf_map_lookup_elem(&instances, &id);
+	struct place place = { .path = flow->path, .direction = direction };
 
-	if (!instance)
-		return 0;
-	return ifindex == (direction == UP ? instance->outside.ifindex : instance->inside.ifindex);
+	place.position = direction == UP ? 0 : (int)flow->count - 1;
+	return forward(skb, packet, flow, &place);
 }
 
-/* The position of the flow's function at this port; -1 if it has none here. */
-__noinline int find_position(const struct flow *flow, __u32 hops, __u32 ifindex, int direction)
+/* A packet that comes from the site or from the Internet, in a direction that its port is for. */
+static __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct packet *packet, int direction)
 {
-	if (!flow)
-		return -1;
-	for (int i = 0; i < MAX_HOPS; i++) {
-		if (i >= hops)
-			break;
-		if (comes_from(flow->instances[i], ifindex, direction))
+	struct flow chosen = {}, *flow = packet->unknown ? NULL : look_up_flow(packet, site, direction);
+	int verdict;
+
+	if (holds(flow, packet)) {
+		touch(flow, packet, direction);
+		return steer(skb, packet, flow, direction);
+	}
+	verdict = begin(skb, packet, site, direction, &chosen);
+	if (verdict != NEXT || !chosen.site)
+		return verdict;
+	return steer(skb, packet, &chosen, direction);
+}
+
+__noinline int from_edge(struct __sk_buff *skb, __u32 site, __u32 directions, const struct packet *packet)
+{
+	int verdict;
+
+	if (!packet)
+		return drop(skb, DROP_KERNEL);
+	if (directions == 1 << UP)
+		return from_edge_in(skb, site, packet, UP);
+	if (directions == 1 << DOWN)
+		return from_edge_in(skb, site, packet, DOWN);
+	/* Both ways by one port: up if the source is a site's, else down. */
+	verdict = from_edge_in(skb, site, packet, UP);
+	return verdict == NEXT ? from_edge_in(skb, site, packet, DOWN) : verdict;
+}
+
+/* The position at which a flow passes the instance; -1 if it does not. */
+static __always_inline int find_position(const struct flow *flow, __u32 handle)
+{
+	for (int i = 0; i < MAX_HOPS; i++)
+		if (flow->instances[i] == handle && i < flow->count)
 			return i;
-	}
 	return -1;
 }
 
-/* A packet that a function hands back, or that it made itself. */
-static __always_inline int from_function(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
+__noinline int count_returned(struct __sk_buff *skb, __u32 handle, __u32 direction)
 {
-	struct place place = {};
-	struct flow_key key = {};
-	struct flow chosen = {}, *flow;
-	struct policy *policy;
+	__u32 at = 2 * (handle % INSTANCE_SLOTS) + (direction & 1);
+	struct counter *counter = bpf_map_lookup_elem(&returned, &at);
+
+	if (counter)
+		add(counter, skb, skb->len);
+	return 0;
+}
+
+/* On from the place where the packet came out. */
+static __always_inline int go_on(struct __sk_buff *skb, const struct packet *packet, struct flow *flow,
+				 const struct port *port, struct place *place)
+{
+	count_returned(skb, port->instance, place->direction);
+	place->position += place->direction == UP ? 1 : -1;
+	return forward(skb, packet, flow, place);
+}
+
+/*
+ * A packet from a function that rewrites addresses, with new ones: a flow of its own from here on, which the functions
+ * behind this one and the way back know it by. The port tells whose it is.
+ */
+__noinline int rewritten(struct __sk_buff *skb, const struct port *port, const struct packet *packet, int direction)
+{
+	struct place place = { .direction = direction };
+	struct flow chosen = {};
 	struct path *path;
-	__u8 source[ETH_ALEN];
-	int direction = port->roles & ROLE_INSIDE ? DOWN : UP, tagged = 0;
 
-	if (port->roles & ROLE_L2) {
-		if (bpf_skb_load_bytes(skb, ETH_ALEN, source, sizeof(source)))
-			return drop(skb, DROP_MALFORMED);
-		tagged = read_tag(source, &place);
-	}
-	if (tagged) {
-		if (place.direction != direction)
-			return drop(skb, DROP_UNEXPECTED);
-		path = bpf_map_lookup_elem(&paths, &place.path);
-		if (!path)
-			return drop(skb, DROP_MISSING);
-		place.site = path->site;
-	} else {
-		/* Not for us by its MAC address, or not of a site: what a function talks with its neighbours. */
-		if (skb->pkt_type != 0 || find_site(packet, 1 << direction, &place.site) < 0)
-			return NEXT;
-		place.direction = direction;
-	}
-	policy = bpf_map_lookup_elem(&policies, &place.site);
-	if (!policy)
-		return drop(skb, DROP_MISSING);
-	if (packet->unknown)
-		return drop_unknown(skb, packet);
-
-	flow_key(place.site, &packet->tuple, &key);
-	flow = find_flow(&key, packet);
-	if (flow && tagged && flow->path != place.path)
-		flow = NULL;
-	if (flow) {
-		touch(flow, packet, direction);
-		place.path = flow->path;
-	} else if (!tagged && classify(policy, packet, direction, &place.path) != STEERED) {
-		return drop(skb, DROP_UNEXPECTED);
-	}
+	if (!port || !packet)
+		return drop(skb, DROP_KERNEL);
+	place.path = port->path;
+	/* Only what goes up is new; what comes back has the addresses of the flow that it answers. */
 	path = bpf_map_lookup_elem(&paths, &place.path);
-	if (!path || path->site != place.site)
-		return drop(skb, DROP_MISSING);
-	if (!flow) {
-		choose(&key, place.path, path, &chosen);
-		flow = &chosen;
+	if (!path || direction != UP || packet->error)
+		return drop_on(skb, place.path, DROP_UNEXPECTED);
+	choose(&packet->tuple, path, &chosen);
+	for (int i = 0; i < MAX_HOPS; i++) {
+		struct instance *instance = find_instance(chosen.instances[i]);
+
+		if (instance && instance->rewrites && i < chosen.count) {
+			chosen.instances[i] = port->instance;
+			place.position = i;
+			if (insert_flow(packet, &chosen, path->realm, direction) == TOO_FAST)
+				return drop_on(skb, place.path, DROP_LIMIT);
+			return go_on(skb, packet, &chosen, port, &place);
+		}
 	}
+	return drop_on(skb, place.path, DROP_UNEXPECTED);
+}
 
-	if (!tagged)
-		place.position = find_position(flow, path->count, skb->ifindex, direction);
-	else if (!comes_from(instance_at(flow, place.position), skb->ifindex, direction))
-		place.position = -1;
-	if (place.position < 0 || place.position >= path->count)
-		return drop(skb, DROP_UNEXPECTED);
-	if (flow == &chosen)
-		insert_flow(&key, &chosen, packet, direction);
+/* The flow of a packet that came out of a function; filled into `chosen` if it has no entry. Null: it is unexpected. */
+static __always_inline struct flow *flow_from(const struct packet *packet, int direction, __u32 site,
+					      __u32 path_id, struct flow *chosen)
+{
+	struct flow *flow = look_up_flow(packet, site, direction);
+	struct path *path;
+	__u32 id = path_id;
 
-	place.position += direction == UP ? 1 : -1;
-	return forward(skb, packet, policy, path, &place, flow);
+	if (holds(flow, packet) && (!path_id || flow->path == path_id))
+		return flow;
+	/* It made the packet itself, or the flow has no entry: then the choice is made again. */
+	if (!path_id) {
+		if (!site)
+			site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
+		if (!site || classify(site, packet, direction, &id) != STEERED)
+			return NULL;
+	}
+	path = bpf_map_lookup_elem(&paths, &id);
+	if (!path)
+		return NULL;
+	choose(&packet->tuple, path, chosen);
+	return chosen->path == id && chosen->site ? chosen : NULL;
+}
+
+/* A packet that an l3 function hands back, or that it made itself: in the direction that its port, or its flow, says. */
+__noinline int from_l3(struct __sk_buff *skb, const struct port *port, const struct packet *packet, int direction)
+{
+	struct place place = { .direction = direction };
+	struct flow chosen = {}, *flow;
+	__u32 site;
+
+	if (!port || !packet || packet->unknown)
+		return NEXT;
+	site = port->roles & ROLE_SITE ? port->site : 0;
+	flow = flow_from(packet, direction, site, 0, &chosen);
+	if (!flow)
+		return NEXT;
+	place.path = flow->path;
+	place.position = find_position(flow, port->instance);
+	if (place.position < 0)
+		return drop_on(skb, place.path, DROP_UNEXPECTED);
+	return go_on(skb, packet, flow, port, &place);
+}
+
+/* A frame that says by itself where it has been. */
+__noinline int from_tagged(struct __sk_buff *skb, const struct port *port, const struct packet *packet,
+			   struct place *place)
+{
+	struct flow chosen = {}, *flow;
+	struct path *path;
+	__u32 id;
+
+	if (!port || !packet || !place)
+		return drop(skb, DROP_KERNEL);
+	id = place->path;
+	path = bpf_map_lookup_elem(&paths, &id);
+	if (!path)
+		return drop_on(skb, place->path, DROP_MISSING);
+	if (packet->unknown)
+		return drop_unknown(skb, packet, place->path);
+	flow = flow_from(packet, place->direction, path->realm, place->path, &chosen);
+	if (!flow)
+		return drop_on(skb, place->path, DROP_UNEXPECTED);
+	if (place->position < 0)
+		place->position = find_position(flow, port->instance);
+	if (place->position < 0 || place->position >= flow->count ||
+	    instance_at(flow, place->position) != port->instance)
+		return drop_on(skb, place->path, DROP_UNEXPECTED);
+	return go_on(skb, packet, flow, port, place);
+}
+
+static __always_inline int is_ours(const struct packet *packet)
+{
+	return site_of(packet->family, packet->tuple.source) || site_of(packet->family, packet->tuple.destination);
+}
+
+__noinline int out_of_l3(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
+{
+	int verdict = NEXT;
+
+	if (!port || !packet)
+		return drop(skb, DROP_KERNEL);
+	if (port->roles & ROLE_OUTSIDE)
+		verdict = from_l3(skb, port, packet, UP);
+	if (verdict == NEXT && port->roles & ROLE_INSIDE)
+		verdict = from_l3(skb, port, packet, DOWN);
+	if (verdict != NEXT)
+		return verdict;
+	if (packet->unknown)
+		return is_ours(packet) ? drop_unknown(skb, packet, 0) : NEXT;
+	if (port->path)
+		return rewritten(skb, port, packet, port->roles & ROLE_OUTSIDE ? UP : DOWN);
+	/* What a function talks with its neighbours is not ours; what has a site's address is, and nobody gave it to this one. */
+	return port->roles & ROLE_SITE || is_ours(packet) ? drop(skb, DROP_UNEXPECTED) : NEXT;
+}
+
+/* A frame from a function's port. */
+static __noinline int from_function(struct __sk_buff *skb, const struct port *port)
+{
+	struct place place = { .position = -1 };
+	struct packet packet = {};
+	int told = UNTOLD;
+
+	switch (port->insertion) {
+	case L3:
+		/* Not for us by its MAC address: flooded, or mirrored. */
+		if (skb->pkt_type != 0)
+			return NEXT;
+		break;
+	case L2:
+		told = told_by_tag(skb, port, &place);
+		break;
+	case VLAN:
+		told = told_by_vlan(skb, port, &place);
+		break;
+	case TAP:
+		told = WRONG;
+		break;
+	default:
+		if (is_nsh(skb))
+			return receive_again(skb);
+		told = told_by_nsh(skb, port, &place);
+	}
+	if (told == UNTOLD && port->insertion != L3)
+		return NEXT;
+	packet.scope = told == TOLD ? place.path : skb->ifindex;
+	switch (parse(skb, &packet)) {
+	case PARSED:
+		break;
+	case PARSED_MALFORMED:
+		return drop_on(skb, place.path, DROP_MALFORMED);
+	default:
+		listen(skb);
+		return NEXT;
+	}
+	if (packet.discovery && told != TOLD) {
+		listen(skb);
+		return NEXT;
+	}
+	if (told == BAD_INDEX)
+		return drop_on(skb, place.path, DROP_SERVICE_INDEX);
+	if (told == WRONG)
+		return drop_on(skb, place.path, DROP_UNEXPECTED);
+	if (told == TOLD)
+		return from_tagged(skb, port, &packet, &place);
+	return out_of_l3(skb, port, &packet);
 }
 
 #endif

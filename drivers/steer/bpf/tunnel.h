@@ -7,6 +7,9 @@
  * the visible end, as from a device: routing, policy rules and captures see it there.
  *
  * Fragments of outer packets are left to the stack, which has nothing to give them to: the outer header says DF.
+ *
+ * Between both ends MAC addresses have nothing to say, so they say which site's tunnel it is: 02:c5, then the site. The source
+ * does of what has come out, and the destination of what has passed a path and is to go in.
  */
 #ifndef CATENA_TUNNEL_H
 #define CATENA_TUNNEL_H
@@ -18,6 +21,9 @@
 #include "classify.h"
 #include "count.h"
 #include "packet.h"
+#include "send.h"
+
+#define SITE_SECOND 0xc5
 
 #define OUTER_TTL 64
 
@@ -35,8 +41,15 @@ struct gre {
 	__be16 protocol;
 };
 
-struct outer {
+/* Room for the longer of both. */
+struct outer4 {
 	struct iphdr ip;
+	struct gre gre;
+	__be32 key;
+};
+
+struct outer6 {
+	struct ipv6hdr ip;
 	struct gre gre;
 	__be32 key;
 };
@@ -123,55 +136,107 @@ static __always_inline int read_gre(struct __sk_buff *skb, __u32 at, struct tunn
 	return length;
 }
 
-/* At an underlay port: takes a packet out of the tunnel that it came through; NEXT if it is of none. */
-static __noinline int decapsulate(struct __sk_buff *skb)
-{
-	struct tunnel_end end = {};
-	struct inner inner = {};
-	struct element *element;
-	struct iphdr ip;
-	__u32 zero = 0, site, length, *found;
+/* What the outer header says. */
+struct arrival {
+	struct tunnel_end end;
+	/* Of the outer headers in all. */
+	__u32 length;
 	__be16 protocol;
+	__u8 ecn;
+	__u8 pad;
+};
+
+/* Reads the outer headers; -1 if the packet is no whole GRE packet of a kind that we take. */
+static __noinline int read_outer(struct __sk_buff *skb, struct arrival *arrival)
+{
 	int gre;
 
-	if (skb->protocol != bpf_htons(ETH_P_IP) || skb->vlan_present)
-		return NEXT;
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
-	    ip.protocol != IPPROTO_GRE || ip.frag_off & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS))
-		return NEXT;
-	length = ip.ihl * 4;
-	gre = read_gre(skb, ETH_HLEN + length, &end, &protocol);
-	if (gre < 0)
-		return NEXT;
-	length += gre;
-	end.local = ip.daddr;
-	end.remote = ip.saddr;
-	found = bpf_map_lookup_elem(&tunnel_ends, &end);
-	if (!found)
-		return bpf_map_lookup_elem(&tunnel_locals, &end.local) ? drop(skb, DROP_UNKNOWN_TUNNEL) : NEXT;
-	site = *found;
+	if (skb->vlan_present)
+		return -1;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr ip;
 
-	if (read_inner(skb, ETH_HLEN + length, protocol, &inner))
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
+		    ip.protocol != IPPROTO_GRE || ip.frag_off & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS))
+			return -1;
+		map_v4(arrival->end.local, ip.daddr);
+		map_v4(arrival->end.remote, ip.saddr);
+		arrival->length = ip.ihl * 4;
+		arrival->ecn = ip.tos & ECN_MASK;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6 || ip.nexthdr != IPPROTO_GRE)
+			return -1;
+		__builtin_memcpy(arrival->end.local, &ip.daddr, sizeof(arrival->end.local));
+		__builtin_memcpy(arrival->end.remote, &ip.saddr, sizeof(arrival->end.remote));
+		arrival->length = sizeof(ip);
+		arrival->ecn = ip.flow_lbl[0] >> 4 & ECN_MASK;
+	} else {
+		return -1;
+	}
+	gre = read_gre(skb, ETH_HLEN + arrival->length, &arrival->end, &arrival->protocol);
+	if (gre < 0)
+		return -1;
+	arrival->length += gre;
+	return 0;
+}
+
+/* Whether a packet's addresses are those of what lies at the far end of a site's tunnel. */
+static __always_inline int is_behind(__u32 site, __u8 family, const __be32 address[4])
+{
+	return longest_prefix(SPACE_ALLOWED, family, (const struct in6_addr *)address) == site;
+}
+
+/* At an underlay port: takes a packet out of the tunnel that it came through; NEXT if it is of none. */
+__noinline int decapsulate(struct __sk_buff *skb)
+{
+	struct arrival arrival = {};
+	struct inner inner = {};
+	struct element *element;
+	__u32 zero = 0, site, *found;
+	__u8 source[ETH_ALEN] = { TAG_FIRST, SITE_SECOND };
+
+	if (read_outer(skb, &arrival))
+		return NEXT;
+	found = bpf_map_lookup_elem(&tunnel_ends, &arrival.end);
+	if (!found)
+		return bpf_map_lookup_elem(&tunnel_locals, arrival.end.local) ? drop(skb, DROP_UNKNOWN_TUNNEL) : NEXT;
+	site = *found;
+	if (read_inner(skb, ETH_HLEN + arrival.length, arrival.protocol, &inner))
 		return drop(skb, DROP_MALFORMED);
-	found = longest_prefix(&allowed4, &allowed6, inner.family, inner.source);
-	if (!found || *found != site)
+	if (!is_behind(site, inner.family, inner.source))
 		return drop(skb, DROP_FORGED_SOURCE);
 	/* RFC 6040 section 4.2: a packet that met congestion and cannot say so is dropped. */
-	if ((ip.tos & ECN_MASK) == ECN_CE && !(inner.tos & ECN_MASK))
-		return drop(skb, DROP_KERNEL);
+	if (arrival.ecn == ECN_CE && !(inner.tos & ECN_MASK))
+		return drop(skb, DROP_CONGESTION);
 
 	element = bpf_map_lookup_elem(&elements, &zero);
 	if (!element || !element->tunnels)
 		return drop(skb, DROP_MISSING);
-	if (bpf_skb_adjust_room(skb, -(__s32)length, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
+	__builtin_memcpy(source + 2, &site, sizeof(site));
+	if (bpf_skb_adjust_room(skb, -(__s32)arrival.length, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), element->tunnels_mac, ETH_ALEN, 0) ||
-	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &protocol, sizeof(protocol), 0))
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), source, ETH_ALEN, 0) ||
+	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &arrival.protocol, sizeof(arrival.protocol), 0))
 		return drop(skb, DROP_KERNEL);
-	if ((ip.tos & ECN_MASK) == ECN_CE && (inner.tos & ECN_MASK) != ECN_CE && set_congestion(skb, &inner))
+	if (arrival.ecn == ECN_CE && (inner.tos & ECN_MASK) != ECN_CE && set_congestion(skb, &inner))
 		return drop(skb, DROP_KERNEL);
 	count(skb, COUNT_DECAPSULATED, 0, 0, site, 0);
 	/* Received by the visible end, which reads the protocol from the Ethernet header anew. */
 	return bpf_redirect(element->tunnels, BPF_F_INGRESS);
+}
+
+/* The site that a MAC address in the frame names, as we wrote it; else 0. */
+static __always_inline __u32 named_site(struct __sk_buff *skb, __u32 at)
+{
+	__u8 mac[ETH_ALEN];
+	__u32 site;
+
+	if (bpf_skb_load_bytes(skb, at, mac, sizeof(mac)) || mac[0] != TAG_FIRST || mac[1] != SITE_SECOND)
+		return 0;
+	__builtin_memcpy(&site, mac + 2, sizeof(site));
+	return site;
 }
 
 /* The length of the IP packet, or of each of those that a super-frame becomes. */
@@ -204,67 +269,120 @@ static __always_inline __u16 header_checksum(const struct iphdr *ip)
 	return ~sum;
 }
 
-/* At the hidden end: puts a packet into the tunnel that leads to its destination. */
-static __always_inline int encapsulate(struct __sk_buff *skb)
+/* Outer headers before a packet of `length` bytes in all; returns how many bytes of them are to be written. */
+static __noinline long write_outer4(struct __sk_buff *skb, const struct tunnel *tunnel, __u8 tos, __be16 protocol)
 {
-	struct outer outer = {};
-	struct inner inner = {};
-	struct tunnel *tunnel;
-	__be16 ethertype = bpf_htons(ETH_P_IP);
-	__be16 protocol = skb->protocol;
-	__u32 site, *found, overhead, length, mtu = 0;
+	struct outer4 outer = {};
+	__u32 length = sizeof(outer) - (tunnel->has_key ? 0 : sizeof(outer.key));
 	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
 
-	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
-		return NEXT;
-	if (read_inner(skb, ETH_HLEN, protocol, &inner))
-		return drop(skb, DROP_MALFORMED);
-	if (is_for_neighbours(inner.family, inner.destination))
-		return NEXT;
-	found = longest_prefix(&allowed4, &allowed6, inner.family, inner.destination);
-	if (!found)
-		return drop(skb, DROP_NO_TUNNEL);
-	site = *found;
-	tunnel = bpf_map_lookup_elem(&tunnels, &site);
-	if (!tunnel)
-		return drop(skb, DROP_NO_TUNNEL);
-
-	overhead = sizeof(outer) - (tunnel->has_key ? 0 : sizeof(outer.key));
-	length = packet_length(skb);
-	if (bpf_check_mtu(skb, tunnel->underlay, &mtu, 0, 0) < 0)
-		return drop(skb, DROP_MISSING);
-	if (length > tunnel->mtu || length + overhead > mtu)
-		return drop(skb, DROP_TOO_BIG);
-
-	count(skb, COUNT_ENCAPSULATED, 0, 0, site, 0);
 	outer.ip.version = 4;
 	outer.ip.ihl = 5;
 	/* RFC 6040 section 4.1, normal mode. */
-	outer.ip.tos = inner.tos;
-	outer.ip.tot_len = bpf_htons(skb->len - ETH_HLEN + overhead);
+	outer.ip.tos = tos;
+	outer.ip.tot_len = bpf_htons(skb->len - ETH_HLEN + length);
 	outer.ip.id = bpf_get_prandom_u32();
 	outer.ip.frag_off = bpf_htons(0x4000);
 	outer.ip.ttl = OUTER_TTL;
 	outer.ip.protocol = IPPROTO_GRE;
-	outer.ip.saddr = tunnel->local;
-	outer.ip.daddr = tunnel->remote;
+	outer.ip.saddr = tunnel->local[3];
+	outer.ip.daddr = tunnel->remote[3];
 	outer.ip.check = header_checksum(&outer.ip);
 	outer.gre.flags = tunnel->has_key ? bpf_htons(GRE_KEY) : 0;
 	outer.gre.protocol = protocol;
 	outer.key = bpf_htonl(tunnel->key);
-	skb->mark &= ~tunnel->mark;
+	if (bpf_skb_adjust_room(skb, length, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	/* The verifier wants to see a constant. */
+	return tunnel->has_key ? bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0)
+			       : bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer) - sizeof(outer.key), 0);
+}
 
-	if (bpf_skb_adjust_room(skb, overhead, BPF_ADJ_ROOM_MAC, flags))
-		return drop(skb, DROP_KERNEL);
-	if (tunnel->has_key) {
-		if (bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0))
-			return drop(skb, DROP_KERNEL);
-	} else if (bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer) - sizeof(outer.key), 0)) {
-		return drop(skb, DROP_KERNEL);
-	}
-	if (bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &ethertype, sizeof(ethertype), 0))
-		return drop(skb, DROP_KERNEL);
+/* RFC 7676: GRE over IPv6, without an encapsulation limit. */
+static __noinline long write_outer6(struct __sk_buff *skb, const struct tunnel *tunnel, __u8 tos, __be16 protocol)
+{
+	struct outer6 outer = {};
+	__u32 length = sizeof(outer) - (tunnel->has_key ? 0 : sizeof(outer.key));
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_GRE;
+
+	outer.ip.version = 6;
+	outer.ip.priority = tos >> 4;
+	outer.ip.flow_lbl[0] = tos << 4;
+	outer.ip.payload_len = bpf_htons(skb->len - ETH_HLEN + length - sizeof(outer.ip));
+	outer.ip.nexthdr = IPPROTO_GRE;
+	outer.ip.hop_limit = OUTER_TTL;
+	__builtin_memcpy(&outer.ip.saddr, tunnel->local, sizeof(outer.ip.saddr));
+	__builtin_memcpy(&outer.ip.daddr, tunnel->remote, sizeof(outer.ip.daddr));
+	outer.gre.flags = tunnel->has_key ? bpf_htons(GRE_KEY) : 0;
+	outer.gre.protocol = protocol;
+	outer.key = bpf_htonl(tunnel->key);
+	if (bpf_skb_adjust_room(skb, length, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	return tunnel->has_key ? bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer), 0)
+			       : bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer) - sizeof(outer.key), 0);
+}
+
+/* Puts a packet into the tunnel of a site. */
+__noinline int encapsulate_for(struct __sk_buff *skb, __u32 site, __u32 path)
+{
+	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels, &site);
+	__be16 protocol = skb->protocol, ethertype;
+	__u32 overhead, length, mtu = 0;
+	struct inner inner = {};
+	long error;
+
+	if (!tunnel)
+		return drop_on(skb, path, DROP_NO_TUNNEL);
+	if (read_inner(skb, ETH_HLEN, protocol, &inner))
+		return drop_on(skb, path, DROP_MALFORMED);
+	overhead = (tunnel->family == 4 ? sizeof(struct outer4) : sizeof(struct outer6)) - (tunnel->has_key ? 0 : 4);
+	length = packet_length(skb);
+	if (bpf_check_mtu(skb, tunnel->underlay, &mtu, 0, 0) < 0)
+		return drop_on(skb, path, DROP_MISSING);
+	if (length > tunnel->mtu || length + overhead > mtu)
+		return drop_on(skb, path, DROP_TOO_BIG);
+
+	count(skb, COUNT_ENCAPSULATED, 0, 0, site, 0);
+	skb->mark &= ~tunnel->mark;
+	ethertype = bpf_htons(tunnel->family == 4 ? ETH_P_IP : ETH_P_IPV6);
+	error = tunnel->family == 4 ? write_outer4(skb, tunnel, inner.tos, protocol)
+				    : write_outer6(skb, tunnel, inner.tos, protocol);
+	if (error || bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &ethertype, sizeof(ethertype), 0))
+		return drop_on(skb, path, DROP_KERNEL);
 	return bpf_redirect_neigh(tunnel->underlay, NULL, 0, 0);
+}
+
+/* Out at the end of a path into its site's tunnel, by way of the visible end: the addresses say which. */
+static __always_inline int send_to_tunnel(struct __sk_buff *skb, __u32 path, __u32 site, const struct side *side)
+{
+	__u8 destination[ETH_ALEN] = { TAG_FIRST, SITE_SECOND };
+	int misfits = does_not_fit(skb, side->ifindex);
+
+	if (misfits)
+		return drop_on(skb, path, misfits - 1);
+	__builtin_memcpy(destination + 2, &site, sizeof(site));
+	if (bpf_skb_store_bytes(skb, 0, destination, sizeof(destination), 0))
+		return drop_on(skb, path, DROP_KERNEL);
+	return bpf_redirect(side->ifindex, 0);
+}
+
+/* At the hidden end: puts a packet into the tunnel that its address names, or else that leads to its destination. */
+static __always_inline int encapsulate(struct __sk_buff *skb)
+{
+	struct inner inner = {};
+	__u32 site = named_site(skb, 0);
+
+	if (site)
+		return encapsulate_for(skb, site, 0);
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+		return NEXT;
+	if (read_inner(skb, ETH_HLEN, skb->protocol, &inner))
+		return drop(skb, DROP_MALFORMED);
+	if (is_for_neighbours(inner.family, inner.destination))
+		return NEXT;
+	site = longest_prefix(SPACE_ALLOWED, inner.family, (const struct in6_addr *)inner.destination);
+	return site ? encapsulate_for(skb, site, 0) : drop(skb, DROP_NO_TUNNEL);
 }
 
 #endif

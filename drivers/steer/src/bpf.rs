@@ -1,4 +1,5 @@
-//! System calls on eBPF objects that libbpf-rs has no safe name for: links of tcx, pins, what a program is.
+//! System calls on eBPF objects that libbpf-rs has no safe name for: links of tcx, pins, what a program is, and those on
+//! many entries of a map at once, which tell how far they came.
 
 use std::ffi::CString;
 use std::io;
@@ -9,8 +10,9 @@ use std::ptr;
 
 use libbpf_sys::{
     BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_TCX_INGRESS, bpf_link_create, bpf_link_create_opts, bpf_link_detach,
-    bpf_link_info, bpf_link_update, bpf_obj_get, bpf_obj_get_info_by_fd, bpf_obj_pin, bpf_prog_get_fd_by_id,
-    bpf_prog_info, bpf_prog_query_opts,
+    bpf_link_info, bpf_link_update, bpf_map_batch_opts, bpf_map_delete_batch, bpf_map_lookup_batch,
+    bpf_map_update_batch, bpf_obj_get, bpf_obj_get_info_by_fd, bpf_obj_pin, bpf_prog_get_fd_by_id,
+    bpf_prog_info, bpf_prog_query_opts, bpf_prog_test_run_opts, bpf_test_run_opts,
 };
 
 /// What a program is made of, and which maps it uses.
@@ -107,6 +109,91 @@ pub(crate) fn pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: the string lives until the call returns; the descriptor is ours.
     owned(unsafe { bpf_obj_get(path.as_ptr()) })
+}
+
+/// Writes `count` entries, and says how many were written when one of them could not be. A batch is no transaction.
+pub(crate) fn update_batch(
+    map: BorrowedFd<'_>,
+    keys: &[u8],
+    values: &[u8],
+    count: u32,
+) -> Result<(), (u32, io::Error)> {
+    let mut done = count;
+    // SAFETY: keys and values live until the call returns, and are as many as said.
+    let outcome = unsafe {
+        bpf_map_update_batch(
+            map.as_raw_fd(),
+            keys.as_ptr().cast(),
+            values.as_ptr().cast(),
+            &mut done,
+            &batch_options(),
+        )
+    };
+    checked(outcome).map_err(|error| (done.min(count), error))
+}
+
+/// Deletes entries up to the first that is not there, and says how many were deleted then.
+pub(crate) fn delete_batch(map: BorrowedFd<'_>, keys: &[u8], count: u32) -> Result<(), (u32, io::Error)> {
+    let mut done = count;
+    // SAFETY: the keys live until the call returns, and are as many as said.
+    let outcome =
+        unsafe { bpf_map_delete_batch(map.as_raw_fd(), keys.as_ptr().cast(), &mut done, &batch_options()) };
+    checked(outcome).map_err(|error| (done.min(count), error))
+}
+
+/// Where reading a map in batches goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place(Option<u32>);
+
+/// Reads as many entries as `keys` and `values` have room for, from `place` on. Says how many, and where to go on; no
+/// further place: that was all.
+pub(crate) fn lookup_batch(
+    map: BorrowedFd<'_>,
+    mut place: Place,
+    keys: &mut [u8],
+    values: &mut [u8],
+    room: u32,
+) -> io::Result<(u32, Option<Place>)> {
+    let mut next = 0_u32;
+    let mut count = room;
+    let from = place.0.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
+    // SAFETY: the buffers live until the call returns and have room for as many as said; a place in a hash or an array
+    // is four bytes long.
+    let outcome = unsafe {
+        bpf_map_lookup_batch(
+            map.as_raw_fd(),
+            from.cast(),
+            ptr::from_mut(&mut next).cast(),
+            keys.as_mut_ptr().cast(),
+            values.as_mut_ptr().cast(),
+            &mut count,
+            &batch_options(),
+        )
+    };
+    match checked(outcome) {
+        Ok(()) => Ok((count.min(room), Some(Place(Some(next))))),
+        // The end; what was read until then counts.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((count.min(room), None)),
+        Err(error) => Err(error),
+    }
+}
+
+fn batch_options() -> bpf_map_batch_opts {
+    bpf_map_batch_opts { sz: size_of::<bpf_map_batch_opts>() as _, ..Default::default() }
+}
+
+/// Runs a program of tc once, on a frame that nobody sent, and says what it returned.
+pub(crate) fn run(program: BorrowedFd<'_>, frame: &[u8]) -> io::Result<u32> {
+    let mut options = bpf_test_run_opts {
+        sz: size_of::<bpf_test_run_opts>() as _,
+        data_in: frame.as_ptr().cast(),
+        data_size_in: frame.len() as u32,
+        repeat: 1,
+        ..Default::default()
+    };
+    // SAFETY: the frame lives until the call returns, and is as long as said.
+    checked(unsafe { bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) })?;
+    Ok(options.retval)
 }
 
 fn object_info<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {

@@ -1,134 +1,210 @@
 //! Saying beforehand why changes could not be applied here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use catena_driver::DriverError;
-use catena_model::forwarding::{Change, ElementState, Hop, Insertion, InstanceId, Object, Purpose};
+use catena_model::address::Family;
+use catena_model::forwarding::{
+    Change, Hop, Insertion, Instance, InstanceId, Key, Object, Path, Purpose, SiteId, Tunnel,
+};
 use catena_model::name::PortName;
 
-use crate::apply::{find_port, ports};
+use crate::contents::{Contents, Edit};
 use crate::device;
+use crate::index::{exits, members};
+use crate::ports::{Finder, ports};
 use crate::words;
 
-/// In the element's namespace; `installed` is what the changes start from.
-pub(crate) fn check(installed: &ElementState, changes: &[Change]) -> Result<(), DriverError> {
-    let mut after = installed.clone();
-    changes.iter().for_each(|change| after.apply(change));
-    let makes_tunnels = after.iter().any(|object| matches!(object, Object::Tunnel(_)));
-    let new = || {
-        changes.iter().filter_map(|change| match change {
-            Change::Put { new, .. } => Some(new),
-            Change::Delete { .. } => None,
-        })
-    };
-    for object in new() {
-        for port in used_ports(object) {
-            if !(makes_tunnels && port == PortName::tunnel()) {
-                find_port(&port)?;
-            }
-        }
-        check_object(object, &after)?;
-    }
-    check_shared_ports(&after)?;
-    check_shared_prefixes(&after)?;
-    if new().any(needs_still_stack) {
-        new().flat_map(used_ports).collect::<BTreeSet<_>>().iter().try_for_each(check_forwarding)?;
-    }
-    Ok(())
-}
-
-/// All ports that an object names.
-fn used_ports(object: &Object) -> Vec<PortName> {
-    match object {
-        Object::Policy(policy) => {
-            let exits = policy.exits.iter();
-            exits.flat_map(|exits| [exits.up.port.clone(), exits.down.port.clone()]).collect()
-        }
-        _ => ports(object),
-    }
-}
-
-fn check_object(object: &Object, after: &ElementState) -> Result<(), DriverError> {
-    match object {
-        Object::Instance(instance) if instance.inside.port == instance.outside.port => {
-            Err(DriverError::Unsupported {
-                what: format!("instance {} has both sides at port {}", instance.id, instance.inside.port),
-                help: "give it a port for each side: what comes out of a port must say its direction"
-                    .to_owned(),
-            })
-        }
-        Object::Path(path) => {
-            words::path(path)?;
-            let mut seen = BTreeSet::new();
-            let mut routed = path.hops.iter().flat_map(Hop::ids).filter(|id| is_routed(after, *id));
-            match routed.find(|id| !seen.insert(*id)) {
-                Some(id) => Err(DriverError::Unsupported {
-                    what: format!("path {} passes instance {id} twice", path.id),
-                    help: "name a routed (l3) function once in a chain: its packets bear no sign of where they were"
-                        .to_owned(),
-                }),
-                None => Ok(()),
-            }
-        }
-        Object::Policy(policy) => words::policy(policy, None, 0).map(drop),
-        _ => Ok(()),
-    }
-}
-
-fn is_routed(after: &ElementState, id: InstanceId) -> bool {
-    after.iter().any(|object| {
-        matches!(object, Object::Instance(instance) if instance.id == id && instance.insertion == Insertion::L3)
-    })
-}
-
-/// A function's port is that function's alone: what comes out of it has one meaning.
-fn check_shared_ports(after: &ElementState) -> Result<(), DriverError> {
-    let instances = || {
-        after.iter().filter_map(|object| match object {
-            Object::Instance(instance) => Some(instance),
-            _ => None,
-        })
-    };
-    let inside: BTreeSet<_> = instances().map(|instance| &instance.inside.port).collect();
-    let outside: BTreeSet<_> = instances().map(|instance| &instance.outside.port).collect();
-    let edges: BTreeSet<_> = after
-        .iter()
-        .filter_map(|object| match object {
-            Object::Ingress(ingress) => Some(&ingress.port),
-            _ => None,
-        })
-        .collect();
-    let shared =
-        inside.intersection(&outside).chain(inside.intersection(&edges)).chain(outside.intersection(&edges));
-    match shared.into_iter().next() {
-        Some(port) => Err(DriverError::Unsupported {
-            what: format!("port {port} would lead to two sides of functions, or to a function and elsewhere"),
-            help: "give each side of each function a port of its own".to_owned(),
+/// Whether the engine has such objects at all.
+pub(crate) fn check_kinds(changes: &[Change]) -> Result<(), DriverError> {
+    match changes.iter().map(Change::object).find(|it| matches!(it, Object::Table(_) | Object::Rule(_))) {
+        Some(object) => Err(DriverError::Unsupported {
+            what: format!("the steering engine has no {}s", object.kind()),
+            help: "give it to the driver of the element that has them".to_owned(),
         }),
         None => Ok(()),
     }
 }
 
-/// A prefix tells one site's packets from all others', and one tunnel from the others.
-fn check_shared_prefixes(after: &ElementState) -> Result<(), DriverError> {
-    let mut sites = BTreeMap::new();
-    let mut tunnels = BTreeMap::new();
-    for object in after.iter() {
-        let (seen, site, prefixes) = match object {
-            Object::Policy(policy) => (&mut sites, policy.site, &policy.prefixes),
-            Object::Tunnel(tunnel) => (&mut tunnels, tunnel.site, &tunnel.allowed),
-            _ => continue,
-        };
-        for prefix in prefixes {
-            if let Some(other) = seen.insert(*prefix, site) {
-                return Err(DriverError::Unsupported {
-                    what: format!("{prefix} is of the {} of two sites, {other} and {site}", object.kind()),
-                    help: "give each site prefixes of its own".to_owned(),
-                });
+/// Whether what is put by `edit`, which has happened in memory, can be. Looks at nothing but that and what it touches.
+pub(crate) fn check(contents: &Contents, edit: &Edit) -> Result<(), DriverError> {
+    contents.index.numbers.check()?;
+    edit.deltas.iter().try_for_each(|delta| match &delta.after {
+        Some(after) => {
+            let before = delta.before.as_ref().map(|version| &version.object);
+            check_object(contents, &after.object, before)
+        }
+        None => Ok(()),
+    })
+}
+
+/// Whether the machine is as it must be: ports, and settings that would let packets go round a chain. In the element's
+/// namespace.
+pub(crate) fn check_machine(contents: &Contents, edit: &Edit) -> Result<(), DriverError> {
+    check_ports(contents, edit, &mut Finder::open()?)?;
+    if new(edit).any(needs_still_stack) {
+        new(edit).flat_map(used_ports).collect::<BTreeSet<_>>().into_iter().try_for_each(check_forwarding)?;
+    }
+    Ok(())
+}
+
+/// Whether the ports are there, but for the one that tunnels bring with them.
+pub(crate) fn check_ports(contents: &Contents, edit: &Edit, finder: &mut Finder) -> Result<(), DriverError> {
+    let makes_tunnels = contents.index.tunnels_mtu().is_some();
+    let ports = new(edit).flat_map(used_ports).collect::<BTreeSet<_>>();
+    let tunnels = PortName::tunnel();
+    let mut ports = ports.into_iter().filter(|port| !makes_tunnels || **port != tunnels);
+    ports.try_for_each(|port| finder.find(port).map(drop))
+}
+
+fn new(edit: &Edit) -> impl Iterator<Item = &Object> {
+    edit.deltas.iter().filter_map(|delta| delta.after.as_ref().map(|version| &version.object))
+}
+
+/// All ports that an object names.
+fn used_ports(object: &Object) -> Vec<&PortName> {
+    match object {
+        Object::Policy(policy) => exits(policy).map(|side| &side.port).collect(),
+        _ => ports(object),
+    }
+}
+
+fn check_object(contents: &Contents, object: &Object, before: Option<&Object>) -> Result<(), DriverError> {
+    match object {
+        Object::Ingress(ingress) => check_port(contents, &ingress.port),
+        Object::Instance(instance) => {
+            check_instance(instance)?;
+            check_port(contents, &instance.inside.port)?;
+            check_port(contents, &instance.outside.port)?;
+            match before {
+                Some(Object::Instance(before)) if passes_alike(instance, before) => Ok(()),
+                _ => check_users(contents, instance),
             }
+        }
+        Object::Path(path) => check_path(contents, path),
+        Object::Policy(policy) => {
+            words::check_policy(policy)?;
+            policy.prefixes.first().map_or(Ok(()), |_| check_number(policy.site))
+        }
+        Object::Tunnel(tunnel) => check_tunnel(contents, tunnel),
+        Object::Table(_) | Object::Rule(_) => Ok(()),
+    }
+}
+
+/// The programs say "none" by the number 0.
+fn check_number(site: SiteId) -> Result<(), DriverError> {
+    match site {
+        SiteId(0) => Err(DriverError::Unsupported {
+            what: "a site has the number 0".to_owned(),
+            help: "number sites from 1".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A function's port is that function's alone: what comes out of it has one meaning.
+fn check_port(contents: &Contents, name: &PortName) -> Result<(), DriverError> {
+    let Some(named) = contents.index.port(name) else { return Ok(()) };
+    let elsewhere = usize::from(named.is_ingress) + usize::from(named.tunnels > 0);
+    if named.functions.is_empty() || named.functions.len() + elsewhere == 1 {
+        return Ok(());
+    }
+    Err(DriverError::Unsupported {
+        what: format!("port {name} would lead to two functions, or to a function and elsewhere"),
+        help: "give each side of each function a port of its own".to_owned(),
+    })
+}
+
+fn check_instance(instance: &Instance) -> Result<(), DriverError> {
+    if instance.rewrites && instance.insertion != Insertion::L3 {
+        return Err(DriverError::Unsupported {
+            what: format!("instance {} rewrites addresses and is not inserted as l3", instance.id),
+            help: "insert it as l3: its packets bear no tag that it would bring back".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// Whether paths that could pass the one can pass the other.
+fn passes_alike(new: &Instance, old: &Instance) -> bool {
+    (new.insertion, new.rewrites) == (old.insertion, old.rewrites)
+}
+
+fn check_users(contents: &Contents, instance: &Instance) -> Result<(), DriverError> {
+    for (path, site) in contents.index.users(instance.id) {
+        check_sharing(contents, instance, site)?;
+        if let Some(Object::Path(path)) = contents.objects.get(&Key::Path(path)) {
+            check_passage(contents, path, instance.id)?;
         }
     }
     Ok(())
+}
+
+fn check_path(contents: &Contents, path: &Path) -> Result<(), DriverError> {
+    words::check_path(path)?;
+    check_number(path.site)?;
+    for id in members(path) {
+        check_passage(contents, path, id)?;
+        if let Some(Object::Instance(instance)) = contents.objects.get(&Key::Instance(id)) {
+            check_sharing(contents, instance, path.site)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a path can pass this instance in the way that the instance is inserted.
+fn check_passage(contents: &Contents, path: &Path, id: InstanceId) -> Result<(), DriverError> {
+    let Some(Object::Instance(instance)) = contents.objects.get(&Key::Instance(id)) else { return Ok(()) };
+    let times = path.hops.iter().flat_map(Hop::ids).filter(|other| *other == id).count();
+    match instance.insertion {
+        Insertion::L3 if times > 1 => Err(DriverError::Unsupported {
+            what: format!("path {} passes instance {id} twice", path.id),
+            help: "name a routed (l3) function once in a chain: its packets bear no sign of where they were"
+                .to_owned(),
+        }),
+        Insertion::Vlan if path.vlan.is_none() => Err(DriverError::Unsupported {
+            what: format!("path {} passes instance {id} by VLAN and has none", path.id),
+            help: "give the path a VLAN".to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A routed instance cannot tell sites with the same addresses apart, and one that rewrites them cannot tell any.
+fn check_sharing(contents: &Contents, instance: &Instance, site: SiteId) -> Result<(), DriverError> {
+    if instance.insertion != Insertion::L3 {
+        return Ok(());
+    }
+    let index = &contents.index;
+    let told_by_port = |site| index.is_told_by_port(site);
+    let other = if instance.rewrites || told_by_port(site) {
+        index.users(instance.id).find(|(_, other)| *other != site)
+    } else {
+        // All that were there before share it, or have it alone.
+        index.users(instance.id).find(|(_, other)| *other != site).filter(|(_, other)| told_by_port(*other))
+    };
+    match other {
+        Some((_, other)) => Err(DriverError::Unsupported {
+            what: format!(
+                "instance {} would serve sites {site} and {other}, and cannot tell their packets apart",
+                instance.id
+            ),
+            help: "give each of them an instance of its own, or insert it as l2, vlan or nsh".to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_tunnel(contents: &Contents, tunnel: &Tunnel) -> Result<(), DriverError> {
+    check_number(tunnel.site)?;
+    check_port(contents, &tunnel.underlay)?;
+    if Family::of(tunnel.local) == Family::of(tunnel.remote) {
+        return Ok(());
+    }
+    Err(DriverError::Unsupported {
+        what: format!("the tunnel of site {} goes from {} to {}", tunnel.site, tunnel.local, tunnel.remote),
+        help: "give both ends addresses of one family".to_owned(),
+    })
 }
 
 /// Whether it would matter if the kernel forwarded by itself.

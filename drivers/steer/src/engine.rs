@@ -1,21 +1,22 @@
 //! The engine of one element as this process holds it: programs, maps, attachments, and what it knows to be in the maps.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use catena_driver::DriverError;
 
+use crate::Config;
 use crate::bpf;
 use crate::contents::Contents;
-use crate::hook::{Attachments, Hook};
+use crate::hook::Attachments;
 use crate::maps::Maps;
 use crate::pins::Pins;
 use crate::program::Programs;
 
 #[derive(Debug)]
 pub(crate) struct Engine {
+    pub(crate) config: Arc<Config>,
     pub(crate) pins: Pins,
-    /// The bit of the packet mark that says "released": claimed by no chain.
-    pub(crate) mark: u32,
     pub(crate) programs: Programs,
     pub(crate) attachments: Attachments,
     pub(crate) contents: Contents,
@@ -25,11 +26,18 @@ pub(crate) struct Engine {
 
 impl Engine {
     /// Loads the programs on the maps that are pinned, or on new ones. Changes nothing. In the element's namespace.
-    pub(crate) fn load(pins: Pins, mark: u32, hook: Option<Hook>) -> Result<Self, DriverError> {
-        let programs = Programs::load(&pins)?;
+    pub(crate) fn load(pins: Pins, config: Arc<Config>) -> Result<Self, DriverError> {
+        let programs = Programs::load(&pins, &config.settings)?;
         let used = Maps::pinned(pins.folder())?.is_some();
         let contents = Contents::read(&programs.maps)?;
-        Ok(Self { attachments: Attachments::open(hook, &pins)?, pins, mark, programs, contents, used })
+        Ok(Self {
+            attachments: Attachments::open(config.hook, &pins)?,
+            config,
+            pins,
+            programs,
+            contents,
+            used,
+        })
     }
 
     /// Whether this is the engine to change the element with: it holds the maps that are pinned; or nothing is pinned,
@@ -64,6 +72,13 @@ impl Engine {
         self.attachments
             .pin(&self.pins)
             .map_err(|error| DriverError::failed("cannot pin the links of ports", error))
+    }
+
+    /// Tells the programs what is set.
+    pub(crate) fn write_settings(&self) -> Result<(), DriverError> {
+        let former = self.programs.maps.element()?;
+        let element = self.config.element_entry(former);
+        if element == former { Ok(()) } else { self.programs.maps.elements.put(&0, &element) }
     }
 
     /// Tells other processes that what they know of the maps is old.

@@ -1,66 +1,46 @@
-//! The flow table, from outside: which flows are alive, and the sweeping out of those that are not.
-
-use std::time::Duration;
+//! The flow table, from outside. The program that goes over it is in the kernel: it counts and forgets as the others do,
+//! without a copy of the table.
 
 use catena_driver::DriverError;
-use catena_model::address::Protocol;
-use catena_model::forwarding::PathId;
-use nix::time::{ClockId, clock_gettime};
+use catena_model::forwarding::{PathId, SiteId};
+use zerocopy::IntoBytes;
 
-use crate::Times;
-use crate::layout::{FIN_BOTH, Flow, FlowKey, RESET, SEEN_BOTH};
-use crate::maps::Maps;
+use std::os::fd::AsFd;
 
-/// How many flows of `path` are alive.
-pub(crate) fn live(maps: &Maps, times: &Times, path: PathId) -> Result<u64, DriverError> {
-    let now = now()?;
-    let mut count = 0;
-    for entry in maps.flows.batches()? {
-        let (_, flow) = entry?;
-        let patience = if is_closed(&flow) { times.closed } else { times.alive };
-        count += u64::from(flow.path == path.0 && idle(&flow, now) < patience);
-    }
-    Ok(count)
+use crate::bpf;
+use crate::layout::{SWEEP_COUNT, SWEEP_IDLE, SWEEP_PATH, SWEEP_STRANGERS, SweepRequest};
+use crate::program::Program;
+
+/// What one run goes over the table for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// To forget flows that have ended, or that nothing has been seen of for long. A packet that comes just now makes
+    /// its entry anew, by the policy of now.
+    Idle,
+    /// To count the flows of a path that are alive.
+    Count(PathId),
+    /// To forget the flows of a site whose addresses are not its own any more; `None` for those of any site.
+    Strangers(Option<SiteId>),
+    /// To forget the flows of a path; `None` for those of all paths that are not installed.
+    Path(Option<PathId>),
 }
 
-/// Removes the entries of flows that have ended, or that nothing has been seen of for long. A packet that comes just
-/// now makes its entry anew, by the policy of now.
-pub(crate) fn sweep(maps: &Maps, times: &Times) -> Result<u64, DriverError> {
-    let now = now()?;
-    let mut count = 0;
-    for entry in maps.flows.batches()? {
-        let (key, flow) = entry?;
-        if idle(&flow, now) >= patience(&key, &flow, times) {
-            maps.flows.remove(&key)?;
-            count += 1;
-        }
-    }
-    Ok(count)
-}
+const ETHERNET_HEADER: usize = 14;
+/// The shortest frame that there is.
+const FRAME: usize = 64;
 
-fn patience(key: &FlowKey, flow: &Flow, times: &Times) -> Duration {
-    if is_closed(flow) {
-        times.closed
-    } else if flow.state & SEEN_BOTH != SEEN_BOTH {
-        times.unanswered
-    } else if Protocol(key.protocol) == Protocol::TCP {
-        times.connection
-    } else {
-        times.conversation
-    }
-}
-
-fn is_closed(flow: &Flow) -> bool {
-    flow.state & RESET != 0 || flow.state & FIN_BOTH == FIN_BOTH
-}
-
-fn idle(flow: &Flow, now: Duration) -> Duration {
-    now.saturating_sub(Duration::from_nanos(flow.seen))
-}
-
-/// The clock of `bpf_ktime_get_ns`.
-pub(crate) fn now() -> Result<Duration, DriverError> {
-    clock_gettime(ClockId::CLOCK_MONOTONIC)
-        .map(Duration::from)
-        .map_err(|error| DriverError::failed("cannot read the clock", error))
+/// How many flows were meant.
+pub(crate) fn sweep(program: &Program, sweep: Sweep) -> Result<u64, DriverError> {
+    let (task, of) = match sweep {
+        Sweep::Idle => (SWEEP_IDLE, 0),
+        Sweep::Count(path) => (SWEEP_COUNT, path.0),
+        Sweep::Strangers(site) => (SWEEP_STRANGERS, site.map_or(0, |site| site.0)),
+        Sweep::Path(path) => (SWEEP_PATH, path.map_or(0, |path| path.0)),
+    };
+    let mut frame = vec![0; ETHERNET_HEADER];
+    frame.extend_from_slice(SweepRequest { task, of }.as_bytes());
+    frame.resize(FRAME, 0);
+    bpf::run(program.as_fd(), &frame)
+        .map(u64::from)
+        .map_err(|error| DriverError::failed("cannot go over the flow table", error))
 }

@@ -27,18 +27,22 @@ pub enum Hook {
 }
 
 /// How to attach to a port of this thread's namespace. One that was attached by tcx stays so.
-fn hook_at(asked: Option<Hook>, ifindex: u32) -> Hook {
-    asked.unwrap_or_else(|| match bpf::count_tcx(ifindex) {
-        None => Hook::Clsact,
-        Some(0) if !is_behind_filters(ifindex) => Hook::Clsact,
-        Some(_) => Hook::Tcx,
-    })
+fn hook_at(asked: Option<Hook>, ifindex: u32) -> io::Result<Hook> {
+    match asked {
+        Some(hook) => return Ok(hook),
+        None if bpf::count_tcx(ifindex).is_some_and(|count| count > 0) => return Ok(Hook::Tcx),
+        None => {}
+    }
+    Ok(if is_behind_filters(ifindex)? { Hook::Tcx } else { Hook::Clsact })
 }
 
-fn is_behind_filters(ifindex: u32) -> bool {
-    Connection::open()
-        .and_then(|mut connection| connection.has_filters_before(ifindex, PRIORITY))
-        .unwrap_or_default()
+/// Whether a filter of ours would be asked after another. Of two with one preference that depends on their ages.
+fn is_behind_filters(ifindex: u32) -> io::Result<bool> {
+    let filters = Connection::open()?.filters_at_ingress(ifindex)?;
+    Ok(filters.into_iter().any(|other| {
+        other.priority < PRIORITY
+            || (other.priority == PRIORITY && other.handle != HANDLE && other.handle != 0)
+    }))
 }
 
 /// What our filters are called where there are no links. Others number theirs from 1 or from 49152.
@@ -87,17 +91,24 @@ impl Attachments {
         &mut self,
         pins: &Pins,
         ifindex: u32,
+        name: &str,
         program: &Program,
     ) -> Result<bool, DriverError> {
-        if is_attached(self.asked, pins, ifindex, program) {
+        let failed = |error: io::Error| DriverError::failed(format!("cannot attach to port {name}"), error);
+        let hook = hook_at(self.asked, ifindex).map_err(failed)?;
+        if is_attached_by(hook, pins, ifindex, program) {
             return Ok(false);
         }
-        match hook_at(self.asked, ifindex) {
-            Hook::Clsact => attach_filter(ifindex, program),
+        match hook {
+            Hook::Clsact => attach_filter(ifindex, program).map_err(failed),
+            Hook::Tcx if bpf::count_tcx(ifindex).is_none() => Err(DriverError::Conflict {
+                what: format!("a filter of a lower preference than {PRIORITY} at ingress of port {name}"),
+                help: "give it a higher one, or run Linux 6.6 or newer, where ours can come first: else it could let \
+                       packets round the functions"
+                    .to_owned(),
+            }),
             Hook::Tcx => {
-                self.attach_link(pins, ifindex, program).map_err(|error| {
-                    DriverError::failed(format!("cannot attach by tcx to port {ifindex}"), error)
-                })?;
+                self.attach_link(pins, ifindex, program).map_err(failed)?;
                 detach_filter(ifindex, program, false)?;
                 Ok(false)
             }
@@ -148,7 +159,11 @@ impl Attachments {
 
 /// Whether `program` is what runs at the port, attached in the way that lasts.
 pub(crate) fn is_attached(asked: Option<Hook>, pins: &Pins, ifindex: u32, wanted: &Program) -> bool {
-    match hook_at(asked, ifindex) {
+    hook_at(asked, ifindex).is_ok_and(|hook| is_attached_by(hook, pins, ifindex, wanted))
+}
+
+fn is_attached_by(hook: Hook, pins: &Pins, ifindex: u32, wanted: &Program) -> bool {
+    match hook {
         Hook::Tcx => {
             bpf::pinned(&pins.link(ifindex)).is_ok_and(|link| is_at(&link, ifindex) && runs(&link, wanted))
         }
@@ -173,21 +188,20 @@ fn runs(link: &OwnedFd, wanted: &Program) -> bool {
     info.and_then(|info| program(info.program)).is_some_and(|info| wanted.is(&info))
 }
 
-fn attach_filter(ifindex: u32, program: &Program) -> Result<bool, DriverError> {
-    let context = || format!("cannot attach a tc filter to port {ifindex}");
-    let mut connection = Connection::open().map_err(|error| DriverError::failed(context(), error))?;
-    let had_clsact = connection.has_clsact(ifindex).map_err(|error| DriverError::failed(context(), error))?;
+fn attach_filter(ifindex: u32, program: &Program) -> io::Result<bool> {
+    let had_qdisc = Connection::open()?.has_ingress(ifindex)?;
     let mut hook = filter(ifindex, program);
-    hook.create()
-        .and_then(|mut hook| hook.attach())
-        .map_err(|error| DriverError::failed(context(), error))?;
-    Ok(!had_clsact)
+    if !had_qdisc {
+        hook.create().map_err(io::Error::other)?;
+    }
+    hook.attach().map_err(io::Error::other)?;
+    Ok(!had_qdisc)
 }
 
 fn detach_filter(ifindex: u32, program: &Program, our_clsact: bool) -> Result<(), DriverError> {
     let context = || format!("cannot take the tc filter off port {ifindex}");
     let mut connection = Connection::open().map_err(|error| DriverError::failed(context(), error))?;
-    if !connection.has_clsact(ifindex).map_err(|error| DriverError::failed(context(), error))? {
+    if !connection.has_ingress(ifindex).map_err(|error| DriverError::failed(context(), error))? {
         return Ok(());
     }
     let mut hook = filter(ifindex, program);

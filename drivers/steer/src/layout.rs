@@ -10,8 +10,8 @@ pub(crate) const PORT_NAME: usize = 16;
 
 /// Generates the structures with what a map's key or value needs.
 macro_rules! layout {
-    ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty,)* })*) => {$(
-        $(#[$doc])*
+    ($($(#[$meta:meta])* struct $name:ident { $($field:ident: $type:ty,)* })*) => {$(
+        $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
         #[repr(C)]
         pub(crate) struct $name { $(pub(crate) $field: $type,)* }
@@ -39,23 +39,42 @@ pub(crate) trait Described {
     const FIELDS: &[(&str, usize)];
 }
 
+pub(crate) const RULES_PER_BLOCK: usize = 4;
+pub(crate) const MAX_LENGTHS: usize = 32;
+/// How many slots there are, 0 among them, which is nobody's.
+pub(crate) const INSTANCE_SLOTS: u32 = 2048;
+pub(crate) const EXIT_SLOTS: u32 = 1024;
+
 pub(crate) const ROLE_CLAIM: u32 = 1 << 0;
 pub(crate) const ROLE_STEER: u32 = 1 << 1;
 pub(crate) const ROLE_INSIDE: u32 = 1 << 2;
 pub(crate) const ROLE_OUTSIDE: u32 = 1 << 3;
-pub(crate) const ROLE_L2: u32 = 1 << 4;
-pub(crate) const ROLE_UNDERLAY: u32 = 1 << 5;
+pub(crate) const ROLE_UNDERLAY: u32 = 1 << 4;
+pub(crate) const ROLE_SITE: u32 = 1 << 5;
+pub(crate) const ROLE_TUNNELS: u32 = 1 << 7;
 
-pub(crate) const ACTION_CLAIM: u8 = 0;
-pub(crate) const ACTION_PATH: u8 = 1;
+pub(crate) const RULE_V4: u8 = 1 << 0;
+pub(crate) const RULE_V6: u8 = 1 << 1;
+pub(crate) const RULE_LOCAL: u8 = 1 << 2;
+pub(crate) const RULE_REMOTE: u8 = 1 << 3;
+pub(crate) const RULE_PROTOCOL: u8 = 1 << 4;
+pub(crate) const RULE_PORTS: u8 = 1 << 5;
+pub(crate) const RULE_DSCP: u8 = 1 << 6;
+pub(crate) const RULE_CLAIM: u8 = 1 << 7;
 
-pub(crate) const INSERTION_L3: u32 = 0;
-pub(crate) const INSERTION_L2: u32 = 1;
+pub(crate) const SPACE_SITES: u16 = 0;
+pub(crate) const SPACE_ALLOWED: u16 = 1;
+/// Here stand the prefixes of sites that are told by port, for us to read again: no program looks beyond `SPACES`. Each of
+/// these sites has a space of its own, since two may have the same prefixes.
+pub(crate) const SPACES_UNUSED: u16 = 0x8000;
 
-/// A flow was seen in both directions; one that was not is a probe, or a flood.
-pub(crate) const SEEN_BOTH: u32 = 3;
-pub(crate) const FIN_BOTH: u32 = 12;
-pub(crate) const RESET: u32 = 16;
+/// In a MAC address of 64 bits: there is one.
+pub(crate) const HEARD: u64 = 1 << 48;
+
+pub(crate) const SWEEP_IDLE: u32 = 0;
+pub(crate) const SWEEP_COUNT: u32 = 1;
+pub(crate) const SWEEP_STRANGERS: u32 = 2;
+pub(crate) const SWEEP_PATH: u32 = 3;
 
 layout! {
     struct Port {
@@ -63,6 +82,10 @@ layout! {
         directions: u32,
         mark: u32,
         clsact: u32,
+        site: u32,
+        insertion: u32,
+        instance: u32,
+        path: u32,
         name: [u8; PORT_NAME],
     }
 
@@ -70,65 +93,120 @@ layout! {
         ifindex: u32,
         has_v4: u8,
         has_v6: u8,
-        pad: [u8; 2],
+        direct: u8,
+        tunnel: u8,
         name: [u8; PORT_NAME],
         v4: [u8; 4],
         v6: [u8; 16],
+        pad: u32,
+        own_mac: u64,
+        looked: u64,
+        v4_mac: u64,
+        v6_mac: u64,
     }
 
     struct Instance {
+        handle: u32,
+        id: u32,
         insertion: u32,
+        state: u32,
+        rewrites: u32,
+        delivery: u32,
         inside: Side,
         outside: Side,
     }
 
-    struct Hop {
+    struct Member {
+        handle: u32,
+        id: u32,
+        weight: u32,
+    }
+
+    struct Group {
+        id: u32,
         count: u32,
-        instances: [u32; MAX_INSTANCES],
+        stickiness: u32,
+        skip: u32,
+        members: [Member; MAX_INSTANCES],
     }
 
     struct Path {
+        id: u32,
         site: u32,
+        realm: u32,
         count: u32,
-        hops: [Hop; MAX_HOPS],
-    }
-
-    struct Prefix {
-        address: [u8; 16],
-        mask: [u8; 16],
-        family: u8,
-        length: u8,
-        pad: [u8; 2],
-    }
-
-    struct Rule {
-        local: Prefix,
-        remote: Prefix,
-        first_port: u16,
-        last_port: u16,
-        has_protocol: u8,
-        protocol: u8,
-        has_ports: u8,
-        action: u8,
-        path: u32,
+        vlan: u32,
+        groups: [u32; MAX_HOPS],
     }
 
     struct Policy {
-        serial: u64,
+        generation: u32,
         site: u32,
+        realm: u32,
         count: u32,
-        has_exits: u32,
-        exits: [Side; 2],
-        rules: [Rule; MAX_RULES],
-        pad: u32,
+        exits: [u32; 2],
     }
 
-    struct FlowKey {
-        site: u32,
-        low: [u8; 16],
-        high: [u8; 16],
-        low_port: u16,
-        high_port: u16,
+    struct Rule {
+        local: [u8; 16],
+        remote: [u8; 16],
+        first_port: u16,
+        last_port: u16,
+        local_length: u8,
+        remote_length: u8,
+        flags: u8,
+        protocol: u8,
+        path: u32,
+        dscp: u8,
+        pad: [u8; 3],
+    }
+
+    struct RulesKey {
+        generation: u32,
+        block: u32,
+    }
+
+    struct Rules {
+        rules: [Rule; RULES_PER_BLOCK],
+    }
+
+    struct PrefixKey {
+        address: [u8; 16],
+        space: u16,
+        length: u8,
+        family: u8,
+    }
+
+    struct Lengths {
+        count: u32,
+        lengths: [u8; MAX_LENGTHS],
+    }
+
+    struct Tuple {
+        source: [u8; 16],
+        destination: [u8; 16],
+        source_port: u16,
+        destination_port: u16,
+        protocol: u8,
+        pad: [u8; 3],
+    }
+
+    struct FlowKey4 {
+        realm: u32,
+        local: [u8; 4],
+        remote: [u8; 4],
+        local_port: u16,
+        remote_port: u16,
+        protocol: u8,
+        pad: [u8; 3],
+    }
+
+    struct FlowKey6 {
+        realm: u32,
+        local: [u8; 16],
+        remote: [u8; 16],
+        local_port: u16,
+        remote_port: u16,
         protocol: u8,
         pad: [u8; 3],
     }
@@ -136,35 +214,51 @@ layout! {
     struct Flow {
         seen: u64,
         path: u32,
+        site: u32,
         state: u32,
+        count: u32,
         instances: [u32; MAX_HOPS],
+    }
+
+    struct Load {
+        flows: u32,
+        half_open: u32,
+        next: u64,
+    }
+
+    struct FragmentKey {
+        source: [u8; 16],
+        destination: [u8; 16],
+        id: u32,
+        scope: u32,
+        protocol: u8,
+        pad: [u8; 3],
     }
 
     struct Tunnel {
         underlay: u32,
-        local: [u8; 4],
-        remote: [u8; 4],
+        local: [u8; 16],
+        remote: [u8; 16],
         key: u32,
-        has_key: u32,
+        has_key: u8,
+        family: u8,
+        oversize: u8,
+        pad: u8,
         mtu: u32,
         mark: u32,
         name: [u8; PORT_NAME],
     }
 
+    #[derive(Hash)]
     struct TunnelEnd {
-        local: [u8; 4],
-        remote: [u8; 4],
+        local: [u8; 16],
+        remote: [u8; 16],
         key: u32,
         has_key: u32,
     }
 
-    struct Lpm4 {
-        length: u32,
-        address: [u8; 4],
-    }
-
-    struct Lpm6 {
-        length: u32,
+    struct NeighbourKey {
+        ifindex: u32,
         address: [u8; 16],
     }
 
@@ -174,6 +268,15 @@ layout! {
         hidden: u32,
         tunnels_mac: [u8; 6],
         pad: [u8; 2],
+        flows: u32,
+        half_open: u32,
+        interval: u64,
+        burst: u64,
+        closed: u64,
+        unanswered: u64,
+        connection: u64,
+        conversation: u64,
+        alive: u64,
     }
 
     struct CounterKey {
@@ -188,5 +291,10 @@ layout! {
     struct Counter {
         packets: u64,
         bytes: u64,
+    }
+
+    struct SweepRequest {
+        task: u32,
+        of: u32,
     }
 }

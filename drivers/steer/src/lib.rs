@@ -23,12 +23,19 @@ mod engine;
 mod events;
 mod flows;
 mod hook;
+mod index;
 mod layout;
 mod maps;
+mod neighbours;
 mod netlink;
+mod numbers;
 mod observe;
+mod owner;
 mod pins;
+mod plan;
+mod ports;
 mod program;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -48,10 +55,13 @@ use catena_model::name::NodeName;
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
+use crate::flows::{Sweep, sweep};
 pub use crate::hook::Hook;
 use crate::maps::Maps;
 use crate::observe::{Damage, Look, Observed};
+use crate::owner::Owner;
 use crate::pins::Pins;
+pub use crate::settings::{Settings, Times};
 
 /// Which element to drive, and how.
 #[derive(Clone, Debug)]
@@ -64,39 +74,14 @@ pub struct Config {
     pub mark: u32,
     /// How to attach; `None` for what suits the port, see [`Hook`].
     pub hook: Option<Hook>,
+    pub settings: Settings,
     pub times: Times,
 }
 
-/// How long things last.
-#[derive(Clone, Debug)]
-pub struct Times {
-    /// A flow counts as alive for this long after its last packet: as long as its path is kept for it.
-    pub alive: Duration,
-    /// A TCP connection whose end was seen is alive, and remembered, for this long.
-    pub closed: Duration,
-    /// A flow that was seen in one direction only is remembered for this long.
-    pub unanswered: Duration,
-    /// A TCP connection is remembered for this long (RFC 5382 section 5 asks for no less than 2 h 4 min).
-    pub connection: Duration,
-    /// Any other flow is (RFC 4787 section 4.3 recommends 5 min).
-    pub conversation: Duration,
-    /// Flows are swept this often.
-    pub sweep: Duration,
-    /// Attachments are looked at this often, see `events`.
-    pub look: Duration,
-}
-
-impl Default for Times {
-    fn default() -> Self {
-        Self {
-            alive: Duration::from_secs(30),
-            closed: Duration::from_secs(2),
-            unanswered: Duration::from_secs(30),
-            connection: Duration::from_secs(2 * 3600 + 4 * 60),
-            conversation: Duration::from_secs(5 * 60),
-            sweep: Duration::from_secs(5),
-            look: Duration::from_millis(250),
-        }
+impl Config {
+    /// The entry of the map of elements, with what is set here.
+    pub(crate) fn element_entry(&self, entry: layout::Element) -> layout::Element {
+        settings::write(&self.settings, &self.times, entry)
     }
 }
 
@@ -110,7 +95,7 @@ pub struct SteerDriver {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     pub(crate) pins: Pins,
     state: Mutex<State>,
 }
@@ -120,6 +105,8 @@ struct State {
     newest: Option<Epoch>,
     /// Loaded ahead of its first use, because the kernel takes a while to verify it.
     engine: Option<Engine>,
+    /// From the first change on, for as long as there is any object.
+    owner: Option<Arc<Owner>>,
 }
 
 impl SteerDriver {
@@ -128,14 +115,14 @@ impl SteerDriver {
     pub fn new(config: Config) -> Result<Self, DriverError> {
         let pins = Pins::new(config.pins.clone());
         pins.check()?;
-        let inner = Arc::new(Inner { config, pins, state: Mutex::default() });
+        let inner = Arc::new(Inner { config: Arc::new(config), pins, state: Mutex::default() });
         inner.in_netns(|| inner.with_current_engine(|_| Ok(())))?;
         let (sweeper, ended) = sync_mpsc::channel();
         let driver = Arc::downgrade(&inner);
-        let times = inner.config.times.clone();
+        let interval = inner.config.times.sweep;
         std::thread::Builder::new()
             .name("steer-sweep".to_owned())
-            .spawn(move || sweep_until(&ended, &driver, &times))
+            .spawn(move || sweep_until(&ended, &driver, interval))
             .map_err(|error| DriverError::failed("cannot start the sweeper of flows", error))?;
         Ok(Self { inner, _sweeper: sweeper })
     }
@@ -166,7 +153,7 @@ impl Driver for SteerDriver {
         let changes = changes.to_vec();
         self.blocking(move |inner| {
             inner.pins.check()?;
-            check::check(&inner.observe()?.state, &changes)
+            inner.check(changes)
         })
         .await
     }
@@ -181,7 +168,7 @@ impl Driver for SteerDriver {
 
     async fn apply(&self, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError> {
         let changes = changes.to_vec();
-        self.blocking(move |inner| inner.apply(epoch, &changes)).await
+        self.blocking(move |inner| inner.apply(epoch, changes)).await
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {
@@ -193,13 +180,12 @@ impl Driver for SteerDriver {
     }
 
     async fn live_flows(&self, path: PathId) -> Result<u64, DriverError> {
-        self.blocking(move |inner| inner.with_pinned(|maps| flows::live(maps, &inner.config.times, path)))
-            .await
+        self.blocking(move |inner| inner.sweep(Sweep::Count(path))).await
     }
 }
 
 impl Inner {
-    fn apply(self: &Arc<Self>, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError> {
+    fn apply(self: &Arc<Self>, epoch: Epoch, changes: Vec<Change>) -> Result<(), DriverError> {
         let mut state = self.state();
         match state.newest {
             Some(newest) if epoch < newest => return Err(DriverError::Stale { given: epoch, newest }),
@@ -210,6 +196,9 @@ impl Inner {
         if changes.is_empty() || (!puts && is_empty) {
             return Ok(());
         }
+        if state.owner.is_none() {
+            state.owner = Some(Owner::claim(self.pins.folder())?);
+        }
         let _lock = self.pins.take()?;
         let engine = self.current_engine(&mut state)?;
         engine.refresh()?;
@@ -217,9 +206,32 @@ impl Inner {
         let outcome = engine.apply(changes);
         if engine.contents.objects.is_empty() {
             state.engine = None;
+            state.owner = None;
             self.load_ahead();
         }
         outcome
+    }
+
+    fn check(&self, changes: Vec<Change>) -> Result<(), DriverError> {
+        check::check_kinds(&changes)?;
+        self.with_current_engine(|engine| {
+            engine.refresh()?;
+            let contents = &mut engine.contents;
+            let edit = contents.begin(changes)?;
+            let outcome = check::check_machine(contents, &edit).and_then(|()| check::check(contents, &edit));
+            contents.revert(edit);
+            contents.index.numbers.purge();
+            outcome
+        })
+    }
+
+    /// How many flows were meant; none where nothing is installed.
+    fn sweep(&self, task: Sweep) -> Result<u64, DriverError> {
+        if !self.pins.exists() {
+            return Ok(0);
+        }
+        let program = self.with_current_engine(|engine| Ok(Arc::clone(&engine.programs.sweep)))?;
+        sweep(&program, task)
     }
 
     fn observe(&self) -> Result<Observed, DriverError> {
@@ -237,7 +249,7 @@ impl Inner {
     }
 
     fn look<'a>(&'a self, engine: &'a Engine) -> Look<'a> {
-        Look { pins: &self.pins, hook: self.config.hook, mark: self.config.mark, programs: &engine.programs }
+        Look { pins: &self.pins, config: &self.config, programs: &engine.programs }
     }
 
     /// Whether our programs run, and only the pins were taken away.
@@ -282,7 +294,7 @@ impl Inner {
     }
 
     fn load(&self) -> Result<Engine, DriverError> {
-        Engine::load(self.pins.clone(), self.config.mark, self.config.hook)
+        Engine::load(self.pins.clone(), Arc::clone(&self.config))
     }
 
     /// Loads the next engine while nobody waits for it.
@@ -307,10 +319,10 @@ impl Inner {
     }
 }
 
-fn sweep_until(ended: &sync_mpsc::Receiver<()>, driver: &Weak<Inner>, times: &Times) {
-    while ended.recv_timeout(times.sweep) == Err(sync_mpsc::RecvTimeoutError::Timeout) {
+fn sweep_until(ended: &sync_mpsc::Receiver<()>, driver: &Weak<Inner>, interval: Duration) {
+    while ended.recv_timeout(interval) == Err(sync_mpsc::RecvTimeoutError::Timeout) {
         let Some(inner) = driver.upgrade() else { return };
-        match inner.with_pinned(|maps| flows::sweep(maps, times)) {
+        match inner.in_netns(|| inner.sweep(Sweep::Idle)) {
             Ok(0) => {}
             Ok(count) => tracing::trace!(element = %inner.config.element, count, "idle flows are forgotten"),
             Err(error) => tracing::debug!(element = %inner.config.element, %error, "cannot sweep flows"),

@@ -1,6 +1,7 @@
 //! The maps of the engine, with the types of their keys and values.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path as FilePath;
@@ -9,16 +10,23 @@ use catena_driver::DriverError;
 use libbpf_rs::{ErrorKind, MapCore, MapFlags, MapHandle};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
+use crate::bpf;
 use crate::layout::{
-    Counter, CounterKey, Element, Flow, FlowKey, Instance, Lpm4, Lpm6, Path, Policy, Port, Tunnel, TunnelEnd,
+    Counter, CounterKey, Element, Flow, FlowKey4, FlowKey6, FragmentKey, Group, Instance, Lengths, Load,
+    NeighbourKey, Path, Policy, Port, PrefixKey, Rules, RulesKey, Side, Tunnel, TunnelEnd, Tuple,
 };
 
-/// How many entries of a big map are read by one system call.
-const BATCH: u32 = 4096;
+/// How many entries are read or written by one system call.
+const BATCH: usize = 4096;
+/// Fewer than this many are written one by one: that costs no copy.
+const FEW: usize = 4;
+/// The kernel's own `ENOTSUPP`, which user space has no name for: this map knows no batches.
+const NOT_SUPPORTED: i32 = 524;
 
 /// One map.
 #[derive(Debug)]
 pub(crate) struct Map<K, V> {
+    name: &'static str,
     handle: MapHandle,
     types: PhantomData<fn(K, V)>,
 }
@@ -28,8 +36,8 @@ where
     K: FromBytes + IntoBytes + Immutable,
     V: FromBytes + IntoBytes + Immutable,
 {
-    fn new(handle: MapHandle) -> Self {
-        Self { handle, types: PhantomData }
+    fn new(name: &'static str, handle: MapHandle) -> Self {
+        Self { name, handle, types: PhantomData }
     }
 
     pub(crate) fn get(&self, key: &K) -> Result<Option<V>, DriverError> {
@@ -38,11 +46,34 @@ where
         value.map(|bytes| self.read(&bytes)).transpose()
     }
 
-    /// In an instant: whoever looks meanwhile sees the former value or this one.
+    /// In an instant, if it is a hash: whoever looks meanwhile sees the former value or this one.
     pub(crate) fn put(&self, key: &K, value: &V) -> Result<(), DriverError> {
         self.handle
             .update(key.as_bytes(), value.as_bytes(), MapFlags::ANY)
-            .map_err(|error| self.failed("write", error))
+            .map_err(|error| self.not_written(error.into_io()))
+    }
+
+    /// One after the other, in few system calls.
+    pub(crate) fn put_all(&self, keys: &[K], values: &[V]) -> Result<(), DriverError> {
+        for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {
+            if keys.len() < FEW {
+                self.put_each(keys, values)?;
+                continue;
+            }
+            let written =
+                bpf::update_batch(self.handle.as_fd(), keys.as_bytes(), values.as_bytes(), keys.len() as u32);
+            match written {
+                Err((_, error)) if error.raw_os_error() == Some(NOT_SUPPORTED) => {
+                    self.put_each(keys, values)?;
+                }
+                written => written.map_err(|(_, error)| self.not_written(error))?,
+            }
+        }
+        Ok(())
+    }
+
+    fn put_each(&self, keys: &[K], values: &[V]) -> Result<(), DriverError> {
+        keys.iter().zip(values).try_for_each(|(key, value)| self.put(key, value))
     }
 
     pub(crate) fn remove(&self, key: &K) -> Result<(), DriverError> {
@@ -52,51 +83,131 @@ where
         }
     }
 
-    pub(crate) fn keys(&self) -> Result<Vec<K>, DriverError> {
-        self.handle.keys().map(|bytes| self.read(&bytes)).collect()
-    }
-
-    /// What is there; not an instant's state if others write meanwhile.
-    pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, DriverError> {
-        let mut entries = Vec::new();
-        for key in self.keys()? {
-            if let Some(value) = self.get(&key)? {
-                entries.push((key, value));
+    /// Those of them that are there.
+    pub(crate) fn remove_all(&self, keys: &[K]) -> Result<(), DriverError> {
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let batch = &rest[..rest.len().min(BATCH)];
+            match bpf::delete_batch(self.handle.as_fd(), batch.as_bytes(), batch.len() as u32) {
+                Ok(()) => rest = &rest[batch.len()..],
+                // It ends at one that is not there.
+                Err((done, error)) if error.raw_os_error() == Some(libc::ENOENT) => {
+                    rest = rest.get(done as usize + 1..).unwrap_or_default();
+                }
+                Err((_, error)) if error.raw_os_error() == Some(NOT_SUPPORTED) => {
+                    return rest.iter().try_for_each(|key| self.remove(key));
+                }
+                Err((_, error)) => return Err(self.failed("delete from", error)),
             }
         }
+        Ok(())
+    }
+
+    /// What is there, in few system calls; an entry that moves meanwhile may be told twice or not at all.
+    pub(crate) fn entries(&self) -> Result<Vec<(K, V)>, DriverError> {
+        let size = self.handle.value_size() as usize;
+        let mut entries = Vec::new();
+        self.each(size, |key, value| {
+            entries.push((self.read(key)?, self.read(value)?));
+            Ok(())
+        })?;
         Ok(entries)
     }
 
-    /// The same for big hash maps, in few system calls; an entry that moves meanwhile may be told twice or not at all.
-    pub(crate) fn batches(&self) -> Result<impl Iterator<Item = Result<(K, V), DriverError>>, DriverError> {
-        let entries = self
-            .handle
-            .lookup_batch(BATCH, MapFlags::ANY, MapFlags::ANY)
-            .map_err(|error| self.failed("read", error))?;
-        Ok(entries.map(|(key, value)| Ok((self.read(&key)?, self.read(&value)?))))
+    /// The same for a map with a value for each CPU: `sum` is given them all.
+    pub(crate) fn per_cpu_entries<T>(&self, sum: impl Fn(&[V]) -> T) -> Result<Vec<(K, T)>, DriverError> {
+        let size = per_cpu_size::<V>();
+        let cpus = cpus()?;
+        let mut entries = Vec::new();
+        self.each(size * cpus, |key, values| {
+            let values = values.chunks(size).map(|value| self.read(value)).collect::<Result<Vec<_>, _>>()?;
+            entries.push((self.read(key)?, sum(&values)));
+            Ok(())
+        })?;
+        Ok(entries)
     }
 
-    /// The value of each CPU.
-    pub(crate) fn per_cpu(&self, key: &K) -> Result<Vec<V>, DriverError> {
-        let values = self
-            .handle
-            .lookup_percpu(key.as_bytes(), MapFlags::ANY)
-            .map_err(|error| self.failed("read", error))?;
-        values.unwrap_or_default().iter().map(|bytes| self.read(bytes)).collect()
+    /// Sets the value of every CPU to zero.
+    pub(crate) fn clear_per_cpu(&self, key: &K) -> Result<(), DriverError> {
+        let values = vec![vec![0; size_of::<V>()]; cpus()?];
+        self.handle
+            .update_percpu(key.as_bytes(), &values, MapFlags::ANY)
+            .map_err(|error| self.failed("write", error))
+    }
+
+    fn each(
+        &self,
+        value_size: usize,
+        mut work: impl FnMut(&[u8], &[u8]) -> Result<(), DriverError>,
+    ) -> Result<(), DriverError> {
+        let key_size = self.handle.key_size() as usize;
+        let mut keys = vec![0; key_size * BATCH];
+        let mut values = vec![0; value_size * BATCH];
+        let mut place = Some(bpf::Place::default());
+        while let Some(from) = place {
+            let (count, next) =
+                bpf::lookup_batch(self.handle.as_fd(), from, &mut keys, &mut values, BATCH as u32)
+                    .map_err(|error| self.failed("read", error))?;
+            let entries = keys.chunks(key_size).zip(values.chunks(value_size));
+            entries.take(count as usize).try_for_each(|(key, value)| work(key, value))?;
+            place = next;
+        }
+        Ok(())
     }
 
     fn read<T: FromBytes>(&self, bytes: &[u8]) -> Result<T, DriverError> {
         // Per-CPU values come padded to eight bytes.
         T::read_from_prefix(bytes).map(|(value, _)| value).map_err(|_| {
-            DriverError::failed(
-                format!("cannot read map {:?}", self.handle.name()),
-                format!("an entry of {} bytes is too short", bytes.len()),
-            )
+            self.failed("read", io::Error::other(format!("an entry of {} bytes is too short", bytes.len())))
         })
     }
 
-    fn failed(&self, what: &str, error: libbpf_rs::Error) -> DriverError {
-        DriverError::failed(format!("cannot {what} map {:?}", self.handle.name()), error)
+    fn not_written(&self, error: io::Error) -> DriverError {
+        match error.raw_os_error() {
+            // The first from hashes, the second from all others.
+            Some(libc::E2BIG | libc::ENOSPC) => DriverError::Unsupported {
+                what: format!(
+                    "the map {} of the steering engine is full: it holds {} entries",
+                    self.name,
+                    self.handle.max_entries()
+                ),
+                help: "give the element more room (`steer: {tenants: N}`) and, since maps keep the size that they \
+                       were made with, delete its chains once"
+                    .to_owned(),
+            },
+            _ => self.failed("write", error),
+        }
+    }
+
+    fn failed(&self, what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DriverError {
+        DriverError::failed(format!("cannot {what} the map {}", self.name), error)
+    }
+}
+
+/// The kernel pads the values of each CPU.
+fn per_cpu_size<V>() -> usize {
+    size_of::<V>().next_multiple_of(8)
+}
+
+fn cpus() -> Result<usize, DriverError> {
+    libbpf_rs::num_possible_cpus().map_err(|error| DriverError::failed("cannot count the CPUs", error))
+}
+
+trait IntoIo {
+    fn into_io(self) -> io::Error;
+}
+
+impl IntoIo for libbpf_rs::Error {
+    /// With the number that the kernel gave.
+    fn into_io(self) -> io::Error {
+        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&self);
+        while let Some(error) = source {
+            if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+                return io::Error::from_raw_os_error(number);
+            }
+            source = error.source();
+        }
+        io::Error::other(self)
     }
 }
 
@@ -110,7 +221,7 @@ macro_rules! maps {
         impl Maps {
             /// `find` is asked for each by its name.
             pub(crate) fn find<E>(mut find: impl FnMut(&'static str) -> Result<MapHandle, E>) -> Result<Self, E> {
-                Ok(Self { $($name: Map::new(find(stringify!($name))?),)* })
+                Ok(Self { $($name: Map::new(stringify!($name), find(stringify!($name))?),)* })
             }
 
             pub(crate) fn fds(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
@@ -131,20 +242,26 @@ macro_rules! maps {
 
 maps! {
     ports: u32 => Port,
-    sites4: Lpm4 => u32,
-    sites6: Lpm6 => u32,
+    prefixes: PrefixKey => u32,
+    lengths: u32 => Lengths,
     policies: u32 => Policy,
+    rules: RulesKey => Rules,
     paths: u32 => Path,
+    groups: u32 => Group,
+    vlans: u32 => u32,
     instances: u32 => Instance,
-    flows: FlowKey => Flow,
-    fragments: [u8; 40] => [u8; 40],
+    exits: u32 => Side,
+    neighbours: NeighbourKey => u64,
+    flows4: FlowKey4 => Flow,
+    flows6: FlowKey6 => Flow,
+    loads: u32 => Load,
+    fragments: FragmentKey => Tuple,
     tunnels: u32 => Tunnel,
     tunnel_ends: TunnelEnd => u32,
-    tunnel_locals: [u8; 4] => u32,
-    allowed4: Lpm4 => u32,
-    allowed6: Lpm6 => u32,
+    tunnel_locals: [u8; 16] => u32,
     elements: u32 => Element,
     counters: CounterKey => Counter,
+    returned: u32 => Counter,
 }
 
 impl Maps {

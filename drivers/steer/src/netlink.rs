@@ -1,6 +1,8 @@
-//! What the engine asks of the kernel over netlink: its veth pair, and what stands on a port's clsact qdisc.
+//! What the engine asks of the kernel over netlink: ports and their neighbours, its veth pair, and what stands on a
+//! port's clsact qdisc.
 
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
@@ -9,6 +11,9 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -26,6 +31,8 @@ pub(crate) struct Link {
     pub(crate) up: bool,
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u32,
+    /// One end of a veth pair whose other end is in another namespace.
+    pub(crate) leads_elsewhere: bool,
 }
 
 impl Link {
@@ -37,7 +44,9 @@ impl Link {
             up: message.header.flags.contains(LinkFlags::LowerUp),
             mac: [0; 6],
             mtu: 0,
+            leads_elsewhere: false,
         };
+        let (mut is_veth, mut is_apart) = (false, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name.clone(),
@@ -45,11 +54,52 @@ impl Link {
                     link.mac = address.as_slice().try_into().unwrap_or_default()
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::LinkInfo(about) => {
+                    is_veth = about.contains(&LinkInfo::Kind(InfoKind::Veth));
+                }
+                // Told only of a peer in another namespace.
+                LinkAttribute::LinkNetNsId(_) => is_apart = true,
                 _ => {}
             }
         }
+        link.leads_elsewhere = is_veth && is_apart;
         (!link.name.is_empty()).then_some(link)
     }
+
+    /// The number 0 is no port's.
+    pub(crate) fn nowhere() -> Self {
+        Self { ifindex: 0, name: String::new(), up: false, mac: [0; 6], mtu: 0, leads_elsewhere: false }
+    }
+}
+
+/// A filter of tc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Filter {
+    pub(crate) priority: u32,
+    /// 0 for the head of all filters of one priority.
+    pub(crate) handle: u32,
+}
+
+/// `None` for one whose MAC address is not known (RFC 4861 section 7.3.2: an entry without one is incomplete).
+fn read_neighbour(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
+    let known = [
+        NeighbourState::Reachable,
+        NeighbourState::Stale,
+        NeighbourState::Delay,
+        NeighbourState::Probe,
+        NeighbourState::Permanent,
+    ];
+    let mut address = None;
+    let mut mac = None;
+    for attribute in &message.attributes {
+        match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
+            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            _ => {}
+        }
+    }
+    address.zip(mac).filter(|_| known.contains(&message.header.state))
 }
 
 /// A socket in the namespace of the thread that opened it. The kernel handles a request while it is being sent, so no
@@ -116,42 +166,64 @@ impl Connection {
         }
     }
 
-    /// Whether the port has a clsact qdisc.
-    pub(crate) fn has_clsact(&mut self, ifindex: u32) -> io::Result<bool> {
+    /// The MAC addresses that the kernel knows of neighbours at a port.
+    pub(crate) fn neighbours(&mut self, ifindex: u32) -> io::Result<Vec<(IpAddr, [u8; 6])>> {
+        let mut request = NeighbourMessage::default();
+        request.header.ifindex = ifindex;
+        let found = self.ask(RouteNetlinkMessage::GetNeighbour(request), NLM_F_DUMP)?;
+        Ok(found
+            .iter()
+            .filter_map(|message| match message {
+                RouteNetlinkMessage::NewNeighbour(neighbour) if neighbour.header.ifindex == ifindex => {
+                    read_neighbour(neighbour)
+                }
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Whether the port has a qdisc that filters of packets coming in can stand on: clsact, or the older ingress.
+    pub(crate) fn has_ingress(&mut self, ifindex: u32) -> io::Result<bool> {
         let request = TcMessage::with_index(ifindex as i32);
         let found = self.ask(RouteNetlinkMessage::GetQueueDiscipline(request), NLM_F_DUMP)?;
-        Ok(found.iter().any(|message| match message {
+        Ok(found.iter().any(|message| {
+            match message {
             RouteNetlinkMessage::NewQueueDiscipline(qdisc) => {
                 qdisc.header.index == ifindex as i32
-                    && qdisc
-                        .attributes
-                        .iter()
-                        .any(|attribute| *attribute == TcAttribute::Kind("clsact".to_owned()))
+                    && qdisc.attributes.iter().any(|attribute| {
+                        matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact" || kind == "ingress")
+                    })
             }
             _ => false,
+        }
         }))
     }
 
     /// Whether any filter stands on the port's clsact qdisc, at ingress or egress.
     pub(crate) fn has_filters(&mut self, ifindex: u32) -> io::Result<bool> {
-        Ok(!self.filter_priorities(ifindex, INGRESS)?.is_empty()
-            || !self.filter_priorities(ifindex, EGRESS)?.is_empty())
+        Ok(!self.filters(ifindex, INGRESS)?.is_empty() || !self.filters(ifindex, EGRESS)?.is_empty())
     }
 
-    /// Whether packets that come in by the port meet another filter before those of `priority`.
-    pub(crate) fn has_filters_before(&mut self, ifindex: u32, priority: u32) -> io::Result<bool> {
-        Ok(self.filter_priorities(ifindex, INGRESS)?.into_iter().any(|other| other < priority))
+    /// The filters that packets meet which come in by the port.
+    pub(crate) fn filters_at_ingress(&mut self, ifindex: u32) -> io::Result<Vec<Filter>> {
+        self.filters(ifindex, INGRESS)
     }
 
-    fn filter_priorities(&mut self, ifindex: u32, parent: TcHandle) -> io::Result<Vec<u32>> {
+    fn filters(&mut self, ifindex: u32, parent: TcHandle) -> io::Result<Vec<Filter>> {
         let mut request = TcMessage::with_index(ifindex as i32);
         request.header.parent = parent;
         let found = self.ask(RouteNetlinkMessage::GetTrafficFilter(request), NLM_F_DUMP)?;
         Ok(found
             .into_iter()
             .filter_map(|message| match message {
-                // `tcm_info`: the priority, then the protocol.
-                RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter.header.info >> 16),
+                RouteNetlinkMessage::NewTrafficFilter(filter) => {
+                    let handle = filter.header.handle;
+                    Some(Filter {
+                        // `tcm_info`: the priority, then the protocol.
+                        priority: filter.header.info >> 16,
+                        handle: u32::from(handle.major) << 16 | u32::from(handle.minor),
+                    })
+                }
                 _ => None,
             })
             .collect())

@@ -4,19 +4,23 @@
 //! so the next plan puts it again, and putting repairs it. A program of another version of the engine counts as not
 //! ours, and is replaced by the same way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use catena_driver::DriverError;
-use catena_model::forwarding::{Direction, ElementState, Object};
+use catena_model::forwarding::{ElementState, InstanceId, Object, Side, SiteId};
 use catena_model::name::PortName;
 
-use crate::apply::{find_port, ports, roles};
+use crate::Config;
 use crate::contents::Contents;
 use crate::device::Device;
-use crate::hook::{self, Hook};
+use crate::hook;
+use crate::index::exits;
+use crate::layout;
 use crate::maps::Maps;
 use crate::pins::Pins;
+use crate::ports::{self, Finder};
 use crate::program::{Program, Programs};
+use crate::words;
 
 /// What is wrong with something of ours, in words.
 pub(crate) type Damage = String;
@@ -31,8 +35,7 @@ pub(crate) struct Observed {
 /// What the next two functions look with. In the element's namespace, with the pins locked.
 pub(crate) struct Look<'a> {
     pub(crate) pins: &'a Pins,
-    pub(crate) hook: Option<Hook>,
-    pub(crate) mark: u32,
+    pub(crate) config: &'a Config,
     pub(crate) programs: &'a Programs,
 }
 
@@ -51,11 +54,16 @@ impl Look<'_> {
         let mut observed = Observed::default();
         let damaged = self.damaged_ports(&maps, &contents)?;
         let tunnels = self.tunnels_damage(&maps)?;
+        let recorded = Recorded::read(&maps)?;
+        let mut finder = Finder::open()?;
         for object in contents.objects.iter() {
-            let damage = self.port_damage(&maps, object, &damaged)?.or_else(|| match object {
-                Object::Tunnel(_) => tunnels.clone(),
-                _ => None,
-            });
+            let of_ports =
+                ports::ports(object).into_iter().find_map(|port| damaged.get(port).cloned().flatten());
+            let damage = match (of_ports, object) {
+                (Some(damage), _) => Some(damage),
+                (None, Object::Tunnel(_)) if tunnels.is_some() => tunnels.clone(),
+                (None, object) => recorded.damage(object, &mut finder)?,
+            };
             match damage {
                 None => drop(observed.state.insert(object.clone())),
                 Some(damage) => drop(observed.damage.insert(damage)),
@@ -75,7 +83,7 @@ impl Look<'_> {
             return Ok(BTreeSet::from([format!("pins are missing in {}", self.pins.folder().display())]));
         };
         let mut damage: BTreeSet<_> = self.damaged_ports(&maps, contents)?.into_values().flatten().collect();
-        if contents.objects.iter().any(|object| matches!(object, Object::Tunnel(_))) {
+        if contents.index.tunnels_mtu().is_some() {
             damage.extend(self.tunnels_damage(&maps)?);
         }
         Ok(damage)
@@ -87,13 +95,16 @@ impl Look<'_> {
         maps: &Maps,
         contents: &Contents,
     ) -> Result<BTreeMap<PortName, Option<Damage>>, DriverError> {
-        let names: BTreeSet<_> = contents.objects.iter().flat_map(ports).collect();
-        names
-            .into_iter()
-            .map(|name| {
-                let damage = self.damaged_port(maps, contents, &name)?;
-                Ok((name, damage))
-            })
+        let mut finder = Finder::open()?;
+        let element = maps.element()?;
+        if self.config.element_entry(element) != element {
+            let damage = "the limits and times in force are others than those that are set";
+            return Ok(contents.index.ports().map(|name| (name.clone(), Some(damage.to_owned()))).collect());
+        }
+        contents
+            .index
+            .ports()
+            .map(|name| Ok((name.clone(), self.damaged_port(maps, contents, name, &mut finder)?)))
             .collect()
     }
 
@@ -102,46 +113,23 @@ impl Look<'_> {
         maps: &Maps,
         contents: &Contents,
         name: &PortName,
+        finder: &mut Finder,
     ) -> Result<Option<Damage>, DriverError> {
-        let ifindex = match find_port(name) {
-            Err(DriverError::NoPort(_)) => return Ok(Some(format!("port {name} is gone"))),
-            found => found?,
-        };
+        let Some(port) = finder.look(name)? else { return Ok(Some(format!("port {name} is gone"))) };
+        let ifindex = port.ifindex;
         let Some(entry) = maps.ports.get(&ifindex)? else {
             return Ok(Some(format!("port {name} is another than it was")));
         };
-        let wanted = roles(&contents.objects, name).map(|(roles, _)| roles);
-        if wanted != Some(entry.roles) || entry.mark != self.mark {
-            return Ok(Some(format!("port {name} has other roles than its objects give it")));
+        let wanted = ports::purpose(contents, name, self.config.mark)?;
+        if wanted != Some(layout::Port { clsact: 0, ..entry }) {
+            return Ok(Some(format!("port {name} is for other things than its objects say")));
         }
         Ok(self.unattached(ifindex, &self.programs.steer, name.as_str()))
     }
 
     fn unattached(&self, ifindex: u32, program: &Program, name: &str) -> Option<Damage> {
-        (!hook::is_attached(self.hook, self.pins, ifindex, program))
+        (!hook::is_attached(self.config.hook, self.pins, ifindex, program))
             .then(|| format!("the steering program is off port {name}"))
-    }
-
-    /// What is wrong with the ports of one object.
-    fn port_damage(
-        &self,
-        maps: &Maps,
-        object: &Object,
-        damaged: &BTreeMap<PortName, Option<Damage>>,
-    ) -> Result<Option<Damage>, DriverError> {
-        if let Some(damage) = ports(object).iter().find_map(|port| damaged.get(port).cloned().flatten()) {
-            return Ok(Some(damage));
-        }
-        for (name, ifindex) in recorded_ports(maps, object)? {
-            match find_port(&name) {
-                Err(DriverError::NoPort(_)) => return Ok(Some(format!("port {name} is gone"))),
-                Ok(current) if current != ifindex => {
-                    return Ok(Some(format!("port {name} is another than it was")));
-                }
-                found => drop(found?),
-            }
-        }
-        Ok(None)
     }
 
     /// What is wrong with the interface of all tunnels.
@@ -166,27 +154,57 @@ impl Look<'_> {
     }
 }
 
-/// The ports that an object sends by, with the numbers that they had.
-fn recorded_ports(maps: &Maps, object: &Object) -> Result<Vec<(PortName, u32)>, DriverError> {
-    Ok(match object {
-        Object::Instance(instance) => match maps.instances.get(&instance.id.0)? {
-            Some(entry) => vec![
-                (instance.inside.port.clone(), entry.inside.ifindex),
-                (instance.outside.port.clone(), entry.outside.ifindex),
-            ],
-            None => Vec::new(),
-        },
-        Object::Policy(policy) => match (&policy.exits, maps.policies.get(&policy.site.0)?) {
-            (Some(exits), Some(entry)) => Direction::BOTH
-                .into_iter()
-                .map(|direction| (exits.of(direction).port.clone(), entry.exits[direction as usize].ifindex))
+/// The ports that objects send by, under the numbers that they had.
+#[derive(Debug, Default)]
+struct Recorded {
+    /// Of each instance, inside and outside.
+    instances: HashMap<InstanceId, [u32; 2]>,
+    exits: HashMap<Side, u32>,
+    underlays: HashMap<SiteId, u32>,
+}
+
+impl Recorded {
+    fn read(maps: &Maps) -> Result<Self, DriverError> {
+        let instances = maps.instances.entries()?.into_iter().filter(|(_, entry)| entry.handle != 0);
+        let exits = maps.exits.entries()?.into_iter();
+        let underlays = maps.tunnels.entries()?.into_iter();
+        Ok(Self {
+            instances: instances
+                .map(|(_, entry)| (InstanceId(entry.id), [entry.inside.ifindex, entry.outside.ifindex]))
                 .collect(),
-            _ => Vec::new(),
-        },
-        Object::Tunnel(tunnel) => match maps.tunnels.get(&tunnel.site.0)? {
-            Some(entry) => vec![(tunnel.underlay.clone(), entry.underlay)],
-            None => Vec::new(),
-        },
-        Object::Ingress(_) | Object::Path(_) | Object::Table(_) | Object::Rule(_) => Vec::new(),
-    })
+            exits: exits.filter_map(|(_, side)| Some((words::read_side(&side)?, side.ifindex))).collect(),
+            underlays: underlays.map(|(site, entry)| (SiteId(site), entry.underlay)).collect(),
+        })
+    }
+
+    fn ports<'a>(&self, object: &'a Object) -> Vec<(&'a PortName, u32)> {
+        match object {
+            Object::Instance(instance) => {
+                let [inside, outside] = self.instances.get(&instance.id).copied().unwrap_or_default();
+                vec![(&instance.inside.port, inside), (&instance.outside.port, outside)]
+            }
+            Object::Policy(policy) => exits(policy)
+                .map(|side| (&side.port, self.exits.get(side).copied().unwrap_or_default()))
+                .collect(),
+            Object::Tunnel(tunnel) => {
+                let underlay = self.underlays.get(&tunnel.site).copied();
+                vec![(&tunnel.underlay, underlay.unwrap_or_default())]
+            }
+            Object::Ingress(_) | Object::Path(_) | Object::Table(_) | Object::Rule(_) => Vec::new(),
+        }
+    }
+
+    /// What is wrong with the ports that an object sends by.
+    fn damage(&self, object: &Object, finder: &mut Finder) -> Result<Option<Damage>, DriverError> {
+        for (name, ifindex) in self.ports(object) {
+            match finder.look(name)? {
+                None => return Ok(Some(format!("port {name} is gone"))),
+                Some(port) if port.ifindex != ifindex => {
+                    return Ok(Some(format!("port {name} is another than it was")));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(None)
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use catena_driver::DriverError;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
@@ -11,6 +12,7 @@ use libbpf_rs::{ErrorKind, MapCore, MapHandle, OpenMapMut, OpenObject, ProgramIm
 use crate::bpf::{self, ProgramInfo};
 use crate::maps::Maps;
 use crate::pins::Pins;
+use crate::settings::Settings;
 
 pub(crate) mod skeleton {
     #![allow(clippy::all, clippy::unwrap_used, clippy::expect_used, clippy::panic, unused)]
@@ -53,17 +55,20 @@ pub(crate) struct Programs {
     pub(crate) steer: Program,
     /// At the hidden end of the veth pair of tunnels.
     pub(crate) encap: Program,
+    /// At no port: it goes over the flow table. Shared, since that may take longer than others want to wait.
+    pub(crate) sweep: Arc<Program>,
 }
 
 impl Programs {
     /// Loads the programs into the kernel, on those maps that are pinned and new ones for the rest. Pins nothing.
-    pub(crate) fn load(pins: &Pins) -> Result<Self, DriverError> {
+    pub(crate) fn load(pins: &Pins, settings: &Settings) -> Result<Self, DriverError> {
         quiet_libbpf();
         let mut storage = MaybeUninit::<OpenObject>::uninit();
         let mut open = skeleton::SteerSkelBuilder::default()
             .open(&mut storage)
             .map_err(|error| DriverError::failed("cannot read the steering programs", error))?;
         for mut map in open.open_object_mut().maps_mut() {
+            set_size(&mut map, settings)?;
             reuse(&mut map, pins)?;
         }
         let loaded = open.load().map_err(not_loaded)?;
@@ -79,11 +84,18 @@ impl Programs {
             maps,
             steer: Program::new(&loaded.progs.catena_steer)?,
             encap: Program::new(&loaded.progs.catena_encap)?,
+            sweep: Arc::new(Program::new(&loaded.progs.catena_sweep)?),
         })
     }
 }
 
-/// Takes the pinned map in the place of a new one, if there is one, and if it is what this program expects.
+fn set_size(map: &mut OpenMapMut<'_>, settings: &Settings) -> Result<(), DriverError> {
+    let Some(entries) = map.name().to_str().and_then(|name| settings.entries(name)) else { return Ok(()) };
+    map.set_max_entries(entries).map_err(|error| DriverError::failed("cannot set the size of a map", error))
+}
+
+/// Takes the pinned map in the place of a new one, if there is one, and if it is what this program expects. It keeps the
+/// size that it was made with.
 fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
     let path = map.name().to_str().map(|name| pins.map(name)).unwrap_or_default();
     let failed = |error| DriverError::failed(format!("cannot open the pinned map {}", path.display()), error);
@@ -94,8 +106,7 @@ fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
     };
     let same = pinned.map_type() == map.map_type()
         && pinned.key_size() == map.key_size()
-        && pinned.value_size() == map.value_size()
-        && pinned.max_entries() == map.max_entries();
+        && pinned.value_size() == map.value_size();
     if !same {
         return Err(DriverError::Conflict {
             what: format!("the pinned map {} of another version of the engine", path.display()),
@@ -104,6 +115,10 @@ fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
                 pins.folder().display()
             ),
         });
+    }
+    let (entries, wanted) = (pinned.max_entries(), map.max_entries());
+    if entries != wanted {
+        tracing::info!(map = %path.display(), entries, wanted, "a map keeps its size until all chains are deleted");
     }
     map.reuse_fd(pinned.as_fd()).map_err(failed)
 }
@@ -117,6 +132,11 @@ fn not_loaded(error: libbpf_rs::Error) -> DriverError {
         ErrorKind::Unsupported => DriverError::Unsupported {
             what: "the kernel has no eBPF".to_owned(),
             help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL".to_owned(),
+        },
+        ErrorKind::InvalidInput => DriverError::Unsupported {
+            what: format!("the kernel does not take the steering programs ({error})"),
+            help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF"
+                .to_owned(),
         },
         _ => DriverError::failed("the kernel does not take the steering programs", error),
     }

@@ -4,11 +4,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use catena_driver::{Counted, Driver as _, Epoch};
-use catena_driver_steer::{Config, SteerDriver, Times};
+use catena_driver_steer::{Config, Settings, SteerDriver, Times};
 use catena_model::forwarding::{Change, Kind, Object};
 use tokio::runtime::Runtime;
 
 use crate::world::{Host, Pins};
+
+/// There is room for these.
+const TENANTS: u32 = 100_000;
 
 pub struct Engine {
     driver: SteerDriver,
@@ -29,6 +32,7 @@ impl Engine {
                 pins: pins.folder(),
                 mark: 0x0400_0000,
                 hook: None,
+                settings: Settings { tenants: TENANTS, tenant_flows: 0, tenant_half_open: 0, ..Settings::default() },
                 times: Times::default(),
             })
         };

@@ -3,11 +3,14 @@
 use std::net::IpAddr;
 
 use catena_model::address::Protocol;
-use catena_model::forwarding::{Action, FlowMatch, Hop, InstanceId, MAX_INSTANCES, Object, Path, PolicyRule};
+use catena_model::forwarding::{
+    Action, Delivery, FlowMatch, Hop, Insertion, Instance, InstanceId, InstanceState, MAX_INSTANCES, Object,
+    Path, PolicyRule,
+};
 use catena_model::packet::{Packet, pick};
 
 use super::packets::frame;
-use super::rig::{INSPECTORS, PATH, REDIRECT, Rig, SITE, policy, switch};
+use super::rig::{INSPECTORS, PATH, REDIRECT, Rig, SITE, batch, chosen_inspector, policy, side, switch};
 
 /// xorshift64, so that a failure can be repeated.
 struct Random(u64);
@@ -37,20 +40,39 @@ impl Random {
             protocol,
             source_port: self.next() as u16,
             destination_port: self.next() as u16,
+            dscp: Default::default(),
         }
     }
+}
+
+/// One-armed, at a port of its own.
+fn bump_in_the_wire(id: InstanceId) -> Object {
+    Object::Instance(Instance {
+        id,
+        insertion: Insertion::L2,
+        inside: side(&format!("c{id}"), None),
+        outside: side(&format!("c{id}"), None),
+        state: InstanceState::Up,
+        rewrites: false,
+        delivery: Delivery::Direct,
+    })
 }
 
 #[test]
 fn instances_are_picked_as_the_model_does() {
     let all: Vec<_> = (0..MAX_INSTANCES as u32).map(|n| InstanceId(100 + 37 * n)).collect();
-    let hops: Vec<_> = (1..=8).map(|n| Hop(all[..2 * n].to_vec())).collect();
+    let hops: Vec<_> = (1..=8).map(|n| Hop::of(all[..2 * n].to_vec())).collect();
     let mut objects = switch();
     objects.retain(|object| !matches!(object, Object::Path(_) | Object::Policy(_)));
     let everything = PolicyRule { matches: FlowMatch::default(), action: Action::Path(PATH) };
-    objects.push(Object::Path(Path { id: PATH, site: SITE, hops: hops.clone() }));
+    objects.extend(all.iter().map(|id| bump_in_the_wire(*id)));
+    objects.push(Object::Path(Path { id: PATH, site: SITE, hops: hops.clone(), vlan: None }));
     objects.push(Object::Policy(policy(vec![everything], Some(super::rig::exits()))));
-    let rig = Rig::new(&objects);
+    let rig = Rig::new(&[]);
+    let ports: String =
+        all.iter().map(|id| format!("link add c{id} type veth peer name c{id}-x\n")).collect();
+    rig.netns.run(|| batch(&ports)).unwrap();
+    rig.put(&objects);
 
     let mut random = Random(0x5eed);
     for _ in 0..500 {
@@ -59,13 +81,15 @@ fn instances_are_picked_as_the_model_does() {
         rig.send("vr", &frame(&packet));
         let flows = rig.flows();
         let [(_, flow)] = flows.as_slice() else { panic!("{packet:?}: {} flows", flows.len()) };
-        let expected: Vec<_> =
-            hops.iter().map(|Hop(instances)| pick(packet.flow_hash(), instances).unwrap().0).collect();
-        assert_eq!(flow.instances.to_vec(), expected, "{packet:?}");
+        let expected: Vec<_> = hops
+            .iter()
+            .map(|hop| pick(packet.flow_hash(hop.stickiness), hop.instances.clone()).unwrap())
+            .collect();
+        assert_eq!(rig.instances_of(flow), expected, "{packet:?}");
 
         rig.forget_flows();
         rig.send("gw", &frame(&packet.reply()));
-        assert_eq!(rig.flows()[0].1.instances.to_vec(), expected, "the reply of {packet:?}");
+        assert_eq!(rig.instances_of(&rig.flows()[0].1), expected, "the reply of {packet:?}");
     }
 }
 
@@ -76,7 +100,7 @@ fn flows_spread_over_the_copies() {
     for port in 0..200 {
         let [packet, _] = super::packets::web(20_000 + port);
         assert_eq!(rig.send("fw-out", &frame(&packet)).verdict, REDIRECT);
-        let chosen = pick(packet.flow_hash(), &INSPECTORS).unwrap();
+        let chosen = chosen_inspector(&packet);
         count[INSPECTORS.iter().position(|id| *id == chosen).unwrap()] += 1;
     }
     assert!(count.iter().all(|n| *n > 60), "{count:?}");

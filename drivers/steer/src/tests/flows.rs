@@ -8,7 +8,8 @@ use catena_model::packet::Packet;
 
 use super::packets::{ACK, FIN, RST, SYN, web, with_flags};
 use super::rig::{PATH, Rig, exits, policy, switch};
-use crate::{Times, flows};
+use crate::flows::{Sweep, sweep};
+use crate::{Settings, Times, settings};
 
 /// Four flows: a connection in use, one that has ended, a SYN that nobody answered, a conversation by UDP.
 fn four_flows() -> Rig {
@@ -29,10 +30,20 @@ fn four_flows() -> Rig {
     rig
 }
 
+/// As if the element had been set so, and then swept.
+fn sweep_with(rig: &Rig, times: &Times, task: Sweep) -> u64 {
+    rig.with_engine(|engine| {
+        let maps = &engine.programs.maps;
+        let entry = settings::write(&Settings::default(), times, maps.element().unwrap());
+        maps.elements.put(&0, &entry).unwrap();
+        sweep(&engine.programs.sweep, task).unwrap()
+    })
+}
+
 /// The source ports of the flows that are left.
 fn left(rig: &Rig, times: &Times) -> Vec<u16> {
-    rig.with_engine(|engine| flows::sweep(&engine.programs.maps, times).unwrap());
-    let mut left: Vec<_> = rig.flows().iter().map(|(key, _)| key.low_port.min(key.high_port)).collect();
+    sweep_with(rig, times, Sweep::Idle);
+    let mut left: Vec<_> = rig.flows().iter().map(|(port, _)| *port).collect();
     left.sort();
     left
 }
@@ -62,8 +73,7 @@ fn each_kind_of_flow_is_remembered_for_its_own_time() {
 #[test]
 fn a_path_is_alive_while_its_flows_are() {
     let rig = four_flows();
-    let live =
-        |times: &Times| rig.with_engine(|engine| flows::live(&engine.programs.maps, times, PATH).unwrap());
+    let live = |times: &Times| sweep_with(&rig, times, Sweep::Count(PATH));
     assert_eq!(live(&Times::default()), 4);
     assert_eq!(live(&Times { closed: Duration::ZERO, ..Times::default() }), 3);
     assert_eq!(live(&Times { alive: Duration::ZERO, ..Times::default() }), 1);

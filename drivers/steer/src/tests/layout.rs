@@ -20,20 +20,28 @@ fn structures_are_the_same_on_both_sides() {
     same::<Port>(&btf, "port");
     same::<Side>(&btf, "side");
     same::<Instance>(&btf, "instance");
-    same::<Hop>(&btf, "hop");
+    same::<Member>(&btf, "member");
+    same::<Group>(&btf, "group");
     same::<Path>(&btf, "path");
-    same::<Prefix>(&btf, "prefix");
-    same::<Rule>(&btf, "rule");
     same::<Policy>(&btf, "policy");
-    same::<FlowKey>(&btf, "flow_key");
+    same::<Rule>(&btf, "rule");
+    same::<RulesKey>(&btf, "rules_key");
+    same::<Rules>(&btf, "rules");
+    same::<PrefixKey>(&btf, "prefix_key");
+    same::<Lengths>(&btf, "lengths");
+    same::<Tuple>(&btf, "tuple");
+    same::<FlowKey4>(&btf, "flow_key4");
+    same::<FlowKey6>(&btf, "flow_key6");
     same::<Flow>(&btf, "flow");
+    same::<Load>(&btf, "load");
+    same::<FragmentKey>(&btf, "fragment_key");
     same::<Tunnel>(&btf, "tunnel");
     same::<TunnelEnd>(&btf, "tunnel_end");
-    same::<Lpm4>(&btf, "lpm4");
-    same::<Lpm6>(&btf, "lpm6");
+    same::<NeighbourKey>(&btf, "neighbour_key");
     same::<Element>(&btf, "element");
     same::<CounterKey>(&btf, "counter_key");
     same::<Counter>(&btf, "counter");
+    same::<SweepRequest>(&btf, "sweep_request");
 }
 
 fn same<T: Described>(btf: &Btf<'_>, name: &str) {

@@ -24,6 +24,7 @@ pub(super) fn web(source_port: u16) -> [Packet; 2] {
         protocol: Protocol::TCP,
         source_port,
         destination_port: 80,
+        dscp: Default::default(),
     })
 }
 

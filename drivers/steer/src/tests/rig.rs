@@ -4,20 +4,24 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 
 use catena_driver::netns::NetNs;
-use catena_driver::{Counted, Driver, DropReason, Epoch};
+use catena_driver::{Counted, Driver, DriverError, DropReason, Epoch};
 use catena_model::forwarding::{
-    Action, Change, Direction, Exits, FlowMatch, Hop, Ingress, Insertion, Instance, InstanceId, NextHops,
-    Object, Path, PathId, Policy, PolicyRule, Purpose, Side, SiteId,
+    Action, Change, Delivery, Direction, ElementState, Exits, FlowMatch, Hop, Ingress, Insertion, Instance,
+    InstanceId, InstanceState, Member, NextHops, Object, Path, PathId, Policy, PolicyRule, Purpose, Side,
+    SiteId, Stickiness,
 };
 use catena_model::name::PortName;
+use catena_model::packet::{Packet, pick};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
 
-use crate::layout::{Flow, FlowKey};
+use crate::layout::Flow;
+use crate::maps::Maps;
 use crate::netlink::Connection;
+use crate::numbers::slot_of;
 use crate::program::Program;
 use crate::program::skeleton::types::__sk_buff;
-use crate::{Config, Engine, SteerDriver, Times};
+use crate::{Config, Engine, Settings, SteerDriver, Times};
 
 pub(super) const MARK: u32 = 0x0400_0000;
 
@@ -92,6 +96,10 @@ pub(super) struct Case {
 
 impl Rig {
     pub(super) fn new(objects: &[Object]) -> Self {
+        Self::with(Settings::default(), Times::default(), objects)
+    }
+
+    pub(super) fn with(settings: Settings, times: Times, objects: &[Object]) -> Self {
         let netns = NetNs::create().unwrap();
         let pins = BpfFs::mount();
         let make: String = PORTS
@@ -105,7 +113,8 @@ impl Rig {
             pins: pins.0.path().join("catena").join("br-int"),
             mark: MARK,
             hook: None,
-            times: Times::default(),
+            settings,
+            times,
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let rig = Self { driver: SteerDriver::new(config).unwrap(), runtime, netns, _pins: pins };
@@ -114,14 +123,32 @@ impl Rig {
     }
 
     pub(super) fn put(&self, objects: &[Object]) {
-        let changes: Vec<_> =
-            objects.iter().map(|object| Change::Put { new: object.clone(), old: None }).collect();
-        self.runtime.block_on(self.driver.apply(Epoch(1), &changes)).unwrap();
+        let changes: Vec<_> = objects.iter().map(super::rig::put).collect();
+        self.apply(&changes).unwrap();
     }
 
     pub(super) fn delete(&self, objects: &[Object]) {
         let changes: Vec<_> = objects.iter().map(|object| Change::Delete { old: object.clone() }).collect();
-        self.runtime.block_on(self.driver.apply(Epoch(1), &changes)).unwrap();
+        self.apply(&changes).unwrap();
+    }
+
+    pub(super) fn apply(&self, changes: &[Change]) -> Result<(), DriverError> {
+        self.runtime.block_on(self.driver.apply(Epoch(1), changes))
+    }
+
+    pub(super) fn check(&self, changes: &[Change]) -> Result<(), DriverError> {
+        self.runtime.block_on(self.driver.check(changes))
+    }
+
+    pub(super) fn observe(&self) -> ElementState {
+        self.runtime.block_on(self.driver.observe()).unwrap()
+    }
+
+    /// As a program that is started again finds the element.
+    pub(super) fn restart(mut self) -> Self {
+        let config = Config::clone(&self.driver.inner.config);
+        self.driver = SteerDriver::new(config).unwrap();
+        self
     }
 
     pub(super) fn counters(&self) -> Vec<(Counted, u64)> {
@@ -133,15 +160,34 @@ impl Rig {
         self.runtime.block_on(self.driver.live_flows(path)).unwrap()
     }
 
-    pub(super) fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.with_engine(|engine| engine.programs.maps.flows.entries().unwrap())
+    /// The flows, each under the port of its site's end; those of IPv4 first.
+    pub(super) fn flows(&self) -> Vec<(u16, Flow)> {
+        self.with_engine(|engine| {
+            let Maps { flows4, flows6, .. } = &engine.programs.maps;
+            let flows4 = flows4.entries().unwrap().into_iter().map(|(key, flow)| (key.local_port, flow));
+            let flows6 = flows6.entries().unwrap().into_iter().map(|(key, flow)| (key.local_port, flow));
+            flows4.chain(flows6).collect()
+        })
+    }
+
+    /// The instances that a flow was given, in the order of the way up.
+    pub(super) fn instances_of(&self, flow: &Flow) -> Vec<InstanceId> {
+        self.with_engine(|engine| {
+            let id = |handle: &u32| {
+                let entry = engine.programs.maps.instances.get(&slot_of(*handle)).unwrap().unwrap();
+                assert_eq!(entry.handle, *handle, "the flow's instance is installed");
+                InstanceId(entry.id)
+            };
+            flow.instances[..flow.count as usize].iter().map(id).collect()
+        })
     }
 
     pub(super) fn forget_flows(&self) {
         self.with_engine(|engine| {
-            for (key, _) in engine.programs.maps.flows.entries().unwrap() {
-                engine.programs.maps.flows.remove(&key).unwrap();
-            }
+            let Maps { flows4, flows6, loads, .. } = &engine.programs.maps;
+            flows4.entries().unwrap().iter().for_each(|(key, _)| flows4.remove(key).unwrap());
+            flows6.entries().unwrap().iter().for_each(|(key, _)| flows6.remove(key).unwrap());
+            loads.entries().unwrap().iter().for_each(|(key, _)| loads.remove(key).unwrap());
         });
     }
 
@@ -194,8 +240,14 @@ impl Rig {
         let counted: Vec<_> = self
             .counters()
             .into_iter()
+            // What comes back is counted besides what becomes of it.
+            .filter(|(of, _)| !matches!(of, Counted::Returned { .. }))
             .filter_map(|(of, after)| {
                 let before = before.iter().find(|(counted, _)| *counted == of).map_or(0, |(_, count)| *count);
+                let of = match of {
+                    Counted::Dropped { reason, .. } => Counted::Dropped { path: None, reason },
+                    of => of,
+                };
                 (after != before).then_some((of, after - before))
             })
             .collect();
@@ -204,7 +256,7 @@ impl Rig {
             Expect::IsClaimed(direction) => (NEXT, 0, Some(Counted::Claimed { site: SITE, direction })),
             Expect::IsReleased => (NEXT, MARK, None),
             Expect::Goes(counted) => (REDIRECT, 0, Some(counted)),
-            Expect::Dropped(reason) => (SHOT, 0, Some(Counted::Dropped { reason })),
+            Expect::Dropped(reason) => (SHOT, 0, Some(Counted::Dropped { path: None, reason })),
         };
         let expected: Vec<_> = expected.into_iter().map(|of| (of, 1)).collect();
         if (outcome.verdict, outcome.mark, &counted) == (verdict, mark, &expected) {
@@ -251,6 +303,10 @@ pub(super) fn batch(lines: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+pub(super) fn put(object: &Object) -> Change {
+    Change::Put { new: object.clone(), old: None }
+}
+
 pub(super) fn side(port: &str, next_hops: Option<u8>) -> Side {
     let next_hops = next_hops.map_or(NextHops::default(), |host| NextHops {
         v4: Some([10, 20, 0, host].into()),
@@ -268,6 +324,7 @@ pub(super) fn ingress(
         port: port.parse().unwrap(),
         directions: directions.into_iter().collect(),
         purpose,
+        site: None,
     })
 }
 
@@ -292,21 +349,32 @@ pub(super) fn instances() -> Vec<Object> {
         insertion: Insertion::L3,
         inside: side(&format!("{name}-in"), Some(host)),
         outside: side(&format!("{name}-out"), Some(host + 1)),
+        state: InstanceState::Up,
+        rewrites: false,
+        delivery: Delivery::Direct,
     };
     let l2 = |id, name: &str| Instance {
         id,
         insertion: Insertion::L2,
         inside: side(&format!("{name}-in"), None),
         outside: side(&format!("{name}-out"), None),
+        state: InstanceState::Up,
+        rewrites: false,
+        delivery: Delivery::Direct,
     };
     [l3(FIREWALL, "fw", 11), l2(INSPECTORS[0], "a"), l2(INSPECTORS[1], "b"), l3(PROXY, "web", 21)]
         .map(Object::Instance)
         .into()
 }
 
+/// The inspector that the model picks for the packet's flow.
+pub(super) fn chosen_inspector(packet: &Packet) -> InstanceId {
+    pick(packet.flow_hash(Stickiness::FiveTuple), INSPECTORS.map(Member::new)).unwrap()
+}
+
 pub(super) fn path() -> Object {
-    let hops = vec![Hop(vec![FIREWALL]), Hop(INSPECTORS.into()), Hop(vec![PROXY])];
-    Object::Path(Path { id: PATH, site: SITE, hops })
+    let hops = vec![Hop::of([FIREWALL]), Hop::of(INSPECTORS), Hop::of([PROXY])];
+    Object::Path(Path { id: PATH, site: SITE, hops, vlan: None })
 }
 
 /// A chain of three functions for web traffic, and nothing else.

@@ -3,20 +3,21 @@
 use catena_driver::{Counted, DropReason};
 use catena_model::address::Protocol;
 use catena_model::forwarding::{Action, Direction, Hop, Object, Path, PathId, Purpose, SiteId};
-use catena_model::packet::{Packet, pick};
+use catena_model::packet::Packet;
 
 use super::packets::{
     ACK, FIN, RST, SYN, error, frame, ip, raw_v4, raw_v6, to_port, v4, v6, web, with_flags,
 };
 use super::rig::{
-    Case, Expect, FIREWALL, INSPECTORS, PATH, PROXY, REDIRECT, Rig, SITE, exits, ingress, policy, switch, tcp,
+    Case, Expect, FIREWALL, INSPECTORS, PATH, PROXY, REDIRECT, Rig, SITE, chosen_inspector, exits, ingress,
+    policy, switch, tcp,
 };
 
 fn hop(position: u8, direction: Direction) -> impl Fn(&Packet) -> Expect {
     move |packet| {
         let instance = match position {
             0 => FIREWALL,
-            1 => pick(packet.flow_hash(), &INSPECTORS).unwrap(),
+            1 => chosen_inspector(packet),
             _ => PROXY,
         };
         Expect::Goes(Counted::Hop { path: PATH, position, instance, direction })
@@ -49,7 +50,7 @@ fn tagged(packet: &Packet, direction: u8) -> Vec<u8> {
 
 /// The ports of the inspector that has this flow.
 fn inspector(packet: &Packet) -> (&'static str, &'static str, &'static str) {
-    if pick(packet.flow_hash(), &INSPECTORS) == Some(INSPECTORS[0]) {
+    if chosen_inspector(packet) == INSPECTORS[0] {
         ("a-in", "a-out", "b-out")
     } else {
         ("b-in", "b-out", "a-out")
@@ -320,8 +321,8 @@ fn flows_stay_on_the_path_that_they_began_on() {
     let [other, _] = web(40_001);
     rig.send("vr", &frame(&up));
     // The edit: two functions now, the proxy first.
-    let hops = vec![Hop(vec![PROXY]), Hop(vec![FIREWALL])];
-    let new_path = Object::Path(Path { id: NEW, site: SITE, hops });
+    let hops = vec![Hop::of([PROXY]), Hop::of([FIREWALL])];
+    let new_path = Object::Path(Path { id: NEW, site: SITE, hops, vlan: None });
     rig.put(&[new_path, Object::Policy(policy(vec![tcp(80, Action::Path(NEW))], Some(exits())))]);
     let new_first =
         Expect::Goes(Counted::Hop { path: NEW, position: 0, instance: PROXY, direction: Direction::Up });
@@ -356,7 +357,7 @@ fn a_port_that_is_used_again_begins_a_new_flow() {
     rig.send("gw", &with_flags(&up.reply(), SYN | ACK));
     rig.send("vr", &with_flags(&up, FIN | ACK));
     rig.send("gw", &with_flags(&up.reply(), FIN | ACK));
-    let new_path = Object::Path(Path { id: NEW, site: SITE, hops: vec![Hop(vec![PROXY])] });
+    let new_path = Object::Path(Path { id: NEW, site: SITE, hops: vec![Hop::of([PROXY])], vlan: None });
     rig.put(&[new_path, Object::Policy(policy(vec![tcp(80, Action::Path(NEW))], Some(exits())))]);
     let case = |name, because, frame, expect| Case { name, because, at: "vr", frame, expect };
     rig.expect(&[
@@ -404,7 +405,7 @@ fn what_is_not_installed_is_not_gone_round() {
         missing.clone(),
     )]);
     rig.forget_flows();
-    rig.put(&[Object::Path(Path { id: PATH, site: SITE, hops: vec![Hop(vec![])] })]);
+    rig.put(&[Object::Path(Path { id: PATH, site: SITE, hops: vec![Hop::of([])], vlan: None })]);
     rig.expect(&[case(
         "nothing to pick from",
         "a function without instances",
@@ -445,13 +446,13 @@ fn one_transparent_function_serves_two_sites_with_the_same_addresses() {
     const OTHER_PATH: PathId = PathId(0x0a_0b_0c);
     let mut objects = switch();
     let [up, _] = web(40_000);
-    let chosen = pick(up.flow_hash(), &INSPECTORS).unwrap();
+    let chosen = chosen_inspector(&up);
     // The other site's addresses are known by another prefix here; what is behind its tags may be anybody's.
     let mut other = policy(vec![tcp(80, Action::Path(OTHER_PATH))], Some(exits()));
     (other.site, other.prefixes) = (OTHER_SITE, ["172.16.2.0/24".parse().unwrap()].into());
     objects.push(Object::Policy(other));
-    let hops = vec![Hop(vec![PROXY]), Hop(vec![chosen])];
-    objects.push(Object::Path(Path { id: OTHER_PATH, site: OTHER_SITE, hops }));
+    let hops = vec![Hop::of([PROXY]), Hop::of([chosen])];
+    objects.push(Object::Path(Path { id: OTHER_PATH, site: OTHER_SITE, hops, vlan: None }));
     let rig = Rig::new(&objects);
     let (_, outside, _) = inspector(&up);
     let mut others = tagged(&up, TAG_UP);

@@ -1,7 +1,7 @@
 //! GRE: in and out.
 
 use catena_driver::{Counted, DropReason};
-use catena_model::forwarding::{Object, SiteId, Tunnel};
+use catena_model::forwarding::{Object, Oversize, SiteId, Tunnel};
 use catena_model::packet::Packet;
 use etherparse::{IpNumber, Ipv4Header};
 
@@ -22,6 +22,7 @@ fn edge() -> Vec<Object> {
             remote: remote.parse().unwrap(),
             key,
             mtu: 1472,
+            oversize: Oversize::TellSender,
             allowed: allowed.iter().map(|prefix| prefix.parse().unwrap()).collect(),
         })
     };
@@ -218,7 +219,7 @@ fn what_fits_into_no_tunnel_is_dropped() {
     assert_eq!(rig.encapsulate(&large, 0).verdict, SHOT);
     assert_eq!(rig.encapsulate(&elsewhere, 0).verdict, SHOT);
     assert_eq!(rig.encapsulate(&multicast, 0).verdict, NEXT, "noise of the interface itself");
-    let dropped = |reason| (Counted::Dropped { reason }, 1);
+    let dropped = |reason| (Counted::Dropped { path: None, reason }, 1);
     assert_eq!(
         rig.counters(),
         [
