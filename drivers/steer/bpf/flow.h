@@ -229,13 +229,13 @@ static __always_inline void touch(struct flow *entry, const struct packet *packe
 		return;
 	if (now - entry->seen > SEEN_EVERY)
 		entry->seen = now;
-	if (entry->state == state)
-		return;
 	if (state & HALF_OPEN && (state & (SEEN_UP | SEEN_DOWN)) == (SEEN_UP | SEEN_DOWN) &&
 	    !(packet->tcp_flags & TCP_SYN)) {
 		state &= ~HALF_OPEN;
 		answered(entry->site);
 	}
+	if (entry->state == state)
+		return;
 	entry->state = state;
 	entry->seen = now;
 }

@@ -46,24 +46,30 @@ impl Space {
         self.lengths[family as usize] = lengths.to_vec();
     }
 
-    fn accepts(&self, kind: Kind, site: SiteId, prefix: Prefix) -> Result<(), DriverError> {
-        if let Some(other) = self.owner(prefix).filter(|other| *other != site) {
+    fn accepts(&self, kind: Kind, site: SiteId, prefixes: &BTreeSet<Prefix>) -> Result<(), DriverError> {
+        let owner = |prefix: &Prefix| self.owner(*prefix).map(|other| (*prefix, other));
+        if let Some((prefix, other)) = prefixes.iter().find_map(owner) {
             return Err(DriverError::Unsupported {
                 what: format!("{prefix} is of the {kind} of two sites, {other} and {site}"),
                 help: "give each site prefixes of its own".to_owned(),
             });
         }
-        let lengths = self.lengths(prefix.family());
-        if lengths.len() >= MAX_LENGTHS && !lengths.contains(&words::mapped_length(prefix)) {
-            return Err(DriverError::Unsupported {
-                what: format!(
-                    "{prefix} of site {site} has another length than {MAX_LENGTHS} others of its family"
-                ),
-                help: format!(
-                    "use prefixes of at most {MAX_LENGTHS} different lengths; those that no site has any more count \
-                     until all chains of the element were deleted"
-                ),
-            });
+        for family in [Family::V4, Family::V6] {
+            let of_family = prefixes.iter().filter(|prefix| prefix.family() == family);
+            let mut lengths: BTreeSet<_> = of_family.map(|prefix| words::mapped_length(*prefix)).collect();
+            lengths.extend(self.lengths(family));
+            if lengths.len() > MAX_LENGTHS {
+                return Err(DriverError::Unsupported {
+                    what: format!(
+                        "with the {kind} of site {site} there are prefixes of {} different lengths",
+                        lengths.len()
+                    ),
+                    help: format!(
+                        "use at most {MAX_LENGTHS} for each IP version; those that no site has any more count until all \
+                         chains of the element are deleted"
+                    ),
+                });
+            }
         }
         Ok(())
     }
@@ -105,10 +111,9 @@ impl Index {
     /// Whether `object` fits beside all that is here. What it takes the place of has been removed.
     pub(crate) fn accepts(&self, object: &Object) -> Result<(), DriverError> {
         match object {
-            Object::Policy(policy) if !self.is_told_by_port(policy.site) => policy
-                .prefixes
-                .iter()
-                .try_for_each(|prefix| self.sites.accepts(Kind::Policy, policy.site, *prefix)),
+            Object::Policy(policy) if !self.is_told_by_port(policy.site) => {
+                self.sites.accepts(Kind::Policy, policy.site, &policy.prefixes)
+            }
             Object::Tunnel(tunnel) => self.accepts_tunnel(tunnel),
             Object::Path(path) => match path.vlan.and_then(|vlan| Some((vlan, self.vlans.get(&vlan)?))) {
                 Some((vlan, other)) => Err(DriverError::Unsupported {
@@ -128,8 +133,7 @@ impl Index {
                 help: "give each tunnel a key of its own".to_owned(),
             });
         }
-        let mut allowed = tunnel.allowed.iter();
-        allowed.try_for_each(|prefix| self.allowed.accepts(Kind::Tunnel, tunnel.site, *prefix))
+        self.allowed.accepts(Kind::Tunnel, tunnel.site, &tunnel.allowed)
     }
 
     pub(crate) fn insert(&mut self, object: &Object) {
@@ -181,7 +185,9 @@ impl Index {
 
     fn remove_instance(&mut self, instance: &Instance) {
         for side in [&instance.inside, &instance.outside] {
-            self.leave_port(&side.port, |named| drop(named.functions.remove(&instance.id)));
+            self.leave_port(&side.port, |named| {
+                named.functions.remove(&instance.id);
+            });
         }
         self.rewriting.remove(&instance.id);
         self.numbers.instances.release(&instance.id);

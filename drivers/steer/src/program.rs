@@ -27,15 +27,19 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    fn new<T>(program: &ProgramImpl<'_, T>) -> Result<Self, DriverError> {
+    /// `maps` are the numbers of those that outlive a program.
+    fn new<T>(program: &ProgramImpl<'_, T>, maps: &BTreeSet<u32>) -> Result<Self, DriverError> {
         let fd = program.as_fd().try_clone_to_owned();
         let described = fd.and_then(|fd| Ok(Self { info: bpf::program_info(fd.as_fd())?, fd }));
-        described.map_err(|error| DriverError::failed("cannot ask about a program that was loaded", error))
+        let mut program = described
+            .map_err(|error| DriverError::failed("cannot ask about a program that was loaded", error))?;
+        program.info.maps.retain(|id| maps.contains(id));
+        Ok(program)
     }
 
     /// Whether another program is the same code on the same maps.
     pub(crate) fn is(&self, other: &ProgramInfo) -> bool {
-        self.info == *other
+        self.info.tag == other.tag && self.info.maps.iter().all(|id| other.maps.contains(id))
     }
 }
 
@@ -67,7 +71,9 @@ impl Programs {
         let mut open = skeleton::SteerSkelBuilder::default()
             .open(&mut storage)
             .map_err(|error| DriverError::failed("cannot read the steering programs", error))?;
-        for mut map in open.open_object_mut().maps_mut() {
+        // Those that libbpf makes of C's constants have a dot in their names, and come and go with each program.
+        let is_ours = |map: &OpenMapMut<'_>| !map.name().as_encoded_bytes().contains(&b'.');
+        for mut map in open.open_object_mut().maps_mut().filter(is_ours) {
             set_size(&mut map, settings)?;
             reuse(&mut map, pins)?;
         }
@@ -79,12 +85,13 @@ impl Programs {
                 .map_err(|error| DriverError::failed(format!("cannot hold map {name}"), error))
         };
         let maps = Maps::find(find)?;
+        let ids = maps.ids()?;
         Ok(Self {
-            ids: maps.ids()?,
             maps,
-            steer: Program::new(&loaded.progs.catena_steer)?,
-            encap: Program::new(&loaded.progs.catena_encap)?,
-            sweep: Arc::new(Program::new(&loaded.progs.catena_sweep)?),
+            steer: Program::new(&loaded.progs.catena_steer, &ids)?,
+            encap: Program::new(&loaded.progs.catena_encap, &ids)?,
+            sweep: Arc::new(Program::new(&loaded.progs.catena_sweep, &ids)?),
+            ids,
         })
     }
 }

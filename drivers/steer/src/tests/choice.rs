@@ -99,6 +99,7 @@ fn flows_spread_over_the_copies() {
     let mut count = [0; 2];
     for port in 0..200 {
         let [packet, _] = super::packets::web(20_000 + port);
+        assert_eq!(rig.send("vr", &frame(&packet)).verdict, REDIRECT);
         assert_eq!(rig.send("fw-out", &frame(&packet)).verdict, REDIRECT);
         let chosen = chosen_inspector(&packet);
         count[INSPECTORS.iter().position(|id| *id == chosen).unwrap()] += 1;

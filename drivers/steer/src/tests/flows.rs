@@ -20,6 +20,7 @@ fn four_flows() -> Rig {
     let both = |packet: Packet, up, down| {
         rig.send("vr", &with_flags(&packet, up));
         rig.send("gw", &with_flags(&packet.reply(), down));
+        rig.send("vr", &with_flags(&packet, up & FIN | ACK));
     };
     both(packet(1), SYN, SYN | ACK);
     both(packet(2), SYN, SYN | ACK);

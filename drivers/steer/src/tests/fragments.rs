@@ -112,9 +112,9 @@ fn an_error_about_a_fragment_finds_the_flow() {
         case("about the first", "ports are quoted", error("203.0.113.1", &first), down(2, super::rig::PROXY)),
         case(
             "about a later one",
-            "its first is known",
+            "nobody sends such (RFC 1122 section 3.2.2)",
             error("203.0.113.1", &later),
-            down(2, super::rig::PROXY),
+            Expect::Dropped(DropReason::Fragment),
         ),
     ]);
 }

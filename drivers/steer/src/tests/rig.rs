@@ -1,6 +1,7 @@
 //! A switch to try packets on: real ports in a namespace, the real driver, and a table of cases.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::Command;
 
 use catena_driver::netns::NetNs;
@@ -100,9 +101,13 @@ impl Rig {
     }
 
     pub(super) fn with(settings: Settings, times: Times, objects: &[Object]) -> Self {
+        Self::on(&PORTS, settings, times, objects)
+    }
+
+    pub(super) fn on(ports: &[&str], settings: Settings, times: Times, objects: &[Object]) -> Self {
         let netns = NetNs::create().unwrap();
         let pins = BpfFs::mount();
-        let make: String = PORTS
+        let make: String = ports
             .iter()
             .map(|port| format!("link add {port} type veth peer name {port}-x\nlink set {port} up\n"))
             .collect();
@@ -223,7 +228,7 @@ impl Rig {
         }
         self.with_engine(|engine| {
             let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
-            test_run(program(engine), ifindex, &frame, mark)
+            test_run(program(engine).as_fd(), ifindex, &frame, mark)
         })
     }
 
@@ -269,10 +274,32 @@ impl Rig {
     }
 }
 
+/// What is said of a frame besides its bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TestRun {
+    pub(super) ifindex: u32,
+    pub(super) mark: u32,
+    /// Of a super-frame: into how many segments of how many bytes of payload it is cut.
+    pub(super) gso_segs: u32,
+    pub(super) gso_size: u32,
+    /// Of the control block.
+    pub(super) first_word: u32,
+}
+
 /// One frame through one program, as if it had come in at a port of this thread's namespace.
-fn test_run(program: &Program, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
+pub(super) fn test_run(program: BorrowedFd<'_>, ifindex: u32, frame: &[u8], mark: u32) -> Outcome {
+    test_run_with(program, &TestRun { ifindex, mark, ..TestRun::default() }, frame)
+}
+
+pub(super) fn test_run_with(program: BorrowedFd<'_>, with: &TestRun, frame: &[u8]) -> Outcome {
     let mut out = vec![0_u8; frame.len() + 256];
-    let context = __sk_buff { ifindex, mark, ..Default::default() };
+    let TestRun { ifindex, mark, gso_segs, gso_size, first_word } = *with;
+    // The kernel insists that all else is zero, also what pads the structure, which a value that is moved need not keep.
+    let mut context = MaybeUninit::<__sk_buff>::zeroed();
+    // SAFETY: zeros are a value of the structure.
+    let given = unsafe { context.assume_init_mut() };
+    (given.ifindex, given.mark, given.gso_segs, given.gso_size) = (ifindex, mark, gso_segs, gso_size);
+    given.cb[0] = first_word;
     let mut after = __sk_buff::default();
     let mut options = libbpf_sys::bpf_test_run_opts {
         sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
@@ -280,7 +307,7 @@ fn test_run(program: &Program, ifindex: u32, frame: &[u8], mark: u32) -> Outcome
         data_size_in: frame.len() as u32,
         data_out: out.as_mut_ptr().cast(),
         data_size_out: out.len() as u32,
-        ctx_in: (&raw const context).cast(),
+        ctx_in: context.as_ptr().cast(),
         ctx_size_in: size_of_val(&context) as u32,
         ctx_out: (&raw mut after).cast(),
         ctx_size_out: size_of_val(&after) as u32,
@@ -288,8 +315,9 @@ fn test_run(program: &Program, ifindex: u32, frame: &[u8], mark: u32) -> Outcome
         ..Default::default()
     };
     // SAFETY: all buffers live until the call returns, and are as long as said.
-    let outcome = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_fd().as_raw_fd(), &mut options) };
-    assert_eq!(outcome, 0, "{}", std::io::Error::from_raw_os_error(-outcome));
+    let outcome = unsafe { libbpf_sys::bpf_prog_test_run_opts(program.as_raw_fd(), &mut options) };
+    let error = std::io::Error::from_raw_os_error(-outcome);
+    assert_eq!(outcome, 0, "{error}: {with:?}, {} bytes: {frame:02x?}", frame.len());
     out.truncate(options.data_size_out as usize);
     Outcome { verdict: options.retval as i32, frame: out, mark: after.mark }
 }

@@ -12,10 +12,11 @@ use crate::world::{Pins, cable, driver, ip, quiet_namespace, set};
 fn refused() -> Vec<(&'static str, Vec<Object>, &'static str)> {
     let routed = l3(1, side("a", None, None), side("b", None, None));
     let claim = |site| policy(site, &["172.16.1.0/24"], vec![everything(Action::Claim)], None);
-    let many = Path { id: PathId(1), site: SiteId(1), hops: vec![Hop((0..17).map(InstanceId).collect())] };
+    let many =
+        Path { id: PathId(1), site: SiteId(1), hops: vec![Hop::of((0..17).map(InstanceId))], vlan: None };
     vec![
-        ("both sides at one port", vec![l2(1, "a", "a")], "port for each side"),
         ("a port of two functions", vec![l2(1, "a", "b"), l2(2, "b", "c")], "a port of its own"),
+        ("one side of two functions", vec![l2(1, "a", "b"), l2(2, "a", "c")], "a port of its own"),
         (
             "a function's port as an edge",
             vec![l2(1, "a", "b"), ingress("a", Purpose::Steer, &[Direction::Up])],

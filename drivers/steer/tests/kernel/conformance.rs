@@ -25,19 +25,20 @@ mod clsact {
 
 const PORTS: [&str; 7] = ["vr", "gw", "fw-in", "fw-out", "ips-in", "ips-out", "wan"];
 const FOREIGN_PORTS: [&str; 3] = ["vr", "fw-in", "wan"];
-/// Of one path, one site, one tunnel: the maps whose contents say what the element does.
-const MAPS: [&str; 11] = [
+/// Whose contents say what the element does. (That of lengths, and those of the programs, are gone with all the others.)
+const MAPS: [&str; 12] = [
     "ports",
-    "sites4",
-    "sites6",
+    "prefixes",
     "policies",
+    "rules",
     "paths",
+    "groups",
+    "vlans",
     "instances",
+    "exits",
     "tunnels",
     "tunnel_ends",
     "tunnel_locals",
-    "allowed4",
-    "allowed6",
 ];
 
 /// An element that has everything: edges, functions, tunnels.
@@ -127,9 +128,11 @@ impl Fixture for Element {
                 let entries: BTreeMap<_, _> = map
                     .keys()
                     .map(|key| {
-                        let value = map.lookup(&key, MapFlags::ANY).unwrap();
+                        let value = map.lookup(&key, MapFlags::ANY).unwrap().unwrap();
                         (key, value)
                     })
+                    // Places in arrays that nobody has taken.
+                    .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
                     .collect();
                 snapshot += &format!("{name}: {entries:?}\n");
             }

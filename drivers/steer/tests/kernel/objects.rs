@@ -2,8 +2,9 @@
 
 use catena_model::address::Protocol;
 use catena_model::forwarding::{
-    Action, Direction, Exits, FlowMatch, Hop, Ingress, Insertion, Instance, InstanceId, NextHops, Object,
-    Path, PathId, Policy, PolicyRule, Purpose, Side, SiteId, Tunnel,
+    Action, Delivery, Direction, Exits, FlowMatch, Hop, Ingress, Insertion, Instance, InstanceId,
+    InstanceState, NextHops, Object, Oversize, Path, PathId, Policy, PolicyRule, Purpose, Side, SiteId,
+    Tunnel,
 };
 
 pub fn side(port: &str, v4: Option<&str>, v6: Option<&str>) -> Side {
@@ -17,21 +18,37 @@ pub fn l2(id: u32, inside: &str, outside: &str) -> Object {
         insertion: Insertion::L2,
         inside: side(inside, None, None),
         outside: side(outside, None, None),
+        state: InstanceState::Up,
+        rewrites: false,
+        delivery: Delivery::Direct,
     })
 }
 
 pub fn l3(id: u32, inside: Side, outside: Side) -> Object {
-    Object::Instance(Instance { id: InstanceId(id), insertion: Insertion::L3, inside, outside })
+    Object::Instance(Instance {
+        id: InstanceId(id),
+        insertion: Insertion::L3,
+        inside,
+        outside,
+        state: InstanceState::Up,
+        rewrites: false,
+        delivery: Delivery::Direct,
+    })
 }
 
 pub fn path(id: u32, site: u32, hops: &[&[u32]]) -> Object {
-    let hop = |instances: &&[u32]| Hop(instances.iter().copied().map(InstanceId).collect());
-    Object::Path(Path { id: PathId(id), site: SiteId(site), hops: hops.iter().map(hop).collect() })
+    let hop = |instances: &&[u32]| Hop::of(instances.iter().copied().map(InstanceId));
+    Object::Path(Path {
+        id: PathId(id),
+        site: SiteId(site),
+        hops: hops.iter().map(hop).collect(),
+        vlan: None,
+    })
 }
 
 pub fn ingress(port: &str, purpose: Purpose, directions: &[Direction]) -> Object {
     let directions = directions.iter().copied().collect();
-    Object::Ingress(Ingress { port: port.parse().unwrap(), directions, purpose })
+    Object::Ingress(Ingress { port: port.parse().unwrap(), directions, purpose, site: None })
 }
 
 pub fn policy(site: u32, prefixes: &[&str], rules: Vec<PolicyRule>, exits: Option<Exits>) -> Object {
@@ -57,6 +74,7 @@ pub fn tunnel(site: u32, local: &str, remote: &str, key: Option<u32>, allowed: &
         remote: remote.parse().unwrap(),
         key,
         mtu: 1472,
+        oversize: Oversize::TellSender,
         allowed: allowed.iter().map(|prefix| prefix.parse().unwrap()).collect(),
     }
 }

@@ -131,7 +131,7 @@ async fn a_forged_source_does_not_get_in() {
     ip(&haul.client, "address add 172.16.9.9/32 dev eth0");
     let ping = attempt(&haul.client, "ping -n -c 1 -W 1 -I 172.16.9.9 198.51.100.10");
     assert!(!ping.status.success());
-    let forged = Counted::Dropped { reason: DropReason::ForgedSource };
+    let forged = Counted::Dropped { path: None, reason: DropReason::ForgedSource };
     assert_eq!(counted(&edge, |of| *of == forged).await, 1);
     run(&haul.client, "ping -n -c 1 -W 2 198.51.100.10");
 }
@@ -143,6 +143,6 @@ async fn what_belongs_to_no_tunnel_is_dropped() {
     let other = tunnel(SITE.0, "203.0.113.2", "203.0.113.1", Some(1002), &EVERYWHERE);
     put(&access, &[Object::Tunnel(other)]).await;
     assert!(!attempt(&haul.client, "ping -n -c 1 -W 1 198.51.100.10").status.success());
-    let unknown = Counted::Dropped { reason: DropReason::UnknownTunnel };
+    let unknown = Counted::Dropped { path: None, reason: DropReason::UnknownTunnel };
     assert_eq!(counted(&edge, |of| *of == unknown).await, 1);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use catena_driver::netns::NetNs;
 use catena_driver::{Counted, Driver, Epoch};
-use catena_driver_steer::{Config, Hook, SteerDriver, Times};
+use catena_driver_steer::{Config, Hook, Settings, SteerDriver, Times};
 use catena_model::forwarding::{Change, Object};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use tempfile::TempDir;
@@ -56,6 +56,7 @@ pub fn config(element: &str, netns: &NetNs, pins: &Pins, hook: Option<Hook>) -> 
         pins: pins.of(element),
         mark: MARK,
         hook,
+        settings: Settings::default(),
         times: Times::default(),
     }
 }
