@@ -14,9 +14,9 @@ use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
 use catena_driver_linux::{LinuxConfig, LinuxDriver};
 use catena_driver_nft::{NftConfig, NftDriver};
-use catena_driver_steer::SteerDriver;
+use catena_driver_steer::{Settings as SteerEngine, SteerDriver, Times};
 use catena_model::name::NodeName;
-use catena_model::resource::{DriverSpec, Element, Engine, LinuxSpec};
+use catena_model::resource::{DriverSpec, Element, Engine, IdleTimes, LinuxSpec, SteerSettings};
 use catena_store::{Embedded, InMemory, Store, StoreError};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -119,7 +119,8 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         pins: Path::new(PINS).join(element.as_str()),
         mark: spec.mark,
         hook: None,
-        times: catena_driver_steer::Times::default(),
+        settings: settings(&spec.steer),
+        times: times(&spec.steer.idle),
     };
     let (element, spec) = (element.clone(), spec.clone());
     let linux =
@@ -138,6 +139,29 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         }
     };
     Ok(vec![routing, Arc::new(SteerDriver::new(steer)?)])
+}
+
+fn settings(steer: &SteerSettings) -> SteerEngine {
+    let SteerSettings { tenants, flows, tenant_limits, idle: _ } = *steer;
+    SteerEngine {
+        tenants,
+        flows,
+        tenant_flows: tenant_limits.flows,
+        tenant_half_open: tenant_limits.half_open,
+        tenant_new_per_second: tenant_limits.new_per_second,
+    }
+}
+
+fn times(idle: &IdleTimes) -> Times {
+    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+    Times {
+        connection: seconds(idle.tcp),
+        closed: seconds(idle.tcp_closing),
+        unanswered: seconds(idle.half_open),
+        conversation: seconds(idle.udp),
+        other: seconds(idle.other),
+        ..Times::default()
+    }
 }
 
 fn namespace(name: &str) -> PathBuf {

@@ -351,6 +351,7 @@ struct element {
 	__u64 unanswered;
 	__u64 connection;
 	__u64 conversation;
+	__u64 other;
 	/* …and how long they count as alive. */
 	__u64 alive;
 };

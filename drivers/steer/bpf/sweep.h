@@ -18,7 +18,9 @@ static __always_inline __u64 patience(const struct element *element, const struc
 		return element->closed;
 	if (flow->state & HALF_OPEN)
 		return element->unanswered;
-	return protocol == IPPROTO_TCP ? element->connection : element->conversation;
+	if (protocol == IPPROTO_TCP)
+		return element->connection;
+	return protocol == IPPROTO_UDP ? element->conversation : element->other;
 }
 
 /* Whether the task is about this flow. */

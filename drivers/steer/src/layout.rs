@@ -276,6 +276,7 @@ layout! {
         unanswered: u64,
         connection: u64,
         conversation: u64,
+        other: u64,
         alive: u64,
     }
 

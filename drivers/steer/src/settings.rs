@@ -60,8 +60,10 @@ pub struct Times {
     pub unanswered: Duration,
     /// A TCP connection is remembered for this long (RFC 5382 section 5 asks for no less than 2 h 4 min).
     pub connection: Duration,
-    /// Any other flow is (RFC 4787 section 4.3 recommends 5 min).
+    /// UDP is (RFC 4787 section 4.3 recommends 5 min).
     pub conversation: Duration,
+    /// Any other flow is.
+    pub other: Duration,
     /// Flows are swept this often.
     pub sweep: Duration,
     /// Attachments are looked at this often, see `events`.
@@ -76,6 +78,7 @@ impl Default for Times {
             unanswered: Duration::from_secs(30),
             connection: Duration::from_secs(2 * 3600 + 4 * 60),
             conversation: Duration::from_secs(5 * 60),
+            other: Duration::from_secs(5 * 60),
             sweep: Duration::from_secs(5),
             look: Duration::from_millis(250),
         }
@@ -100,6 +103,7 @@ pub(crate) fn write(settings: &Settings, times: &Times, element: Element) -> Ele
         unanswered: nanoseconds(times.unanswered),
         connection: nanoseconds(times.connection),
         conversation: nanoseconds(times.conversation),
+        other: nanoseconds(times.other),
         alive: nanoseconds(times.alive),
         ..element
     }

@@ -184,7 +184,7 @@ impl SteerSettings {
 impl Default for SteerSettings {
     fn default() -> Self {
         Self {
-            tenants: 100_000,
+            tenants: 32_768,
             flows: 262_144,
             tenant_limits: TenantLimits::default(),
             idle: IdleTimes::default(),

@@ -32,7 +32,12 @@ impl Engine {
                 pins: pins.folder(),
                 mark: 0x0400_0000,
                 hook: None,
-                settings: Settings { tenants: TENANTS, tenant_flows: 0, tenant_half_open: 0, ..Settings::default() },
+                settings: Settings {
+                    tenants: TENANTS,
+                    tenant_flows: 0,
+                    tenant_half_open: 0,
+                    ..Settings::default()
+                },
                 times: Times::default(),
             })
         };
