@@ -9,13 +9,13 @@ use serde_json::Value;
 
 /// What is said and seen in the example's network, from the lines that begin with the word before the colon.
 const SCRIPT: &str = r#"
-on() { node="$1"; shift; nsenter --net="/run/netns/$node" "$@"; }
+on() { netns="/run/netns/$1"; shift; nsenter --net="$netns" "$@"; }
 ask() { on user curl --silent --max-time 5 --globoff "$1"; }
 # Whether a packet that the filter describes comes to a node, while somebody asks.
 sees() {
   node="$1"; port="$2"; shift 2
   on "$node" timeout 10 tcpdump --immediate-mode -n -c 1 -i "$port" -w /dev/null "$@" 2> "$scratch/$node" & watcher=$!
-  until grep -q 'listening on' "$scratch/$node"; do sleep 0.05; done
+  until grep -q 'listening on' "$scratch/$node" 2> /dev/null; do sleep 0.05; done
   ask http://198.51.100.10/ > "$scratch/answer"
   wait "$watcher" && echo "seen: $node"
 }
