@@ -14,10 +14,15 @@ use crate::types::ErrorReport;
 pub enum ApiError {
     Malformed(JsonRejection),
     Query(QueryRejection),
-    UnknownKind { status: StatusCode, error: UnknownKind },
+    UnknownKind {
+        status: StatusCode,
+        error: UnknownKind,
+    },
     NoResource(ResourceId),
     NoPath,
     NoMethod,
+    /// A name that stands in the `Host` header and is not this machine's.
+    ForeignHost(String),
     Apply(ApplyError),
 }
 
@@ -29,6 +34,7 @@ impl ApiError {
             Self::UnknownKind { status, .. } => *status,
             Self::NoResource(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::ForeignHost(_) => StatusCode::FORBIDDEN,
             Self::Apply(error) => apply_status(error),
         }
     }
@@ -41,10 +47,16 @@ impl ApiError {
             Self::Query(rejection) => (rejection.body_text(), "write ?follow=true, ?after=ID, or nothing"),
             Self::UnknownKind { error, .. } => (error.to_string(), "use one of these kinds"),
             Self::NoResource(id) => (format!("there is no {id}"), "`catena get` shows what there is"),
-            Self::NoPath => ("there is nothing at this path".to_owned(), "paths begin with /v1alpha1/"),
+            Self::NoPath => {
+                ("there is nothing at this path".to_owned(), "paths begin with /v1alpha1/, but for /metrics")
+            }
             Self::NoMethod => {
                 ("this path takes another method".to_owned(), "use GET to read, POST to change or to trace")
             }
+            Self::ForeignHost(name) => (
+                format!("this API is not served to those who ask for the host {name:?}"),
+                "ask for it by an address, as localhost, or start it with `catena serve --allow-host NAME`",
+            ),
             Self::Apply(error) => {
                 return ErrorReport {
                     error: chain_of(error),

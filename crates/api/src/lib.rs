@@ -11,15 +11,18 @@
 //! | GET | `/v1alpha1/resources/{kind}` | any name of a kind: `chain`, `chains`, `sf` | those of one kind |
 //! | GET | `/v1alpha1/resources/{kind}/{name}` | | one [`ResourceReport`](types::ResourceReport) |
 //! | GET | `/v1alpha1/status` | | [`StatusReport`](types::StatusReport) |
-//! | GET | `/v1alpha1/counters` | | [`CounterReport`](types::CounterReport)s |
+//! | GET | `/v1alpha1/counters` | | [`CountersReport`](types::CountersReport) |
+//! | GET | `/v1alpha1/functions` | | [`FunctionsReport`](types::FunctionsReport): what went in, what came out |
 //! | GET | `/v1alpha1/events` | `?after=ID`: later ones alone; `?follow=true`: goes on | [`EventReport`](types::EventReport)s, one JSON a line |
 //! | POST | `/v1alpha1/trace` | [`TraceRequest`](types::TraceRequest) | [`Trace`](types::Trace) |
+//! | GET | `/metrics` | | all counters and the controller's state, in the text of OpenMetrics 1.0 |
 //!
 //! Whatever is no success is answered by an [`ErrorReport`](types::ErrorReport):
 //!
 //! | status | when | touched |
 //! |---|---|---|
 //! | 400 | the request is no JSON, or not of the form above | nothing |
+//! | 403 | over TCP: the `Host` header names neither an address nor this machine (see [`Listener::tcp`]) | nothing |
 //! | 404 | no such path, kind or resource | nothing |
 //! | 405 | no such method on this path | nothing |
 //! | 409 | others need what is to be deleted (`diagnostics` say which); an element cannot take the change | nothing |
@@ -30,6 +33,8 @@
 //! | 503 | an element that must change cannot be reached, or the controller is stopping | nothing |
 
 mod error;
+mod host;
+mod metrics;
 pub mod routes;
 mod serve;
 pub mod types;

@@ -1,6 +1,7 @@
 //! Which path leads to which question, and how its answer is made.
 
 use std::convert::Infallible;
+use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
@@ -17,16 +18,17 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use crate::error::ApiError;
+use crate::metrics::{self, Operation, RequestDurations};
 use crate::types::{
-    ApplyReport, ApplyRequest, CounterReport, DeleteRequest, EventReport, ResourceReport, SourceText,
-    StatusReport, TraceRequest,
+    ApplyReport, ApplyRequest, CountersReport, DeleteRequest, EventReport, FunctionsReport, ResourceReport,
+    SourceText, StatusReport, TraceRequest,
 };
 
 /// Ten thousand tenants in one file have room in it.
 pub const BODY_LIMIT: usize = 64 << 20;
 
 /// All paths, with their handlers. The crate's documentation lists the same.
-const ROUTES: [Route; 9] = [
+const ROUTES: [Route; 11] = [
     Route(MethodFilter::POST, "/v1alpha1/apply", |method| on(method, apply)),
     Route(MethodFilter::POST, "/v1alpha1/delete", |method| on(method, delete)),
     Route(MethodFilter::GET, "/v1alpha1/resources", |method| on(method, all_resources)),
@@ -34,8 +36,10 @@ const ROUTES: [Route; 9] = [
     Route(MethodFilter::GET, "/v1alpha1/resources/{kind}/{name}", |method| on(method, resource)),
     Route(MethodFilter::GET, "/v1alpha1/status", |method| on(method, status)),
     Route(MethodFilter::GET, "/v1alpha1/counters", |method| on(method, counters)),
+    Route(MethodFilter::GET, "/v1alpha1/functions", |method| on(method, functions)),
     Route(MethodFilter::GET, "/v1alpha1/events", |method| on(method, events)),
     Route(MethodFilter::POST, "/v1alpha1/trace", |method| on(method, trace)),
+    Route(MethodFilter::GET, "/metrics", |method| on(method, metrics)),
 ];
 
 /// A method, a path, and what answers there.
@@ -45,15 +49,37 @@ struct Route(MethodFilter, &'static str, fn(MethodFilter) -> MethodRouter<Api>);
 #[derive(Clone, Debug)]
 pub(crate) struct Api {
     pub controller: Controller,
+    durations: RequestDurations,
     /// Becomes true when the server stops: answers that have no end, end then.
-    pub stopping: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Api {
+    pub fn new(controller: Controller, stopping: watch::Receiver<bool>) -> Self {
+        Self { controller, durations: RequestDurations::default(), stopping }
+    }
+
+    /// Has the controller do what is asked, and keeps how long that took.
+    async fn request(
+        &self,
+        operation: Operation,
+        request: Request,
+        dry_run: bool,
+    ) -> Result<Json<ApplyReport>, ApiError> {
+        let begun = Instant::now();
+        let result = self.controller.request(request, dry_run).await;
+        if !dry_run {
+            self.durations.observe(operation, result.is_ok(), begun.elapsed());
+        }
+        Ok(Json(result?))
+    }
 }
 
 /// The API of a controller, to be called or served.
 pub fn router(controller: Controller) -> Router {
     // Nobody stops it: it ends with its last user.
     let (_, stopping) = watch::channel(false);
-    stoppable_router(Api { controller, stopping })
+    stoppable_router(Api::new(controller, stopping))
 }
 
 pub(crate) fn stoppable_router(api: Api) -> Router {
@@ -70,7 +96,7 @@ async fn apply(
 ) -> Result<Json<ApplyReport>, ApiError> {
     let Json(ApplyRequest { sources, dry_run }) = request?;
     let request = Request::Apply(sources.into_iter().map(source).collect());
-    Ok(Json(api.controller.request(request, dry_run).await?))
+    api.request(Operation::Apply, request, dry_run).await
 }
 
 async fn delete(
@@ -85,7 +111,7 @@ async fn delete(
     }
     let sources = sources.into_iter().map(source).collect();
     let request = Request::Delete { sources, resources: named };
-    Ok(Json(api.controller.request(request, dry_run).await?))
+    api.request(Operation::Delete, request, dry_run).await
 }
 
 async fn all_resources(State(api): State<Api>) -> Json<Vec<ResourceReport>> {
@@ -113,8 +139,12 @@ async fn status(State(api): State<Api>) -> Json<StatusReport> {
     Json(api.controller.status())
 }
 
-async fn counters(State(api): State<Api>) -> Json<Vec<CounterReport>> {
+async fn counters(State(api): State<Api>) -> Json<CountersReport> {
     Json(api.controller.counters().await)
+}
+
+async fn functions(State(api): State<Api>) -> Json<FunctionsReport> {
+    Json(api.controller.functions().await)
 }
 
 #[derive(Debug, Deserialize)]
@@ -167,6 +197,12 @@ async fn trace(
     Ok(Json(api.controller.trace(request.packet()).await))
 }
 
+async fn metrics(State(api): State<Api>) -> Response {
+    let counters = api.controller.counters().await;
+    let text = metrics::text(&counters, &api.controller, &api.durations);
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
 async fn no_path() -> ApiError {
     ApiError::NoPath
 }
@@ -202,7 +238,7 @@ mod tests {
                 let mut cells = row.split('|').map(|cell| cell.trim().trim_matches('`'));
                 Some(format!("{} {}", cells.next()?, cells.next()?))
             })
-            .filter(|route| route.contains(" /v1alpha1/"))
+            .filter(|route| route.contains(" /"))
             .collect();
         let method = |filter| if filter == MethodFilter::POST { "POST" } else { "GET" };
         let routes = ROUTES.iter().map(|Route(filter, path, _)| format!("{} {path}", method(*filter)));

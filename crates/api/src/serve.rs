@@ -3,16 +3,19 @@
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::middleware::from_fn_with_state;
 use catena_control::Controller;
 use futures::future::{BoxFuture, FutureExt, join_all};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, UnixListener, UnixSocket};
 use tokio::sync::watch;
 
+use crate::host::{OwnNames, refuse_foreign};
 use crate::routes::{Api, stoppable_router};
 
 /// How long requests that are being answered may take once the server is to stop.
@@ -40,29 +43,36 @@ pub enum ListenError {
 /// A place where the API can be reached.
 #[derive(Debug)]
 pub enum Listener {
-    Unix(UnixSocket),
-    Tcp(TcpListener),
+    Unix(BoundSocket),
+    Tcp { listener: TcpListener, names: OwnNames },
 }
 
 impl Listener {
     /// A unix socket that the present user alone can use. What a controller that was killed has left there is replaced.
     pub fn unix(path: impl Into<PathBuf>) -> Result<Self, ListenError> {
-        UnixSocket::bind(path.into()).map(Self::Unix)
+        BoundSocket::bind(path.into()).map(Self::Unix)
     }
 
-    pub async fn tcp(address: SocketAddr) -> Result<Self, ListenError> {
+    /// A loopback address. Requests are answered whose `Host` is an address, `localhost`, the machine's own name or one of
+    /// `names`; others, such as a browser sends that was led here by a name that is not ours, with 403.
+    pub async fn tcp(
+        address: SocketAddr,
+        names: impl IntoIterator<Item = String>,
+    ) -> Result<Self, ListenError> {
         if !address.ip().is_loopback() {
             return Err(ListenError::NotLoopback(address));
         }
-        let listener = TcpListener::bind(address).await;
-        listener.map(Self::Tcp).map_err(|source| ListenError::Io { place: address.to_string(), source })
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| ListenError::Io { place: address.to_string(), source })?;
+        Ok(Self::Tcp { listener, names: OwnNames::and(names) })
     }
 
     /// Where it listens on TCP, if it does.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
             Self::Unix(_) => None,
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp { listener, .. } => listener.local_addr().ok(),
         }
     }
 }
@@ -71,16 +81,17 @@ impl Listener {
 /// their answers.
 pub async fn serve(controller: Controller, listeners: Vec<Listener>, stop: impl Future<Output = ()>) {
     let (stopping, stopped) = watch::channel(false);
-    let router = stoppable_router(Api { controller, stopping: stopped.clone() });
+    let router = stoppable_router(Api::new(controller, stopped.clone()));
     let mut sockets = Vec::new();
     let mut servers: Vec<BoxFuture<io::Result<()>>> = Vec::new();
     for listener in listeners {
         let stopped = until(stopped.clone());
         servers.push(match listener {
-            Listener::Tcp(listener) => {
-                axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future().boxed()
+            Listener::Tcp { listener, names } => {
+                let router = router.clone().layer(from_fn_with_state(names, refuse_foreign));
+                axum::serve(listener, router).with_graceful_shutdown(stopped).into_future().boxed()
             }
-            Listener::Unix(UnixSocket { listener, file }) => {
+            Listener::Unix(BoundSocket { listener, file }) => {
                 sockets.push(file);
                 axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future().boxed()
             }
@@ -108,7 +119,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 /// A listening unix socket with its file.
 #[derive(Debug)]
-pub struct UnixSocket {
+pub struct BoundSocket {
     listener: UnixListener,
     file: SocketFile,
 }
@@ -120,22 +131,22 @@ struct SocketFile {
     inode: u64,
 }
 
-impl UnixSocket {
+impl BoundSocket {
     fn bind(path: PathBuf) -> Result<Self, ListenError> {
         refuse_if_taken(&path)?;
         let io = |source| ListenError::Io { place: path.display().to_string(), source };
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory).map_err(io)?;
         }
-        // Under another name until nobody else can use it; then it takes the place of one that was left over.
+        // Under another name at first, as there may be one that was left over; then it takes that one's place.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{name}.{}", std::process::id()));
-        let listener = UnixListener::bind(&temporary).map_err(io)?;
-        let renamed = fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::rename(&temporary, &path))
-            .and_then(|()| fs::metadata(&path));
-        match renamed {
-            Ok(metadata) => Ok(Self { listener, file: SocketFile { inode: metadata.ino(), path } }),
+        let placed = listen_alone(&temporary).and_then(|listener| {
+            fs::rename(&temporary, &path)?;
+            Ok((listener, fs::metadata(&path)?.ino()))
+        });
+        match placed {
+            Ok((listener, inode)) => Ok(Self { listener, file: SocketFile { path, inode } }),
             Err(error) => {
                 // The error says more than what becomes of the temporary name.
                 let _ = fs::remove_file(&temporary);
@@ -143,6 +154,18 @@ impl UnixSocket {
             }
         }
     }
+}
+
+/// Listens at `path`, where nobody but the present user can connect at any moment: a socket's file gets the mode that the
+/// socket had before it was bound (`unix_bind_bsd` in net/unix/af_unix.c). A umask would be the whole process's.
+fn listen_alone(path: &Path) -> io::Result<UnixListener> {
+    /// As many as `UnixListener::bind` lets wait.
+    const BACKLOG: u32 = 1024;
+    let socket = UnixSocket::new_stream()?;
+    let file = fs::File::from(socket.as_fd().try_clone_to_owned()?);
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    socket.bind(path)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that somebody answers at is taken; one where nobody does was left by a process that was killed.

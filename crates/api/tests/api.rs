@@ -11,8 +11,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use catena_api::types::{
-    ApplyReport, ApplyRequest, CounterReport, DeleteRequest, ErrorReport, EventKind, EventReport, Outcome,
-    ResourceName, ResourceReport, SourceText, StatusReport, Trace, TraceRequest,
+    ApplyReport, ApplyRequest, CountersReport, DeleteRequest, ErrorReport, EventKind, EventReport,
+    FunctionsReport, Outcome, ResourceName, ResourceReport, SourceText, StatusReport, Trace, TraceRequest,
 };
 use catena_api::{BODY_LIMIT, ListenError, Listener, router, serve};
 use catena_control::{Controller, Drivers, Settings};
@@ -121,8 +121,10 @@ async fn every_question_has_its_answer() {
     );
     assert!(fw.text.contains("name: fw") && fw.line > 0);
 
-    let counters: Vec<CounterReport> = get(&router, "/v1alpha1/counters").await.unwrap();
-    assert_eq!(counters, []);
+    let counters: CountersReport = get(&router, "/v1alpha1/counters").await.unwrap();
+    assert_eq!(counters, CountersReport::default());
+    let functions: FunctionsReport = get(&router, "/v1alpha1/functions").await.unwrap();
+    assert_eq!(functions.functions.len(), 3);
 
     let packet = TraceRequest {
         source: "172.16.1.10".parse().unwrap(),
@@ -253,7 +255,11 @@ fn socket_in(directory: &tempfile::TempDir) -> PathBuf {
 }
 
 async fn ask_status(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> String {
-    let request = "GET /v1alpha1/status HTTP/1.1\r\nhost: catena\r\nconnection: close\r\n\r\n";
+    ask_status_of(stream, "localhost").await
+}
+
+async fn ask_status_of(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin), host: &str) -> String {
+    let request = format!("GET /v1alpha1/status HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
@@ -264,12 +270,33 @@ async fn ask_status(stream: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) ->
 async fn sockets_answer() {
     let directory = tempfile::tempdir().unwrap();
     let path = socket_in(&directory);
-    let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap(), []).await.unwrap();
     let address = tcp.tcp_address().unwrap();
     let server = Server::start(vec![Listener::unix(&path).unwrap(), tcp]).await;
     let answer = ask_status(&mut UnixStream::connect(&path).await.unwrap()).await;
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\"converged\":true"), "{answer}");
     let answer = ask_status(&mut TcpStream::connect(address).await.unwrap()).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn over_tcp_only_own_names_are_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = socket_in(&directory);
+    let tcp = Listener::tcp("127.0.0.1:0".parse().unwrap(), ["ours.example".to_owned()]).await.unwrap();
+    let address = tcp.tcp_address().unwrap();
+    let server = Server::start(vec![Listener::unix(&path).unwrap(), tcp]).await;
+    let ask = async |host: &str| ask_status_of(&mut TcpStream::connect(address).await.unwrap(), host).await;
+    for host in [address.to_string().as_str(), "localhost:8642", "ours.example"] {
+        let answer = ask(host).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
+    let answer = ask("evil.example:8642").await;
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("--allow-host"), "{answer}");
+    assert!(!answer.contains("converged"), "{answer}");
+    // No browser gets to a unix socket.
+    let answer = ask_status_of(&mut UnixStream::connect(&path).await.unwrap(), "evil.example").await;
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     server.stop().await;
 }
@@ -326,7 +353,7 @@ async fn a_file_that_is_no_socket_is_left_alone() {
 
 #[tokio::test]
 async fn other_machines_are_not_served() {
-    let error = Listener::tcp("0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+    let error = Listener::tcp("0.0.0.0:0".parse().unwrap(), []).await.unwrap_err();
     assert!(matches!(error, ListenError::NotLoopback(_)), "{error:?}");
 }
 

@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
+use catena_api::types::DropReason;
 use catena_model::address::{Dscp, Protocol};
 use catena_model::name::NodeName;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -81,14 +83,18 @@ pub enum Command {
     /// Delete resources
     #[command(after_help = "Examples:\n  catena delete -f chain.yaml\n  catena delete chain acme-web")]
     Delete(Delete),
-    /// List resources or counters
-    #[command(
-        after_help = "Examples:\n  catena get\n  catena get chains\n  catena get chain acme-web -o yaml\n  catena get counters"
-    )]
+    /// List resources, counters, or what was dropped and why
+    #[command(after_help = help_of_get())]
     Get(Get),
-    /// Show one resource with what has become of it: a chain's path, hops and counters
-    #[command(after_help = "Example:\n  catena describe chain acme-web")]
+    /// Show one resource with what has become of it: a chain's hops and counters, a function's packets in and out
+    #[command(after_help = "Examples:\n  catena describe chain acme-web\n  catena describe function ips")]
     Describe(Describe),
+    /// Show rates as they are now: of chains, hops, instances and drops
+    ///
+    /// On a terminal it goes on until q is pressed, and says which keys it knows. Elsewhere, and with --once, it measures
+    /// for one interval and prints what it found.
+    #[command(after_help = "Examples:\n  catena top\n  catena top drops\n  catena top --once -o json")]
+    Top(Top),
     /// Show a packet's way and its reply's, hop by hop, with the rule that decided at each
     #[command(
         after_help = "Example:\n  catena trace --from 172.16.1.10 --to 198.51.100.10 --protocol tcp --port 80"
@@ -185,12 +191,26 @@ pub struct Delete {
     pub output: OutputArgs,
 }
 
+/// The examples, and why packets are dropped.
+fn help_of_get() -> String {
+    let width = DropReason::ALL.iter().map(|reason| reason.word().len()).max().unwrap_or(0);
+    let reasons: String =
+        DropReason::ALL.iter().map(|reason| format!("\n  {reason:width$}  {}", reason.meaning())).collect();
+    format!(
+        "Examples:\n  catena get\n  catena get chains\n  catena get chain acme-web -o yaml\n  catena get counters\n  \
+         catena get drops acme-web\n\nReasons for which packets are dropped:{reasons}"
+    )
+}
+
 #[derive(Args, Debug)]
 pub struct Get {
-    /// chains, sites, tenants, functions, elements, hosts, links or counters; everything if left out
+    /// chains, sites, tenants, functions, elements, hosts, links, counters or drops; all resources if left out
     pub kind: Option<String>,
-    /// Of one alone; of counters, the chain's that has this name
+    /// Of one alone; of counters and drops, the chain's that has this name
     pub name: Option<String>,
+    /// Of counters and drops, this tenant's alone
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -200,6 +220,50 @@ pub struct Describe {
     /// chain, site, tenant, function, element, host or link
     pub kind: String,
     pub name: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Top {
+    /// What to show
+    #[arg(value_enum, default_value_t)]
+    pub view: View,
+    /// How long to measure each time, in seconds
+    #[arg(long, default_value = "1", value_name = "SECONDS", value_parser = interval)]
+    pub interval: Duration,
+    /// By what the lines are sorted
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: Order,
+    /// Measure once, print, and end
+    #[arg(long)]
+    pub once: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum View {
+    #[default]
+    All,
+    Chains,
+    Hops,
+    Instances,
+    Drops,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Order {
+    #[default]
+    Packets,
+    Bytes,
+    Drops,
+    Name,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    /// Reading the counters takes some milliseconds.
+    const LEAST: Duration = Duration::from_millis(100);
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|interval| *interval >= LEAST).ok_or_else(|| "write seconds, at least 0.1".to_owned())
 }
 
 #[derive(Args, Debug)]
@@ -240,6 +304,12 @@ pub struct Serve {
     /// Answer on this loopback address too
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = loopback)]
     pub listen: Option<SocketAddr>,
+    /// Answer on that address also to those who ask for this host; may be repeated
+    ///
+    /// Addresses, localhost and the machine's own name are answered anyway. Other names are refused, because any web site
+    /// can make its name lead here.
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    pub allow_host: Vec<String>,
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
@@ -318,6 +388,14 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn intervals_are_not_too_short() {
+        assert_eq!(interval("0.5"), Ok(Duration::from_millis(500)));
+        for text in ["0", "0.05", "-1", "NaN", "1e99", "soon"] {
+            assert!(interval(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -131,12 +131,6 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
             let nft = NftDriver::new(NftConfig { element, netns, spec });
             Arc::new(Routing::new(Arc::new(nft), linux))
         }
-        Engine::Steer => {
-            return Err(DriverError::Unsupported {
-                what: format!("element {element}: the steering engine does not route yet"),
-                help: "write `engine: nft`, or leave it out".to_owned(),
-            });
-        }
     };
     Ok(vec![routing, Arc::new(SteerDriver::new(steer)?)])
 }

@@ -30,6 +30,11 @@ pub enum CliError {
     Refused(ErrorReport),
     #[error("not everything that was asked for is installed")]
     NotInstalled,
+    /// `--tenant` with something that it cannot choose from.
+    #[error("{} cannot be listed by tenant", .0.as_deref().unwrap_or("resources"))]
+    NoTenantOf(Option<String>),
+    #[error("the terminal cannot be used")]
+    Terminal(#[source] std::io::Error),
     #[error("the controller's answer was not understood")]
     Answer(#[source] Cause),
     /// What was written is not valid.
@@ -68,6 +73,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::NoDaemon(_) | Self::NotAllowed(_) | Self::Connection(_) => ExitCode::from(3),
+            Self::NoTenantOf(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }
@@ -112,6 +118,10 @@ impl CliError {
                 "`catena serve` installs it as soon as it can be; `catena status` shows what is missing"
                     .to_owned(),
             ),
+            Self::NoTenantOf(_) => {
+                Some("--tenant is for `catena get counters` and `catena get drops`".to_owned())
+            }
+            Self::Terminal(_) => Some("print once instead: `catena top --once`".to_owned()),
             Self::Refused(report) => report.help.clone(),
             _ => None,
         }

@@ -39,8 +39,9 @@ fn help() {
 #[test]
 fn every_command_shows_an_example() {
     let lab = ["run", "up", "exec", "down"].map(|name| vec!["lab", name]);
-    let commands =
-        ["validate", "plan", "apply", "delete", "get", "describe", "trace", "status", "events", "serve"];
+    let commands = [
+        "validate", "plan", "apply", "delete", "get", "describe", "top", "trace", "status", "events", "serve",
+    ];
     for command in commands.map(|name| vec![name]).into_iter().chain(lab) {
         let output = catena(&[&command[..], &["--help"]].concat()).output().unwrap();
         let text = printed(&output);
@@ -84,6 +85,7 @@ fn exit_codes() {
         (2, vec!["apply"]),
         (2, vec!["delete", "chain"]),
         (2, vec!["serve", "--listen", "0.0.0.0:80"]),
+        (2, vec!["top", "--interval", "0"]),
         (3, vec!["--socket", &socket, "status"]),
     ] {
         let output = catena(&arguments).output().unwrap();
@@ -201,6 +203,7 @@ fn a_chain_is_planned_applied_shown_and_deleted() {
         "get chain acme-web -o yaml",
         "get functions",
         "describe chain acme-web",
+        "describe function ips",
         "trace --from 172.16.1.10 --to 198.51.100.10 --port 80 --source-port 40000",
         "delete function ips",
         "delete chain acme-web --dry-run",

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use catena_model::packet::Packet;
@@ -12,7 +13,9 @@ use crate::error::{ApplyError, StartError};
 use crate::events::{EventLog, Follower};
 use crate::intent::{Request, ResourceId};
 use crate::records::Records;
-use crate::report::{ApplyReport, CounterReport, EventReport, ResourceReport, StatusReport};
+use crate::report::{
+    ApplyReport, CountersReport, EventKind, EventReport, FunctionsReport, ResourceReport, StatusReport,
+};
 use crate::settings::{Mode, Settings};
 use crate::view::View;
 
@@ -36,7 +39,7 @@ impl Controller {
             Mode::Control => Records::open(store).await?,
             Mode::Look => Records::look(store).await?,
         };
-        let events = EventLog::new(settings.events);
+        let events = EventLog::new(settings.events, memory.0.starts);
         let (post, inbox) = mpsc::channel(settings.queue);
         let arrivals = drivers.arrivals();
         let mut core = Core::new(drivers, settings, memory, events.clone(), (post.downgrade(), inbox));
@@ -77,8 +80,13 @@ impl Controller {
         let _ = view.wait_for(|view| view.is_converged()).await;
     }
 
-    pub async fn counters(&self) -> Vec<CounterReport> {
+    pub async fn counters(&self) -> CountersReport {
         self.now().counters().await
+    }
+
+    /// The functions, and whether what goes into them comes out. Takes a moment, as it looks twice.
+    pub async fn functions(&self) -> FunctionsReport {
+        self.now().functions().await
     }
 
     /// Where a packet goes that a node of the network sends now, and where the answer to it goes.
@@ -89,6 +97,11 @@ impl Controller {
     /// The latest events, the oldest first.
     pub fn events(&self) -> Vec<EventReport> {
         self.events.all()
+    }
+
+    /// How many events of each kind there have been since the controller started.
+    pub fn event_counts(&self) -> BTreeMap<EventKind, u64> {
+        self.events.counts()
     }
 
     /// Follows the events from the one after `id` on; from the oldest remembered with 0.

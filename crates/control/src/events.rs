@@ -1,6 +1,6 @@
 //! What happened: a ring of the latest events, and those who follow it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use catena_model::name::{ChainName, NodeName};
@@ -11,10 +11,17 @@ use crate::report::{EventKind, EventReport, Timestamp};
 /// The latest events. Clones are the same log.
 #[derive(Clone, Debug)]
 pub struct EventLog {
-    ring: Arc<Mutex<VecDeque<EventReport>>>,
+    kept: Arc<Mutex<Kept>>,
     capacity: usize,
     /// The id of the latest event.
     latest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    ring: VecDeque<EventReport>,
+    /// How many there have been, those that the ring has forgotten included.
+    counts: BTreeMap<EventKind, u64>,
 }
 
 /// What an event is about.
@@ -31,22 +38,26 @@ impl About {
 }
 
 impl EventLog {
-    pub fn new(capacity: usize) -> Self {
-        let ring = Arc::new(Mutex::new(VecDeque::with_capacity(capacity)));
-        Self { ring, capacity, latest: watch::Sender::new(0) }
+    /// The log of the `starts`th controller on its store. Its ids are above those of all logs before it.
+    pub fn new(capacity: usize, starts: u64) -> Self {
+        /// No controller lives to record more.
+        const EVENTS_OF_ONE_START: u64 = 1 << 32;
+        let before = starts.saturating_sub(1).saturating_mul(EVENTS_OF_ONE_START);
+        Self { kept: Arc::default(), capacity, latest: watch::Sender::new(before) }
     }
 
     /// Remembers the event, and writes it as one line of the process's own log.
     pub fn record(&self, kind: EventKind, about: About, message: impl Into<String>) {
         let message = message.into();
-        let mut ring = self.ring();
+        let mut kept = self.kept();
         let id = *self.latest.borrow() + 1;
         write_line(id, kind, &about, &message);
         let About { element, chain } = about;
-        if ring.len() == self.capacity {
-            ring.pop_front();
+        *kept.counts.entry(kind).or_default() += 1;
+        if kept.ring.len() == self.capacity {
+            kept.ring.pop_front();
         }
-        ring.push_back(EventReport { id, time: Timestamp::now(), kind, element, chain, message });
+        kept.ring.push_back(EventReport { id, time: Timestamp::now(), kind, element, chain, message });
         self.latest.send_replace(id);
     }
 
@@ -55,20 +66,25 @@ impl EventLog {
         self.after(0)
     }
 
+    /// How many there have been of each kind.
+    pub fn counts(&self) -> BTreeMap<EventKind, u64> {
+        self.kept().counts.clone()
+    }
+
     /// Follows the log from the event after `id` on.
     pub fn follow(&self, id: u64) -> Follower {
         Follower { log: self.clone(), latest: self.latest.subscribe(), seen: id, ready: VecDeque::new() }
     }
 
     fn after(&self, id: u64) -> Vec<EventReport> {
-        let ring = self.ring();
-        let first = ring.partition_point(|event| event.id <= id);
-        ring.range(first..).cloned().collect()
+        let kept = self.kept();
+        let first = kept.ring.partition_point(|event| event.id <= id);
+        kept.ring.range(first..).cloned().collect()
     }
 
-    fn ring(&self) -> MutexGuard<'_, VecDeque<EventReport>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         // Nothing that can panic runs under this lock.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,11 +146,12 @@ mod tests {
 
     #[tokio::test]
     async fn followers_see_what_was_and_what_comes() {
-        let log = EventLog::new(3);
+        let log = EventLog::new(3, 1);
         for number in 1..=4 {
             log.record(EventKind::Applied, About::default(), format!("event {number}"));
         }
         assert_eq!(log.all().iter().map(|event| event.id).collect::<Vec<_>>(), [2, 3, 4]);
+        assert_eq!(log.counts(), BTreeMap::from([(EventKind::Applied, 4)]));
         let mut follower = log.follow(3);
         assert_eq!(follower.next().await.message, "event 4");
         let (event, ()) = tokio::join!(follower.next(), async {
@@ -142,5 +159,15 @@ mod tests {
             log.record(EventKind::Applied, About::default(), "event 5");
         });
         assert_eq!((event.id, event.message.as_str()), (5, "event 5"));
+    }
+
+    #[tokio::test]
+    async fn ids_go_on_after_a_restart() {
+        let last = |starts| {
+            let log = EventLog::new(3, starts);
+            log.record(EventKind::Started, About::default(), "");
+            log.all()[0].id
+        };
+        assert!((1..5).all(|starts| last(starts) < last(starts + 1)));
     }
 }

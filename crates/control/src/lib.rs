@@ -9,6 +9,7 @@
 //! publishes. Start reading at `core.rs`, then `apply.rs` and `converge.rs`.
 
 mod apply;
+mod conservation;
 mod controller;
 mod converge;
 mod core;

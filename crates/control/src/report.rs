@@ -2,15 +2,18 @@
 //!
 //! These are also the JSON of the API, so fields are only ever added to them.
 
+mod counters;
+
 use std::collections::BTreeSet;
 use std::fmt;
 
-use catena_driver::DropReason;
-use catena_model::forwarding::{Change, Direction, Kind, PathId, VlanId};
+use catena_model::forwarding::{Change, Kind, PathId, VlanId};
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
 use catena_model::resource::{ResourceKind, Role};
 use catena_plan::Phase;
 use serde::{Deserialize, Serialize};
+
+pub use counters::*;
 
 /// A moment; in JSON as RFC 3339 writes it.
 pub type Timestamp = jiff::Timestamp;
@@ -251,7 +254,7 @@ pub struct ChainHop {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventReport {
-    /// One more than the event's before it; begins at 1 when the controller starts.
+    /// Higher than every earlier event's, also than those before a restart: one more than the last, but for restarts.
     pub id: u64,
     pub time: Timestamp,
     pub kind: EventKind,
@@ -262,7 +265,7 @@ pub struct EventReport {
     pub message: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum EventKind {
     Started,
@@ -298,47 +301,4 @@ impl fmt::Display for EventKind {
             EventKind::Drained => "drained",
         })
     }
-}
-
-/// A driver's counter, its numbers turned into names. What does not apply is left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct CounterReport {
-    pub element: NodeName,
-    pub counted: CountedKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chain: Option<ChainName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub site: Option<SiteName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<PathId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<u32>,
-    /// 0 is the first function on the way up.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub position: Option<u8>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub function: Option<FunctionName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub instance: Option<InstanceName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub direction: Option<Direction>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<DropReason>,
-    pub packets: u64,
-    pub bytes: u64,
-}
-
-/// The kinds of [`catena_driver::Counted`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum CountedKind {
-    Hop,
-    Returned,
-    Exit,
-    Transit,
-    Claimed,
-    Encapsulated,
-    Decapsulated,
-    Dropped,
 }

@@ -18,6 +18,7 @@
 //!     chain forward {
 //!         type filter hook forward priority 200; policy accept;
 //!         meta mark & 0x03ff0000 != 0x00000000 meta mark & 0x03ff0000 . oifname != @hops drop
+//!         meta mark & 0x03ff0000 != 0x00000000 meta mark set meta mark & 0xfc00ffff
 //!     }
 //! }
 //! ```
@@ -123,7 +124,7 @@ impl Contents {
         let prerouting = std::iter::once(clear()).chain(maps.keys().map(|class| look_up(*class, released)));
         let prerouting = Chain { hook: hook("prerouting"), rules: prerouting.collect() };
         ruleset.sets.extend(maps.into_iter().map(|(class, map)| (class.to_string(), map)));
-        let forward = Chain { hook: hook("forward"), rules: vec![guard()] };
+        let forward = Chain { hook: hook("forward"), rules: vec![guard(), clear()] };
         let nowhere = Chain { hook: None, rules: vec![vec![Statement::Drop(None)]] };
         ruleset.chains = [("prerouting", prerouting), ("forward", forward), (NOWHERE, nowhere)]
             .map(|(name, chain)| (name.to_owned(), chain))
@@ -205,7 +206,8 @@ fn hook(name: &str) -> Option<Hook> {
     Some(Hook { name: name.to_owned(), priority: PRIORITY })
 }
 
-/// Nobody else says which hop a packet has.
+/// On the way in, so that nobody else says which hop a packet has. On the way out because it has been routed: whoever
+/// routes it once more, such as a program that put it into a tunnel, would route it by the same mark.
 fn clear() -> Statements {
     vec![has_hop(), set_mark(and(mark(), !FIELD))]
 }

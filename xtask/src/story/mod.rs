@@ -9,6 +9,7 @@
 mod capture;
 mod chained;
 mod claims;
+mod counted;
 mod crash;
 mod direct;
 mod edit;
@@ -67,6 +68,9 @@ pub fn tell(catena: &Path, engine: Engine) -> Result<Tally> {
 
     story.chapter("catena trace");
     traced::tell(&world, &mut story);
+
+    story.chapter("What is going on");
+    counted::tell(&world, &mut story);
 
     story.chapter("The order is edited under traffic");
     edit::tell(&world, &mut story);

@@ -21,7 +21,7 @@ pub struct Machine<'a> {
 
 impl Machine<'_> {
     /// Beyond this, something hangs. The guest gives each test program a time of its own, which is shorter.
-    const PATIENCE: Duration = Duration::from_secs(15 * 60);
+    const PATIENCE: Duration = Duration::from_secs(60 * 60);
     const MEMORY_MIB: u32 = 1024;
     /// What the kernel says when it is at its end.
     const PANIC: &'static str = "Kernel panic - not syncing";

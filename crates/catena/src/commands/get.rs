@@ -1,29 +1,26 @@
-//! `get`: resources and counters.
+//! `get`: resources; counters and drops are in [`counters`].
 
-use catena_api::types::{CountedKind, CounterReport, ResourceReport, StatusReport};
+use catena_api::types::{FunctionsReport, Passage, ResourceReport, StatusReport};
 use catena_control::Mode;
 use serde_json::{Value, json};
 
-use super::status;
+use super::{counters, status};
 use crate::arguments::{Connection, Format, Get};
 use crate::client::{Client, segment};
 use crate::error::CliError;
 use crate::output::{self, Table};
 
 pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliError> {
-    let mut client = Client::connect(connection, Mode::Look).await?;
     let format = arguments.output.output;
     let kind = arguments.kind.as_deref().map(str::to_lowercase);
+    match kind.as_deref() {
+        Some("counter" | "counters") => return counters::counters(connection, arguments).await,
+        Some("drop" | "drops") => return counters::drops(connection, arguments).await,
+        _ if arguments.tenant.is_some() => return Err(CliError::NoTenantOf(kind)),
+        _ => {}
+    }
+    let mut client = Client::connect(connection, Mode::Look).await?;
     match (kind.as_deref(), &arguments.name) {
-        (Some("counter" | "counters"), name) => {
-            let mut counters: Vec<CounterReport> = client.get("counters").await?;
-            if let Some(name) = name {
-                // A chain that is not there is another answer than one without counters.
-                let _: ResourceReport = client.get(&format!("resources/chain/{}", segment(name))).await?;
-                counters.retain(|counter| counter.chain.as_ref().is_some_and(|chain| chain.as_str() == name));
-            }
-            output::answer(format, &counters, |counters| shown_counters(counters))
-        }
         (Some(kind), Some(name)) => {
             let path = format!("resources/{}/{}", segment(kind), segment(name));
             let one: ResourceReport = client.get(&path).await?;
@@ -55,7 +52,7 @@ pub async fn get(connection: &Connection, arguments: &Get) -> Result<(), CliErro
     }
 }
 
-/// Resources of one kind. Of chains and elements, more can be said than what was written.
+/// Resources of one kind. Of chains, elements and functions, more can be said than what was written.
 async fn table(client: &mut Client, resources: &[ResourceReport]) -> Result<Table, CliError> {
     let names: Vec<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
     Ok(match resources.first().map(|first| first.kind.as_str()) {
@@ -69,8 +66,45 @@ async fn table(client: &mut Client, resources: &[ResourceReport]) -> Result<Tabl
             report.elements.retain(|element| names.contains(&element.name.as_str()));
             status::elements(&report)
         }
+        Some("ServiceFunction") => {
+            let mut report: FunctionsReport = client.get("functions").await?;
+            counters::warn(&report.unread);
+            report.functions.retain(|function| names.contains(&function.name.as_str()));
+            functions(&report)
+        }
         _ => written(resources),
     })
+}
+
+fn functions(report: &FunctionsReport) -> Table {
+    let mut table = Table::new([
+        "FUNCTION",
+        "INSERTION",
+        "INSTANCES",
+        "CHAINS",
+        "PACKETS IN",
+        "PACKETS OUT",
+        "NOT OUT",
+        "OWN",
+    ]);
+    for function in &report.functions {
+        let mut chains: Vec<&str> = function.chains.iter().map(|using| using.chain.as_str()).collect();
+        chains.dedup();
+        let instances: Vec<&str> = function.instances.iter().map(|instance| instance.name.as_str()).collect();
+        let passages = || function.instances.iter().flat_map(|instance| instance.passages());
+        let sum = |of: fn(Passage) -> u64| passages().map(|(_, passage)| of(passage)).sum::<u64>();
+        table.row([
+            (&function.name).into(),
+            function.insertion.into(),
+            instances.join(" ").into(),
+            chains.join(" ").into(),
+            sum(|passage| passage.packets_in).into(),
+            sum(|passage| passage.packets_out).into(),
+            sum(|passage| passage.missing).into(),
+            sum(|passage| passage.surplus).into(),
+        ]);
+    }
+    table
 }
 
 /// What was written about each, and where.
@@ -124,50 +158,6 @@ fn item(value: &Value) -> Option<String> {
         _ if value.is_object() => None,
         _ => Some(plain(value)),
     }
-}
-
-fn shown_counters(counters: &[CounterReport]) -> String {
-    let mut table = Table::new(["ELEMENT", "COUNTED", "OF", "DIRECTION", "PACKETS", "BYTES"]);
-    for counter in counters {
-        table.row([
-            (&counter.element).into(),
-            what(counter).into(),
-            whose(counter).into(),
-            counter.direction.map(|direction| direction.to_string()).unwrap_or_default().into(),
-            counter.packets.into(),
-            counter.bytes.into(),
-        ]);
-    }
-    if table.is_empty() { "nothing has been counted\n".to_owned() } else { table.to_string() }
-}
-
-fn what(counter: &CounterReport) -> String {
-    let instance = counter.instance.as_ref().map_or("?", |name| name.as_str());
-    match counter.counted {
-        CountedKind::Hop => format!("{}. {instance}", counter.position.map_or(0, |position| position + 1)),
-        CountedKind::Returned => format!("back from {instance}"),
-        CountedKind::Exit => "exit".to_owned(),
-        CountedKind::Transit => "unclaimed".to_owned(),
-        CountedKind::Claimed => "claimed".to_owned(),
-        CountedKind::Encapsulated => "encapsulated".to_owned(),
-        CountedKind::Decapsulated => "decapsulated".to_owned(),
-        CountedKind::Dropped => format!(
-            "dropped: {}",
-            counter
-                .reason
-                .and_then(|reason| serde_json::to_value(reason).ok()?.as_str().map(str::to_owned))
-                .unwrap_or_default()
-        ),
-    }
-}
-
-fn whose(counter: &CounterReport) -> String {
-    let names = [
-        counter.chain.as_ref().map(ToString::to_string),
-        counter.site.as_ref().map(ToString::to_string),
-        counter.generation.map(|generation| format!("generation {generation}")),
-    ];
-    names.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

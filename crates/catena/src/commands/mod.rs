@@ -1,12 +1,14 @@
 //! The commands: each asks one question and prints the answer.
 
 mod apply;
+mod counters;
 mod describe;
 mod events;
 mod get;
 mod lab;
 mod serve;
 mod status;
+mod top;
 mod trace;
 mod validate;
 
@@ -25,6 +27,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Delete(arguments) => wait(apply::delete(connection, &arguments))?,
         Command::Get(arguments) => wait(get::get(connection, &arguments))?,
         Command::Describe(arguments) => wait(describe::describe(connection, &arguments))?,
+        Command::Top(arguments) => wait(top::top(connection, &arguments))?,
         Command::Trace(arguments) => wait(trace::trace(connection, &arguments))?,
         Command::Status(output) => wait(status::status(connection, output))?,
         Command::Events(arguments) => wait(events::events(connection, &arguments))?,

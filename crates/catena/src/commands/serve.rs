@@ -13,7 +13,7 @@ pub async fn serve(connection: &Connection, arguments: &Serve) -> Result<(), Cli
     // Before anything is touched: another controller may be there.
     let mut listeners = vec![Listener::unix(&connection.socket)?];
     if let Some(address) = arguments.listen {
-        listeners.push(Listener::tcp(address).await?);
+        listeners.push(Listener::tcp(address, arguments.allow_host.iter().cloned()).await?);
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(CliError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;

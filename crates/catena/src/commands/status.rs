@@ -1,17 +1,43 @@
 //! `status`: whether everything is installed as asked for.
 
-use catena_api::types::{ChainState, ControllerState, ElementState, StatusReport, Timestamp};
+use catena_api::types::{
+    ChainState, ControllerState, CounterReport, CountersReport, ElementState, FunctionsReport, StatusReport,
+    Timestamp,
+};
 use catena_control::Mode;
 
 use super::apply::shown_drain;
-use crate::arguments::{Connection, OutputArgs};
+use super::counters;
+use crate::arguments::{Connection, Format, OutputArgs};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{self, BAD, Cell, FAINT, GOOD, Table, WARN, styled};
 
 pub async fn status(connection: &Connection, arguments: OutputArgs) -> Result<(), CliError> {
-    let report: StatusReport = Client::connect(connection, Mode::Look).await?.get("status").await?;
-    output::answer(arguments.output, &report, shown)
+    let mut client = Client::connect(connection, Mode::Look).await?;
+    let report: StatusReport = client.get("status").await?;
+    output::answer(arguments.output, &report, shown)?;
+    if arguments.output == Format::Table {
+        let functions: FunctionsReport = client.get("functions").await?;
+        let CountersReport { counters, unread } = client.get("counters").await?;
+        counters::warn(&unread);
+        output::print(&notes(&functions, &counters))?;
+    }
+    Ok(())
+}
+
+/// What the counters say that somebody should know who asks whether all is well.
+fn notes(functions: &FunctionsReport, counters: &[CounterReport]) -> String {
+    let instances = functions.functions.iter().flat_map(|function| &function.instances);
+    let dead = instances.filter(|instance| instance.swallows_everything()).map(|instance| {
+        let sentence = format!("nothing comes out of {}: is it alive, and does it forward?", instance.name);
+        styled(WARN, sentence)
+    });
+    let notes: Vec<String> = dead.chain(counters::sum_of_drops(counters)).collect();
+    match notes.is_empty() {
+        true => String::new(),
+        false => format!("\n{}\n", notes.join("\n")),
+    }
 }
 
 fn shown(report: &StatusReport) -> String {

@@ -65,6 +65,47 @@ async fn a_dry_run_says_what_would_be_done_and_touches_nothing() {
     ");
 }
 
+/// Intrusion prevention of the example, inserted so; `first` and `second` are said of its instances.
+fn ips(insertion: &str, first: &str, second: &str) -> Source {
+    let instance = |nth: u8, more: &str| {
+        format!(
+            "    - name: ips-{nth}\n{more}      inside: {{element: br-int, port: ips{nth}-in}}\n      \
+             outside: {{element: br-int, port: ips{nth}-out}}\n"
+        )
+    };
+    let text = format!(
+        "apiVersion: catena/v1alpha1\nkind: ServiceFunction\nmetadata: {{name: ips}}\nspec:\n  insertion: {insertion}\n  \
+         instances:\n{}{}",
+        instance(1, first),
+        instance(2, second)
+    );
+    Source::new("ips.yaml", text)
+}
+
+/// An instance drains where it is, on the path that its flows are on. Other shares, or another insertion, are another path.
+#[tokio::test(start_paused = true)]
+async fn instances_drain_weigh_and_are_inserted_otherwise() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    let drained = apply(&controller, &[ips("l2", "      drain: true\n", "")]).await.unwrap();
+    insta::assert_snapshot!(lines(&drained).join("\n"), @"install br-int: ~ instance ips-1: l2 draining, inside ips1-in, outside ips1-out (was: instance ips-1: l2, inside ips1-in, outside ips1-out)");
+    let weighted = apply(&controller, &[ips("l2", "", "      weight: 3\n")]).await.unwrap();
+    insta::assert_snapshot!(lines(&weighted).join("\n"), @"
+    install br-int: ~ instance ips-1: l2, inside ips1-in, outside ips1-out (was: instance ips-1: l2 draining, inside ips1-in, outside ips1-out)
+    install br-int: + path 5 (chain/acme-web/acme-hq gen 2): fw-1 > {ips-1, ips-2×3} > web-1
+    flip br-int: ~ policy of site acme-hq: tcp port 80 and tcp port 443 by path 5 (chain/acme-web/acme-hq gen 2) (was: tcp port 80 and tcp port 443 by path 4 (chain/acme-web/acme-hq gen 1))
+    ");
+    let tagged = apply(&controller, &[ips("vlan", "", "      weight: 3\n")]).await.unwrap();
+    insta::assert_snapshot!(lines(&tagged).join("\n"), @"
+    install br-int: ~ instance ips-1: vlan, inside ips1-in, outside ips1-out (was: instance ips-1: l2, inside ips1-in, outside ips1-out)
+    install br-int: ~ instance ips-2: vlan, inside ips2-in, outside ips2-out (was: instance ips-2: l2, inside ips2-in, outside ips2-out)
+    install br-int: + path 6 (chain/acme-web/acme-hq gen 3): fw-1 > {ips-1, ips-2×3} > web-1, vlan 1
+    flip br-int: ~ policy of site acme-hq: tcp port 80 and tcp port 443 by path 6 (chain/acme-web/acme-hq gen 3) (was: tcp port 80 and tcp port 443 by path 5 (chain/acme-web/acme-hq gen 2))
+    ");
+    let status = assert_converged(&controller, &world);
+    assert_eq!(status.chains[0].sites[0].vlan.map(|vlan| vlan.get()), Some(1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn mistakes_are_shown_where_they_were_written() {
     let world = World::new(1);

@@ -214,23 +214,11 @@ pub enum Engine {
     Rules,
     /// Verdict maps of nftables, and one routing table for each next hop.
     Nft,
-    /// The steering engine's own programs.
-    Steer,
 }
 
 impl Engine {
     fn is_default(&self) -> bool {
         *self == Self::default()
-    }
-}
-
-impl fmt::Display for Engine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Engine::Rules => "rules",
-            Engine::Nft => "nft",
-            Engine::Steer => "steer",
-        })
     }
 }
 

@@ -326,3 +326,16 @@ async fn nothing_is_lost_while_objects_are_replaced() {
         assert_eq!((received, count(&leak)), (sent, 0), "{}", plan.site);
     }
 }
+
+/// A program that sends the packet on by routing it once more (`bpf_redirect_neigh`) would find the hop's rule.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mark_does_not_leave_with_the_packet() {
+    let world = World::new();
+    let traffic = V4.build(&world);
+    put(&traffic.driver, &traffic.objects).await.unwrap();
+    world.nft(
+        "table inet leaving { chain c { type filter hook postrouting priority 300; \
+         meta mark & 0x3ff0000 != 0 counter drop; }; }",
+    );
+    assert_eq!(traffic.send(), ALONG);
+}

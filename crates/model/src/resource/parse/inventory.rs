@@ -59,8 +59,7 @@ fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
     const TABLES: RangeInclusive<u32> = 256..=(u32::MAX - PathId::MAX.0);
     // Up to 4: `kernel`, `boot`, `static` and other protocols whose routes are not one program's own.
     const PROTOCOLS: RangeInclusive<u8> = 5..=u8::MAX;
-    const ENGINES: &[(&str, Engine)] =
-        &[("rules", Engine::Rules), ("nft", Engine::Nft), ("steer", Engine::Steer)];
+    const ENGINES: &[(&str, Engine)] = &[("rules", Engine::Rules), ("nft", Engine::Nft)];
     let default = LinuxSpec::default();
     let mut fields = Fields::of(node, problems)?;
     let netns = fields.optional("netns", netns, problems);
