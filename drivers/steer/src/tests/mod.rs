@@ -5,6 +5,7 @@
 
 mod choice;
 mod claiming;
+mod cost;
 mod flows;
 mod fragments;
 mod layout;

@@ -1,0 +1,81 @@
+//! What the program costs at each kind of port, apart from what the kernel does with its verdict: for looking at, not a
+//! check.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use catena_model::forwarding::{
+    Action, Direction, FlowMatch, Hop, Insertion, Instance, InstanceId, Object, Path, PolicyRule, Purpose,
+};
+use catena_model::packet::Packet;
+
+use super::packets::{frame, web};
+use super::rig::*;
+use crate::netlink::Connection;
+
+const FUNCTIONS: [(u32, &str); 3] = [(21, "fw"), (22, "a"), (23, "web")];
+const REPEAT: u32 = 1_000_000;
+const ATTEMPTS: usize = 7;
+
+fn three_routed_functions() -> Vec<Object> {
+    let instance = |(id, name): (u32, &str)| {
+        Object::Instance(Instance {
+            id: InstanceId(id),
+            insertion: Insertion::L3,
+            inside: side(&format!("{name}-in"), Some(11)),
+            outside: side(&format!("{name}-out"), Some(12)),
+            state: Default::default(),
+            rewrites: false,
+            delivery: Default::default(),
+        })
+    };
+    let mut objects: Vec<_> = FUNCTIONS.map(instance).into();
+    let hops = FUNCTIONS.map(|(id, _)| Hop::of([InstanceId(id)])).into();
+    objects.push(Object::Path(Path { id: PATH, site: SITE, hops, vlan: None }));
+    let everything = PolicyRule { matches: FlowMatch::default(), action: Action::Path(PATH) };
+    objects.push(Object::Policy(policy(vec![everything], Some(exits()))));
+    objects.push(ingress("vr", Purpose::Steer, [Direction::Up]));
+    objects.push(ingress("gw", Purpose::Steer, [Direction::Down]));
+    objects
+}
+
+/// Nanoseconds of one run, the least of several attempts.
+fn cost(rig: &Rig, port: &str, packet: &Packet) -> u32 {
+    let mut frame = frame(packet);
+    frame[..6].copy_from_slice(&rig.mac(port));
+    rig.with_engine(|engine| {
+        let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
+        let mut context = crate::program::skeleton::types::__sk_buff::default();
+        context.ifindex = ifindex;
+        (0..ATTEMPTS)
+            .map(|_| {
+                let mut options = libbpf_sys::bpf_test_run_opts {
+                    sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
+                    data_in: frame.as_ptr().cast(),
+                    data_size_in: frame.len() as u32,
+                    ctx_in: (&raw const context).cast(),
+                    ctx_size_in: size_of_val(&context) as u32,
+                    repeat: REPEAT as i32,
+                    ..Default::default()
+                };
+                let program = engine.programs.steer.as_fd().as_raw_fd();
+                // SAFETY: all buffers live until the call returns, and are as long as said.
+                let outcome = unsafe { libbpf_sys::bpf_prog_test_run_opts(program, &mut options) };
+                assert_eq!((outcome, options.retval as i32), (0, REDIRECT));
+                options.duration
+            })
+            .min()
+            .unwrap()
+    })
+}
+
+#[test]
+#[ignore = "prints figures, and checks nothing"]
+fn cost_of_a_run() {
+    let rig = Rig::new(&three_routed_functions());
+    for packet in web(1024) {
+        for port in ["vr", "fw-out", "a-out", "web-out"] {
+            println!("{:?} {port}: {} ns", packet.family(), cost(&rig, port, &packet));
+        }
+        println!("{:?} gw: {} ns", packet.family(), cost(&rig, "gw", &packet.reply()));
+    }
+}
