@@ -117,6 +117,7 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         pins: Path::new(PINS).join(element.as_str()),
         mark: spec.mark,
         hook: None,
+        settings: catena_driver_steer::Settings::default(),
         times: catena_driver_steer::Times::default(),
     };
     let linux = LinuxConfig { element: element.clone(), netns, spec: spec.clone() };
