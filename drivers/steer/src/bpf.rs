@@ -207,6 +207,18 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)
 }
 
+/// With the number that the kernel gave.
+pub(crate) fn io_error(error: libbpf_rs::Error) -> io::Error {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = source {
+        if let Some(number) = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(number);
+        }
+        source = cause.source();
+    }
+    io::Error::other(error)
+}
+
 /// libbpf's calls return the negative error number.
 fn checked(outcome: i32) -> io::Result<()> {
     if outcome < 0 { Err(io::Error::from_raw_os_error(-outcome)) } else { Ok(()) }

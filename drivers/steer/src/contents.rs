@@ -82,16 +82,12 @@ impl Contents {
         }
 
         let former_lengths = Some(self.lengths());
-        let mut before: BTreeMap<Key, Version> = BTreeMap::new();
-        for key in wanted.keys().rev() {
-            if let Some(version) = self.remove(key) {
-                before.insert(key.clone(), version);
-            }
-        }
+        // Users first, so the last of them is the first to be put again.
+        let mut before: Vec<_> = wanted.keys().rev().map(|key| self.remove(key)).collect();
         let mut edit = Edit { deltas: Vec::with_capacity(wanted.len()), former_lengths };
         let mut outcome = Ok(());
-        for (key, after) in wanted {
-            let before = before.remove(&key);
+        for after in wanted.into_values() {
+            let before = before.pop().flatten();
             let after = match after.filter(|_| outcome.is_ok()) {
                 Some(object) => match self.index.accepts(&object) {
                     Ok(()) => Some(self.insert(object, before.as_ref())),

@@ -50,7 +50,7 @@ where
     pub(crate) fn put(&self, key: &K, value: &V) -> Result<(), DriverError> {
         self.handle
             .update(key.as_bytes(), value.as_bytes(), MapFlags::ANY)
-            .map_err(|error| self.not_written(error.into_io()))
+            .map_err(|error| self.not_written(bpf::io_error(error)))
     }
 
     /// One after the other, in few system calls.
@@ -191,24 +191,6 @@ fn per_cpu_size<V>() -> usize {
 
 fn cpus() -> Result<usize, DriverError> {
     libbpf_rs::num_possible_cpus().map_err(|error| DriverError::failed("cannot count the CPUs", error))
-}
-
-trait IntoIo {
-    fn into_io(self) -> io::Error;
-}
-
-impl IntoIo for libbpf_rs::Error {
-    /// With the number that the kernel gave.
-    fn into_io(self) -> io::Error {
-        let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&self);
-        while let Some(error) = source {
-            if let Some(number) = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-                return io::Error::from_raw_os_error(number);
-            }
-            source = error.source();
-        }
-        io::Error::other(self)
-    }
 }
 
 /// Lists the maps once, for all that is done with every one of them.

@@ -131,18 +131,21 @@ fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
 }
 
 fn not_loaded(error: libbpf_rs::Error) -> DriverError {
-    match error.kind() {
-        ErrorKind::PermissionDenied => DriverError::Unsupported {
+    let error = bpf::io_error(error);
+    match error.raw_os_error() {
+        Some(libc::EPERM) => DriverError::Unsupported {
             what: "the kernel does not let us load eBPF programs".to_owned(),
             help: "run as root, or with the capabilities BPF, NET_ADMIN and PERFMON".to_owned(),
         },
-        ErrorKind::Unsupported => DriverError::Unsupported {
+        Some(libc::ENOSYS) => DriverError::Unsupported {
             what: "the kernel has no eBPF".to_owned(),
             help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL".to_owned(),
         },
-        ErrorKind::InvalidInput => DriverError::Unsupported {
-            what: format!("the kernel does not take the steering programs ({error})"),
-            help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF"
+        // What the verifier refuses, and what the kernel does not know.
+        Some(libc::EACCES | libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP) => DriverError::Unsupported {
+            what: format!("this kernel's verifier does not take the steering programs ({error})"),
+            help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF; the log says \
+                   more at level debug"
                 .to_owned(),
         },
         _ => DriverError::failed("the kernel does not take the steering programs", error),

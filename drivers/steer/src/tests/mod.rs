@@ -8,6 +8,7 @@ mod claiming;
 mod cost;
 mod flows;
 mod fragments;
+mod fuzz;
 mod layout;
 mod loading;
 mod numbers;
