@@ -9,4 +9,5 @@ mod convergence;
 mod meddling;
 mod order;
 mod packets;
+mod scale;
 mod world;
