@@ -8,6 +8,8 @@
 enum decision {
 	/* No rule matches. */
 	UNCLAIMED,
+	/* The same, but one would if the packet bore another DSCP. */
+	UNMARKED,
 	CLAIMED,
 	/* Send it through the path. */
 	STEERED,
@@ -140,16 +142,14 @@ static __always_inline int match(const struct rule *rule, const struct packet *p
 	/* In IPv6 the protocol too may stand behind what was not seen. */
 	if (rule->flags & RULE_PROTOCOL && rule->protocol != tuple->protocol && !(packet->unknown && packet->family == 6))
 		return UNCLAIMED;
-	/* Replies may be marked otherwise: the flow that they answer tells. */
-	if (rule->flags & RULE_DSCP && (direction == DOWN || packet->error))
-		return rule->flags & RULE_CLAIM ? CLAIMED : UNCLAIMED;
-	if (rule->flags & RULE_DSCP && rule->dscp != packet->dscp)
-		return UNCLAIMED;
 	if (packet->unknown)
 		return UNDECIDED;
 	if (rule->flags & RULE_PORTS &&
 	    (!has_ports(tuple->protocol) || port < rule->first_port || port > rule->last_port))
 		return packet->fragment ? POSSIBLE : UNCLAIMED;
+	/* Replies may be marked otherwise: the flow that they answer tells, and without it they are taken for claimed. */
+	if (rule->flags & RULE_DSCP && rule->dscp != packet->dscp && direction == UP && !packet->error)
+		return UNMARKED;
 	return rule->flags & RULE_CLAIM ? CLAIMED : STEERED;
 }
 
@@ -166,7 +166,7 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 	int possible = UNCLAIMED;
 
 	if (!policy || !packet || !path)
-		return UNCLAIMED;
+		return UNDECIDED;
 	generation = policy->generation;
 	count = policy->count;
 	key.generation = generation;
@@ -185,8 +185,10 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 			return TORN;
 		rule = &block->rules[i % RULES_PER_BLOCK];
 		decision = match(rule, packet, direction);
-		if (decision == POSSIBLE) {
-			if (possible == UNCLAIMED) {
+		if (decision == UNMARKED) {
+			possible = possible == UNCLAIMED ? UNMARKED : possible;
+		} else if (decision == POSSIBLE) {
+			if (possible == UNCLAIMED || possible == UNMARKED) {
 				possible = rule->flags & RULE_CLAIM ? CLAIMED : STEERED;
 				possible_path = rule->path;
 			}

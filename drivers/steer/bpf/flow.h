@@ -307,16 +307,15 @@ static __always_inline void forget(void *map, const void *key, const struct flow
 
 /*
  * Gives the flow an entry if there is room; answers TOO_FAST if its first packet has to be dropped. What was there before
- * is of a connection that is over, or of a path that is gone.
+ * is of a connection that is over, or of a path that is gone. (Not a global function: Linux 6.1 takes the argument of one for
+ * no value of a map.)
  */
-__noinline int insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
+static __noinline enum room insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
 {
 	struct flow *former;
 	enum room room;
 	long error;
 
-	if (!packet || !flow)
-		return NO_ROOM;
 	room = make_room(flow->site);
 	if (room != ROOM)
 		return room;

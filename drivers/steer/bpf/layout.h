@@ -19,6 +19,8 @@
 /* Instances and exits have slots in arrays: no map is cheaper to look into. Slot 0 is nobody's. */
 #define INSTANCE_SLOTS 2048
 #define EXIT_SLOTS 1024
+/* Ports with numbers below this are in an array, all others in a hash. */
+#define NEAR_PORTS 4096
 
 enum direction {
 	UP = 0,
@@ -54,6 +56,7 @@ enum insertion {
 };
 
 struct port {
+	/* 0: nothing is known of this port. */
 	__u32 roles;
 	/* Directions that ROLE_CLAIM or ROLE_STEER is for: 1 << UP, 1 << DOWN. */
 	__u32 directions;

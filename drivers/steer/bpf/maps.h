@@ -25,7 +25,8 @@
 	} map_name SEC(".maps")
 
 /* By ifindex. */
-MAP(ports, BPF_MAP_TYPE_HASH, __u32, struct port, 4096, 0);
+MAP(ports, BPF_MAP_TYPE_ARRAY, __u32, struct port, NEAR_PORTS, 0);
+MAP(far_ports, BPF_MAP_TYPE_HASH, __u32, struct port, 4096, BPF_F_NO_PREALLOC);
 /* Prefix to site, for every space. */
 MAP(prefixes, BPF_MAP_TYPE_HASH, struct prefix_key, __u32, 262144, BPF_F_NO_PREALLOC);
 /* By space, IPv4 and IPv6 in turn. */

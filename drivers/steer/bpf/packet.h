@@ -224,12 +224,14 @@ static __always_inline void fragment_key(const struct header *header, struct fra
 		key->protocol = header->tuple.protocol;
 }
 
-static __always_inline void remember(const struct header *header, const struct tuple *tuple)
+/* Copies, since Linux 6.1 takes the argument of a global function for no value of a map. */
+static __noinline int remember(const struct header *header, const struct tuple *tuple)
 {
+	struct tuple first = *tuple;
 	struct fragment_key key;
 
 	fragment_key(header, &key);
-	bpf_map_update_elem(&fragments, &key, tuple, BPF_ANY);
+	return bpf_map_update_elem(&fragments, &key, &first, BPF_ANY);
 }
 
 static __always_inline __u8 recall(const struct header *header, struct tuple *tuple)

@@ -2,7 +2,7 @@
 /*
  * The steering engine: what happens to a packet at tc ingress of a port.
  *
- * Start reading here, then steer.h for the way through a chain, packet.h for what a packet is, send.h, vlan.h and nsh.h for
+ * Start reading here, then fast.h for what happens to most packets, steer.h for all of the way through a chain, packet.h for what a packet is, send.h, vlan.h and nsh.h for
  * how functions are given packets, tunnel.h for GRE. The
  * loader writes the maps (maps.h) and nothing else; nothing here waits for it, so forwarding outlives it.
  *
@@ -10,10 +10,21 @@
  * then the stack, which on a steering element does not forward. And what is ours but cannot be handled is dropped and
  * counted with its reason; it never passes on.
  */
+#include "fast.h"
 #include "steer.h"
 #include "sweep.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+static __always_inline struct port *find_port(__u32 ifindex)
+{
+	struct port *port;
+
+	if (ifindex >= NEAR_PORTS)
+		return bpf_map_lookup_elem(&far_ports, &ifindex);
+	port = bpf_map_lookup_elem(&ports, &ifindex);
+	return port && port->roles ? port : NULL;
+}
 
 /* The site that a port, or the tunnel that a packet came through, tells; 0 where its addresses have to. */
 static __always_inline __u32 known_site(struct __sk_buff *skb, const struct port *port)
@@ -71,10 +82,14 @@ SEC("tc")
 int catena_steer(struct __sk_buff *skb)
 {
 	__u32 ifindex = skb->ifindex;
-	struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	struct port *port = find_port(ifindex);
+	int verdict;
 
 	if (!port)
 		return NEXT;
+	verdict = fast(skb, port);
+	if (verdict != NEXT)
+		return verdict;
 	if (port->roles & (ROLE_INSIDE | ROLE_OUTSIDE))
 		return from_function(skb, port);
 	return from_outside(skb, port);

@@ -157,21 +157,20 @@ static __always_inline int holds(const struct flow *flow, const struct packet *p
 	if (!flow || (is_closed(flow->state) && opens_connection(packet)))
 		return 0;
 	path = flow->path;
-	return bpf_map_lookup_elem(&paths, &path) != NULL;
+	return !path || bpf_map_lookup_elem(&paths, &path);
 }
 
 /*
  * What the policy says about a packet of no known flow. `site` is 0 where its addresses have to tell. The verdict is that
  * for the packet; NEXT with `flow` filled if it is to be steered, and without if it is of no site.
  */
-__noinline int begin(struct __sk_buff *skb, const struct packet *packet, __u32 site, int direction, struct flow *flow)
+static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, __u32 site, int direction,
+			    struct flow *flow)
 {
 	struct policy *policy;
 	struct path *path;
-	__u32 id = 0, realm, steered;
+	__u32 id = 0, realm;
 
-	if (!packet || !flow)
-		return drop(skb, DROP_KERNEL);
 	if (!site)
 		site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
 	policy = bpf_map_lookup_elem(&policies, &site);
@@ -183,6 +182,12 @@ __noinline int begin(struct __sk_buff *skb, const struct packet *packet, __u32 s
 		break;
 	case UNDECIDED:
 		return drop_unknown(skb, packet, 0);
+	case UNMARKED:
+		/* Remembered, for its replies, which need not be marked alike: a flow that passes no function. */
+		flow->site = site;
+		if (!packet->error && insert_flow(packet, flow, realm, direction) == TOO_FAST)
+			return drop(skb, DROP_LIMIT);
+		return leave(skb, packet->family, site, 0, direction);
 	case UNCLAIMED:
 		return leave(skb, packet->family, site, 0, direction);
 	default:
@@ -197,8 +202,7 @@ __noinline int begin(struct __sk_buff *skb, const struct packet *packet, __u32 s
 	/* An error tells of a flow; it is none. */
 	if (packet->error)
 		return NEXT;
-	steered = insert_flow(packet, flow, realm, direction);
-	return steered == TOO_FAST ? drop_on(skb, id, DROP_LIMIT) : NEXT;
+	return insert_flow(packet, flow, realm, direction) == TOO_FAST ? drop_on(skb, id, DROP_LIMIT) : NEXT;
 }
 
 static __always_inline int steer(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, int direction)
@@ -210,11 +214,14 @@ static __always_inline int steer(struct __sk_buff *skb, const struct packet *pac
 }
 
 /* A packet that comes from the site or from the Internet, in a direction that its port is for. */
-static __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct packet *packet, int direction)
+__noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct packet *packet, int direction)
 {
-	struct flow chosen = {}, *flow = packet->unknown ? NULL : look_up_flow(packet, site, direction);
+	struct flow chosen = {}, *flow;
 	int verdict;
 
+	if (!packet)
+		return drop(skb, DROP_KERNEL);
+	flow = packet->unknown ? NULL : look_up_flow(packet, site, direction);
 	if (holds(flow, packet)) {
 		touch(flow, packet, direction);
 		return steer(skb, packet, flow, direction);

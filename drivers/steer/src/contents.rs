@@ -247,7 +247,7 @@ impl Contents {
     }
 
     fn read_ports(&mut self, maps: &Maps, objects: &mut Vec<Object>) -> Result<(), DriverError> {
-        for (ifindex, entry) in maps.ports.entries()? {
+        for (ifindex, entry) in maps.all_ports()? {
             if let Some(name) = words::read_port_name(&entry.name) {
                 objects.extend(read_ingress(&name, &entry).map(Object::Ingress));
                 self.ports.insert(ifindex, KnownPort { name, entry });

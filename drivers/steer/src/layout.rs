@@ -45,6 +45,9 @@ pub(crate) const MAX_LENGTHS: usize = 32;
 pub(crate) const INSTANCE_SLOTS: u32 = 2048;
 pub(crate) const EXIT_SLOTS: u32 = 1024;
 
+/// Ports with lower numbers are in an array.
+pub(crate) const NEAR_PORTS: u32 = 4096;
+
 pub(crate) const ROLE_CLAIM: u32 = 1 << 0;
 pub(crate) const ROLE_STEER: u32 = 1 << 1;
 pub(crate) const ROLE_INSIDE: u32 = 1 << 2;

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::bpf;
 use crate::layout::{
     Counter, CounterKey, Element, Flow, FlowKey4, FlowKey6, FragmentKey, Group, Instance, Lengths, Load,
-    NeighbourKey, Path, Policy, Port, PrefixKey, Rules, RulesKey, Side, Tunnel, TunnelEnd, Tuple,
+    NEAR_PORTS, NeighbourKey, Path, Policy, Port, PrefixKey, Rules, RulesKey, Side, Tunnel, TunnelEnd, Tuple,
 };
 
 /// How many entries are read or written by one system call.
@@ -224,6 +224,7 @@ macro_rules! maps {
 
 maps! {
     ports: u32 => Port,
+    far_ports: u32 => Port,
     prefixes: PrefixKey => u32,
     lengths: u32 => Lengths,
     policies: u32 => Policy,
@@ -266,5 +267,34 @@ impl Maps {
 
     pub(crate) fn element(&self) -> Result<Element, DriverError> {
         Ok(self.elements.get(&0)?.unwrap_or_default())
+    }
+
+    pub(crate) fn port(&self, ifindex: u32) -> Result<Option<Port>, DriverError> {
+        Ok(self.ports_with(ifindex).get(&ifindex)?.filter(|port| port.roles != 0))
+    }
+
+    pub(crate) fn put_port(&self, ifindex: u32, port: &Port) -> Result<(), DriverError> {
+        self.ports_with(ifindex).put(&ifindex, port)
+    }
+
+    pub(crate) fn remove_port(&self, ifindex: u32) -> Result<(), DriverError> {
+        if ifindex < NEAR_PORTS {
+            // Nothing is removed from an array.
+            self.ports.put(&ifindex, &Port::default())
+        } else {
+            self.far_ports.remove(&ifindex)
+        }
+    }
+
+    /// All ports that are known, by their numbers.
+    pub(crate) fn all_ports(&self) -> Result<Vec<(u32, Port)>, DriverError> {
+        let mut ports = self.ports.entries()?;
+        ports.extend(self.far_ports.entries()?);
+        ports.retain(|(_, port)| port.roles != 0);
+        Ok(ports)
+    }
+
+    fn ports_with(&self, ifindex: u32) -> &Map<u32, Port> {
+        if ifindex < NEAR_PORTS { &self.ports } else { &self.far_ports }
     }
 }

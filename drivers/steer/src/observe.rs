@@ -117,7 +117,7 @@ impl Look<'_> {
     ) -> Result<Option<Damage>, DriverError> {
         let Some(port) = finder.look(name)? else { return Ok(Some(format!("port {name} is gone"))) };
         let ifindex = port.ifindex;
-        let Some(entry) = maps.ports.get(&ifindex)? else {
+        let Some(entry) = maps.port(ifindex)? else {
             return Ok(Some(format!("port {name} is another than it was")));
         };
         let wanted = ports::purpose(contents, name, self.config.mark)?;

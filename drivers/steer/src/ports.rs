@@ -179,7 +179,7 @@ impl Engine {
     }
 
     fn write_port(&mut self, ifindex: u32, name: &PortName, entry: layout::Port) -> Result<(), DriverError> {
-        self.programs.maps.ports.put(&ifindex, &entry)?;
+        self.programs.maps.put_port(ifindex, &entry)?;
         self.contents.ports.insert(ifindex, KnownPort { name: name.clone(), entry });
         Ok(())
     }
@@ -187,7 +187,7 @@ impl Engine {
     fn leave_port(&mut self, ifindex: u32) -> Result<(), DriverError> {
         let clsact = self.contents.ports.get(&ifindex).is_some_and(|port| port.entry.clsact != 0);
         self.attachments.detach(&self.pins, ifindex, &self.programs.steer, clsact)?;
-        self.programs.maps.ports.remove(&ifindex)?;
+        self.programs.maps.remove_port(ifindex)?;
         self.contents.ports.remove(&ifindex);
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! What the program costs at each kind of port, apart from what the kernel does with its verdict: for looking at, not a
 //! check.
 
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
+use catena_driver::netns::NetNs;
 use catena_model::forwarding::{
     Action, Direction, FlowMatch, Hop, Insertion, Instance, InstanceId, Object, Path, PolicyRule, Purpose,
 };
@@ -10,9 +12,11 @@ use catena_model::packet::Packet;
 
 use super::packets::{frame, web};
 use super::rig::*;
+use crate::layout::NeighbourKey;
 use crate::netlink::Connection;
 
 const FUNCTIONS: [(u32, &str); 3] = [(21, "fw"), (22, "a"), (23, "web")];
+const PORTS: [&str; 8] = ["vr", "gw", "fw-in", "fw-out", "a-in", "a-out", "web-in", "web-out"];
 const REPEAT: u32 = 1_000_000;
 const ATTEMPTS: usize = 7;
 
@@ -71,7 +75,26 @@ fn cost(rig: &Rig, port: &str, packet: &Packet) -> u32 {
 #[test]
 #[ignore = "prints figures, and checks nothing"]
 fn cost_of_a_run() {
-    let rig = Rig::new(&three_routed_functions());
+    let far_ends = NetNs::create().unwrap();
+    let rig = Rig::new(&[]);
+    // What a port leads to is in another namespace, as a function is.
+    let path = format!("/proc/{}/fd/{}", std::process::id(), far_ends.as_fd().as_raw_fd());
+    let move_away = |port: &str| format!("link set {port}-x netns {path}\n");
+    let lines: String = PORTS.map(move_away).concat();
+    rig.netns.run(|| batch(&lines)).unwrap();
+    rig.put(&three_routed_functions());
+    let mac = crate::words::mac([2, 0, 0, 0, 0, 9]);
+    rig.with_engine(|engine| {
+        for port in PORTS {
+            let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
+            for host in [1, 2, 11, 12] {
+                for address in [IpAddr::from([10, 20, 0, host]), format!("2001:db8:20::{host:x}").parse().unwrap()] {
+                    let key = NeighbourKey { ifindex, address: crate::words::mapped(address) };
+                    engine.programs.maps.neighbours.put(&key, &mac).unwrap();
+                }
+            }
+        }
+    });
     for packet in web(1024) {
         for port in ["vr", "fw-out", "a-out", "web-out"] {
             println!("{:?} {port}: {} ns", packet.family(), cost(&rig, port, &packet));

@@ -85,7 +85,7 @@ fn what_cannot_tell_sites_apart_is_not_shared() {
     };
     rig.apply(&[path(SITES[0], FIREWALL)]).unwrap();
     let entry = rig.with_engine(|engine| {
-        let ports = engine.programs.maps.ports.entries().unwrap();
+        let ports = engine.programs.maps.all_ports().unwrap();
         ports.into_iter().find(|(_, port)| port.name.starts_with(b"fw-in\0")).unwrap().1
     });
     assert_eq!((entry.roles & ROLE_SITE, entry.site), (ROLE_SITE, 1), "its port says whose packets they are");
@@ -105,7 +105,7 @@ fn an_instance_that_rewrites_addresses_serves_one_site_and_its_newest_path() {
     let rig = Rig::new(&[rewriting(instances().pop().unwrap())]);
     let served = || {
         rig.with_engine(|engine| {
-            let ports = engine.programs.maps.ports.entries().unwrap();
+            let ports = engine.programs.maps.all_ports().unwrap();
             ports.into_iter().find(|(_, port)| port.name.starts_with(b"web-in\0")).unwrap().1.path
         })
     };
