@@ -17,11 +17,12 @@
 static __always_inline int claim(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
 {
 	__u32 site = 0, path = 0;
-	int direction = find_site(packet, port->directions, &site);
+	int decision, direction = find_site(packet, port->directions, &site);
 
 	if (direction < 0)
 		return NEXT;
-	if (classify(site, packet, direction, &path) == UNCLAIMED)
+	decision = classify(site, packet, direction, &path);
+	if (decision == UNCLAIMED || decision == UNMARKED)
 		skb->mark |= port->mark;
 	else
 		count(skb, COUNT_CLAIMED, direction, 0, site, 0);

@@ -1,6 +1,7 @@
 //! What the program costs at each kind of port, apart from what the kernel does with its verdict: for looking at, not a
 //! check.
 
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -14,6 +15,7 @@ use super::packets::{frame, web};
 use super::rig::*;
 use crate::layout::NeighbourKey;
 use crate::netlink::Connection;
+use crate::program::skeleton::types::__sk_buff;
 
 const FUNCTIONS: [(u32, &str); 3] = [(21, "fw"), (22, "a"), (23, "web")];
 const PORTS: [&str; 8] = ["vr", "gw", "fw-in", "fw-out", "a-in", "a-out", "web-in", "web-out"];
@@ -48,15 +50,17 @@ fn cost(rig: &Rig, port: &str, packet: &Packet) -> u32 {
     frame[..6].copy_from_slice(&rig.mac(port));
     rig.with_engine(|engine| {
         let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
-        let mut context = crate::program::skeleton::types::__sk_buff::default();
-        context.ifindex = ifindex;
+        // The kernel insists that all else is zero, also what pads the structure.
+        let mut context = MaybeUninit::<__sk_buff>::zeroed();
+        // SAFETY: zeros are a value of the structure.
+        unsafe { context.assume_init_mut() }.ifindex = ifindex;
         (0..ATTEMPTS)
             .map(|_| {
                 let mut options = libbpf_sys::bpf_test_run_opts {
                     sz: size_of::<libbpf_sys::bpf_test_run_opts>() as u64,
                     data_in: frame.as_ptr().cast(),
                     data_size_in: frame.len() as u32,
-                    ctx_in: (&raw const context).cast(),
+                    ctx_in: context.as_ptr().cast(),
                     ctx_size_in: size_of_val(&context) as u32,
                     repeat: REPEAT as i32,
                     ..Default::default()

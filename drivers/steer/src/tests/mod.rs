@@ -5,11 +5,15 @@
 
 mod choice;
 mod claiming;
+mod classes;
 mod cost;
 mod flows;
+mod found;
 mod fragments;
 mod fuzz;
+mod insertion;
 mod layout;
+mod limits;
 mod loading;
 mod numbers;
 mod owner;

@@ -174,6 +174,8 @@ fn flow_key(realm: Option<SiteId>, packet: &Packet, direction: Direction) -> Flo
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
     Unclaimed,
+    /// The same, but not if the packet were marked otherwise.
+    Unmarked,
     Claimed,
     Steered(PathId),
     /// Some rule could mean it; what is not known of it says why nobody can tell.
@@ -244,8 +246,8 @@ impl Model {
     pub(super) fn expect(&mut self, port: &PortName, frame: Frame) -> Expected {
         let way = Way { frame, counted: Vec::new() };
         match self.world.function_at(port).cloned() {
-            Some(function) => self.from_function(way, port, &function),
-            None => self.from_outside(way, port),
+            Some(function) => self.out_of_function(way, port, &function),
+            None => self.at_port(way, port),
         }
     }
 
@@ -253,7 +255,7 @@ impl Model {
         frame.destination() == self.world.macs[port]
     }
 
-    fn from_outside(&mut self, way: Way, port: &PortName) -> Expected {
+    fn at_port(&mut self, way: Way, port: &PortName) -> Expected {
         if !self.is_for_us(port, &way.frame) {
             return way.passes();
         }
@@ -274,7 +276,7 @@ impl Model {
         match ingress.purpose {
             Purpose::Claim => self.claim(way, &ingress, &seen),
             Purpose::Steer if seen.is_discovery => way.passes(),
-            Purpose::Steer => self.from_edge(way, &ingress, &seen),
+            Purpose::Steer => self.at_edge(way, &ingress, &seen),
         }
     }
 
@@ -316,15 +318,6 @@ impl Model {
             if !addresses || !protocol {
                 continue;
             }
-            let marked_by_site = direction == Direction::Up && !seen.is_error;
-            if let Some(dscp) = matches.dscp {
-                match (marked_by_site, rule.action) {
-                    (true, _) if dscp != packet.dscp => continue,
-                    (true, _) => {}
-                    (false, Action::Claim) => return Decision::Claimed,
-                    (false, Action::Path(_)) => continue,
-                }
-            }
             if let Some(reason) = seen.unknown {
                 return Decision::Undecided(reason);
             }
@@ -334,22 +327,29 @@ impl Model {
             };
             let port = packet.destination_port;
             if matches.ports.is_none_or(|ports| packet.protocol.has_ports() && ports.contains(port)) {
-                return decision;
+                let marked_by_site = direction == Direction::Up && !seen.is_error;
+                if !marked_by_site || matches.dscp.is_none_or(|dscp| dscp == packet.dscp) {
+                    return decision;
+                }
+                if possible == Decision::Unclaimed {
+                    possible = Decision::Unmarked;
+                }
+                continue;
             }
             // The ports of a fragment prove nothing of the others.
-            if seen.is_fragment && possible == Decision::Unclaimed {
+            if seen.is_fragment && matches!(possible, Decision::Unclaimed | Decision::Unmarked) {
                 possible = decision;
             }
         }
         possible
     }
 
-    fn from_edge(&mut self, mut way: Way, ingress: &Ingress, seen: &Seen) -> Expected {
+    fn at_edge(&mut self, mut way: Way, ingress: &Ingress, seen: &Seen) -> Expected {
         for direction in Direction::BOTH {
             if !ingress.directions.contains(&direction) {
                 continue;
             }
-            match self.from_edge_in(way, ingress.site, seen, direction) {
+            match self.at_edge_in(way, ingress.site, seen, direction) {
                 Ok(expected) => return expected,
                 Err(back) => way = back,
             }
@@ -358,7 +358,7 @@ impl Model {
     }
 
     /// The frame back if it is of no site.
-    fn from_edge_in(
+    fn at_edge_in(
         &mut self,
         way: Way,
         told: Option<SiteId>,
@@ -369,6 +369,10 @@ impl Model {
         if seen.unknown.is_none() && self.holds(&key, seen) {
             self.touch(&key, seen, direction);
             let flow = self.flows[&key].clone();
+            if flow.path == PathId::NOWHERE {
+                let site = told.or_else(|| self.site_of(seen, direction)).unwrap();
+                return Ok(self.leave(way, seen, site, None, direction));
+            }
             return Ok(self.enter_path(way, seen, Followed { entry: Some(key), flow }, direction));
         }
         let Some(site) = told.or_else(|| self.site_of(seen, direction)) else { return Err(way) };
@@ -378,12 +382,20 @@ impl Model {
         match self.decide(site, seen, direction) {
             Decision::Undecided(reason) => Ok(way.dropped(None, reason)),
             Decision::Unclaimed => Ok(self.leave(way, seen, site, None, direction)),
+            Decision::Unmarked => {
+                // Its replies need not be marked as it is.
+                if !seen.is_error {
+                    let flow = self.begin(None, seen, direction);
+                    self.flows.insert(key, flow);
+                }
+                Ok(self.leave(way, seen, site, None, direction))
+            }
             Decision::Claimed => Ok(way.dropped(None, DropReason::Missing)),
             Decision::Steered(path) if !self.world.paths.contains_key(&path) => {
                 Ok(way.dropped(Some(path), DropReason::Missing))
             }
             Decision::Steered(path) => {
-                let flow = self.begin(path, seen, direction);
+                let flow = self.begin(Some(path), seen, direction);
                 let entry = if seen.is_error { None } else { Some(key) };
                 if let Some(key) = entry {
                     self.flows.insert(key, flow.clone());
@@ -398,14 +410,21 @@ impl Model {
         let opens = seen.flags & (SYN | ACK) == SYN;
         self.flows
             .get(key)
-            .is_some_and(|flow| self.world.paths.contains_key(&flow.path) && !(flow.is_closed() && opens))
+            .is_some_and(|flow| {
+                let stands = flow.path == PathId::NOWHERE || self.world.paths.contains_key(&flow.path);
+                stands && !(flow.is_closed() && opens)
+            })
     }
 
-    fn begin(&self, path: PathId, seen: &Seen, direction: Direction) -> Flow {
-        let choices = 0..self.world.paths[&path].hops.len();
-        let choices = choices.map(|position| self.choose(path, position, &seen.packet)).collect();
+    /// Through a path, or through none.
+    fn begin(&self, path: Option<PathId>, seen: &Seen, direction: Direction) -> Flow {
+        let choices = path.into_iter().flat_map(|path| {
+            let positions = 0..self.world.paths[&path].hops.len();
+            positions.map(move |position| self.choose(path, position, &seen.packet))
+        });
+        let choices = choices.collect();
         let mut flow = Flow {
-            path,
+            path: path.unwrap_or(PathId::NOWHERE),
             choices,
             seen: BTreeSet::new(),
             finished: BTreeSet::new(),
@@ -548,9 +567,9 @@ impl Model {
         way.sent(counted)
     }
 
-    fn from_function(&mut self, way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_function(&mut self, way: Way, port: &PortName, function: &Instance) -> Expected {
         match function.insertion {
-            Insertion::L3 if self.is_for_us(port, &way.frame) => self.from_routed(way, port, function),
+            Insertion::L3 if self.is_for_us(port, &way.frame) => self.out_of_routed(way, port, function),
             Insertion::L3 => way.passes(),
             Insertion::Tap => match self.firsts.see(&self.world, &way.frame, &Scope::Port(port.clone())) {
                 Sight::Other => way.passes(),
@@ -561,16 +580,16 @@ impl Model {
             Insertion::L2 => match read_tag(&way.frame) {
                 Some((path, position, direction)) => {
                     let told = Told { path, position: Some(position), direction };
-                    self.from_telling(way, port, function, Ok(told))
+                    self.out_of_telling(way, port, function, Ok(told))
                 }
                 None => way.passes(),
             },
-            Insertion::Vlan => self.from_vlan(way, port, function),
-            Insertion::Nsh(_) => self.from_nsh(way, port, function),
+            Insertion::Vlan => self.out_of_vlan(way, port, function),
+            Insertion::Nsh(_) => self.out_of_nsh(way, port, function),
         }
     }
 
-    fn from_vlan(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_vlan(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
         let Some(vlan) = way.frame.vlan() else { return way.passes() };
         let path = self.world.paths.values().find(|path| path.vlan.is_some_and(|id| id.get() == vlan));
         let direction = match (function.is_one_armed(), read_tag(&way.frame)) {
@@ -584,10 +603,10 @@ impl Model {
         if told.is_ok() {
             way.frame.tag = None;
         }
-        self.from_telling(way, port, function, told)
+        self.out_of_telling(way, port, function, told)
     }
 
-    fn from_nsh(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_nsh(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
         if way.frame.ether_type() == NSH {
             let next = way.frame.bytes.get(ETHERNET..ETHERNET + 8).map(|header| header[3]);
             let ether_type = match next {
@@ -631,11 +650,11 @@ impl Model {
             return way.dropped(installed, DropReason::Unexpected);
         }
         way.frame.bytes.drain(ETHERNET..ETHERNET + length);
-        self.from_telling(way, port, function, Ok(Told { path, position: Some(position), direction }))
+        self.out_of_telling(way, port, function, Ok(Told { path, position: Some(position), direction }))
     }
 
     /// From a function whose frames say where they have been.
-    fn from_telling(
+    fn out_of_telling(
         &mut self,
         way: Way,
         port: &PortName,
@@ -705,7 +724,7 @@ impl Model {
         self.forward(way, seen, followed, next(position, direction), direction)
     }
 
-    fn from_routed(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_routed(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
         let seen = match self.firsts.see(&self.world, &way.frame, &Scope::Port(port.clone())) {
             Sight::Other => return way.passes(),
             Sight::Broken => return way.dropped(None, DropReason::Malformed),
@@ -918,7 +937,7 @@ fn nsh(place: &Place, metadata: NshMetadata, is_v4: bool) -> Vec<u8> {
     };
     let [_, a, b, c] = place.path.0.to_be_bytes();
     let mut header = vec![0; length];
-    header[..2].copy_from_slice(&(63 << 6 | (length as u16) / 4).to_be_bytes());
+    header[..2].copy_from_slice(&((63 << 6) | (length as u16 / 4)).to_be_bytes());
     header[2..8].copy_from_slice(&[md_type, if is_v4 { 1 } else { 2 }, a, b, c, index as u8]);
     header
 }
