@@ -15,6 +15,8 @@ enum decision {
 	UNDECIDED,
 	/* The policy was replaced while it was read. */
 	TORN,
+	/* The rule is for other ports than those of a fragment, which prove nothing. */
+	POSSIBLE,
 };
 
 /* An address as two numbers, the first half above. */
@@ -145,19 +147,23 @@ static __always_inline int match(const struct rule *rule, const struct packet *p
 		return UNCLAIMED;
 	if (packet->unknown)
 		return UNDECIDED;
-	/* Of a fragment no ports are looked at: else a first one with other ports could lead later ones round the functions. */
-	if (rule->flags & RULE_PORTS && !packet->fragment &&
+	if (rule->flags & RULE_PORTS &&
 	    (!has_ports(tuple->protocol) || port < rule->first_port || port > rule->last_port))
-		return UNCLAIMED;
+		return packet->fragment ? POSSIBLE : UNCLAIMED;
 	return rule->flags & RULE_CLAIM ? CLAIMED : STEERED;
 }
 
-/* What a policy says about a packet as it goes in `direction`. The first rule that matches decides; `path` is set for STEERED. */
+/*
+ * What a policy says about a packet as it goes in `direction`. The first rule that matches decides; `path` is set for STEERED.
+ * A fragment that none matches goes by the first one that could: else a first fragment with ports that no rule is for
+ * could lead later ones round the functions.
+ */
 __noinline int evaluate(const struct policy *policy, const struct packet *packet, int direction, __u32 *path)
 {
 	struct rules_key key = {};
 	struct rules *block = NULL;
-	__u32 count, generation;
+	__u32 count, generation, possible_path = 0;
+	int possible = UNCLAIMED;
 
 	if (!policy || !packet || !path)
 		return UNCLAIMED;
@@ -179,12 +185,18 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 			return TORN;
 		rule = &block->rules[i % RULES_PER_BLOCK];
 		decision = match(rule, packet, direction);
-		if (decision != UNCLAIMED) {
+		if (decision == POSSIBLE) {
+			if (possible == UNCLAIMED) {
+				possible = rule->flags & RULE_CLAIM ? CLAIMED : STEERED;
+				possible_path = rule->path;
+			}
+		} else if (decision != UNCLAIMED) {
 			*path = rule->path;
 			return *(const volatile __u32 *)&policy->generation == generation ? decision : TORN;
 		}
 	}
-	return *(const volatile __u32 *)&policy->generation == generation ? UNCLAIMED : TORN;
+	*path = possible_path;
+	return *(const volatile __u32 *)&policy->generation == generation ? possible : TORN;
 }
 
 /*

@@ -50,6 +50,8 @@ static __always_inline __u32 service_index(const struct place *place)
 /* Position and direction of the function that has to be passed when the index is `index`. */
 static __always_inline int place_of(__u32 index, struct place *place)
 {
+	if (index > NSH_FIRST_UP)
+		return -1;
 	if (index > NSH_FIRST_UP - MAX_HOPS) {
 		place->direction = UP;
 		place->position = NSH_FIRST_UP - index;

@@ -299,6 +299,31 @@ static __always_inline int is_icmp(__u8 family, __u8 protocol)
 	return protocol == (family == 4 ? IPPROTO_ICMP : PROTO_ICMPV6);
 }
 
+/* classify.h */
+__noinline __u32 longest_prefix(__u32 space, __u32 family, const struct in6_addr *address);
+
+static __always_inline __u32 prefix_of_site(__u8 family, const __be32 address[4])
+{
+	return longest_prefix(SPACE_SITES, family, (const struct in6_addr *)address);
+}
+
+/*
+ * Whether an error about what a site got is from another one, or goes to another one and is from nobody that we know. Then
+ * that site's policy is not asked: it would be instead of the one of him who sends, or gets, the error.
+ */
+static __always_inline int is_of_others(const struct header *outer, const struct header *inner)
+{
+	__u32 sender, receiver, site = prefix_of_site(outer->family, inner->tuple.destination);
+
+	if (!site)
+		return 0;
+	sender = prefix_of_site(outer->family, outer->tuple.source);
+	if (sender)
+		return sender != site;
+	receiver = prefix_of_site(outer->family, outer->tuple.destination);
+	return receiver && receiver != site;
+}
+
 static __always_inline void read_icmp(struct __sk_buff *skb, struct header *outer, struct packet *packet)
 {
 	struct header inner = { .family = outer->family, .scope = outer->scope };
@@ -311,12 +336,15 @@ static __always_inline void read_icmp(struct __sk_buff *skb, struct header *oute
 	packet->discovery = is_discovery(outer, type);
 	if (!is_icmp_error(outer->family, type))
 		return;
-	if (read_header(skb, outer->payload + 8, &inner)) {
+	/* Not of what pads the frame. */
+	if (read_header(skb, outer->payload + 8, &inner) || inner.payload > outer->end) {
 		packet->unknown = UNKNOWN_CUT_SHORT;
 		return;
 	}
 	/* An error goes to who sent what it is about (RFC 1122 section 3.2.2). If not, it is of no flow but its own. */
 	if (!same_address(inner.tuple.source, outer->tuple.destination))
+		return;
+	if (is_of_others(outer, &inner))
 		return;
 	packet->error = 1;
 	packet->unknown = read_ports(skb, &inner, outer->end);

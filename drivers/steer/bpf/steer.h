@@ -389,11 +389,19 @@ __noinline int out_of_l3(struct __sk_buff *skb, const struct port *port, const s
 	if (verdict != NEXT)
 		return verdict;
 	if (packet->unknown)
-		return is_ours(packet) ? drop_unknown(skb, packet, 0) : NEXT;
+		return port->path || port->roles & ROLE_SITE || is_ours(packet) ? drop_unknown(skb, packet, 0) : NEXT;
 	if (port->path)
 		return rewritten(skb, port, packet, port->roles & ROLE_OUTSIDE ? UP : DOWN);
 	/* What a function talks with its neighbours is not ours; what has a site's address is, and nobody gave it to this one. */
 	return port->roles & ROLE_SITE || is_ours(packet) ? drop(skb, DROP_UNEXPECTED) : NEXT;
+}
+
+/* The path that a frame names; 0 if there is none, since whoever made the frame could name any, and each would be counted. */
+static __always_inline __u32 named_path(const struct place *place)
+{
+	__u32 id = place->path;
+
+	return bpf_map_lookup_elem(&paths, &id) ? id : 0;
 }
 
 /* A frame from a function's port. */
@@ -425,6 +433,13 @@ static __noinline int from_function(struct __sk_buff *skb, const struct port *po
 	}
 	if (told == UNTOLD && port->insertion != L3)
 		return NEXT;
+	if (told != UNTOLD)
+		place.path = named_path(&place);
+	/* The header that should say where it has been is still before the packet. */
+	if (told == BAD_INDEX)
+		return drop_on(skb, place.path, DROP_SERVICE_INDEX);
+	if (told == WRONG && port->insertion >= NSH_FIXED)
+		return drop_on(skb, place.path, DROP_UNEXPECTED);
 	packet.scope = told == TOLD ? place.path : skb->ifindex;
 	switch (parse(skb, &packet)) {
 	case PARSED:
@@ -432,6 +447,9 @@ static __noinline int from_function(struct __sk_buff *skb, const struct port *po
 	case PARSED_MALFORMED:
 		return drop_on(skb, place.path, DROP_MALFORMED);
 	default:
+		/* What bears our mark was IP when we sent it. */
+		if (told == TOLD)
+			return drop_on(skb, place.path, DROP_UNEXPECTED);
 		listen(skb);
 		return NEXT;
 	}
@@ -439,8 +457,6 @@ static __noinline int from_function(struct __sk_buff *skb, const struct port *po
 		listen(skb);
 		return NEXT;
 	}
-	if (told == BAD_INDEX)
-		return drop_on(skb, place.path, DROP_SERVICE_INDEX);
 	if (told == WRONG)
 		return drop_on(skb, place.path, DROP_UNEXPECTED);
 	if (told == TOLD)

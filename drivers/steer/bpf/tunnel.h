@@ -188,6 +188,19 @@ static __always_inline int is_behind(__u32 site, __u8 family, const __be32 addre
 	return longest_prefix(SPACE_ALLOWED, family, (const struct in6_addr *)address) == site;
 }
 
+/*
+ * The kernel takes no headers off if less is left than one of the outer version: a short IPv4 packet in IPv6 is padded. How
+ * long it is it says itself.
+ */
+static __always_inline long lengthen(struct __sk_buff *skb, __u32 inner)
+{
+	__u32 least = inner + sizeof(struct ipv6hdr);
+
+	if (skb->protocol != bpf_htons(ETH_P_IPV6) || skb->len >= least)
+		return 0;
+	return bpf_skb_change_tail(skb, least, 0);
+}
+
 /* At an underlay port: takes a packet out of the tunnel that it came through; NEXT if it is of none. */
 __noinline int decapsulate(struct __sk_buff *skb)
 {
@@ -215,7 +228,8 @@ __noinline int decapsulate(struct __sk_buff *skb)
 	if (!element || !element->tunnels)
 		return drop(skb, DROP_MISSING);
 	__builtin_memcpy(source + 2, &site, sizeof(site));
-	if (bpf_skb_adjust_room(skb, -(__s32)arrival.length, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
+	if (lengthen(skb, ETH_HLEN + arrival.length) ||
+	    bpf_skb_adjust_room(skb, -(__s32)arrival.length, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_dest), element->tunnels_mac, ETH_ALEN, 0) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_source), source, ETH_ALEN, 0) ||
 	    bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &arrival.protocol, sizeof(arrival.protocol), 0))

@@ -18,7 +18,9 @@ static __noinline int send_vlan(struct __sk_buff *skb, const struct place *place
 		return drop_on(skb, id, misfits - 1);
 	if (!path || !path->vlan)
 		return drop_on(skb, id, DROP_MISSING);
-	if (write_tags(skb, place) || bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), path->vlan))
+	/* A priority tag would go on behind ours, where the function does not look for IP. */
+	if ((skb->vlan_present && bpf_skb_vlan_pop(skb)) || write_tags(skb, place) ||
+	    bpf_skb_vlan_push(skb, bpf_htons(ETH_P_8021Q), path->vlan))
 		return drop_on(skb, id, DROP_KERNEL);
 	return side->direct ? bpf_redirect_peer(side->ifindex, 0) : bpf_redirect(side->ifindex, 0);
 }
