@@ -7,6 +7,7 @@ mod choice;
 mod claiming;
 mod flows;
 mod fragments;
+mod fuzz;
 mod layout;
 mod loading;
 mod numbers;
