@@ -308,17 +308,15 @@ static __always_inline __u32 prefix_of_site(__u8 family, const __be32 address[4]
 }
 
 /*
- * Whether an error about what a site got is from another one, or goes to another one and is from nobody that we know. Then
- * that site's policy is not asked: it would be instead of the one of him who sends, or gets, the error.
+ * Whether an error is from a site that did not get what it is about, or goes to one from a stranger about what another one
+ * got. Then it is not followed: others' policies would be asked instead of the one of him who sends, or gets, it.
  */
 static __always_inline int is_of_others(const struct header *outer, const struct header *inner)
 {
-	__u32 sender, receiver, site = prefix_of_site(outer->family, inner->tuple.destination);
+	__u32 receiver, site = prefix_of_site(outer->family, inner->tuple.destination);
+	__u32 sender = prefix_of_site(outer->family, outer->tuple.source);
 
-	if (!site)
-		return 0;
-	sender = prefix_of_site(outer->family, outer->tuple.source);
-	if (sender)
+	if (sender || !site)
 		return sender != site;
 	receiver = prefix_of_site(outer->family, outer->tuple.destination);
 	return receiver && receiver != site;

@@ -5,10 +5,14 @@
 
 mod choice;
 mod claiming;
+mod classes;
 mod flows;
+mod found;
 mod fragments;
 mod fuzz;
+mod insertion;
 mod layout;
+mod limits;
 mod loading;
 mod numbers;
 mod owner;

@@ -471,13 +471,17 @@ fn reason_number(reason: DropReason) -> u8 {
 
 /// A program that puts a VLAN tag beside a frame, as the kernel has it of a frame that came in, and goes on with another
 /// program: `BPF_PROG_TEST_RUN` has no word for that. The tag is the first word of the context's control block.
-struct Tagger {
+pub(in crate::tests) struct Tagger {
     program: OwnedFd,
     _next: OwnedFd,
 }
 
 impl Tagger {
-    fn new(next: BorrowedFd<'_>) -> Self {
+    pub(in crate::tests) fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+
+    pub(in crate::tests) fn new(next: BorrowedFd<'_>) -> Self {
         // SAFETY: no pointer but to the name.
         let array = unsafe {
             let array = libbpf_sys::bpf_map_create(

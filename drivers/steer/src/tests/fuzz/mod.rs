@@ -11,6 +11,7 @@ mod safety;
 mod sight;
 mod worlds;
 
+pub(super) use bench::Tagger;
 use bench::{Bench, Step};
 use generate::Generator;
 use worlds::{Element, elements};

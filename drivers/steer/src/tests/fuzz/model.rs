@@ -244,8 +244,8 @@ impl Model {
     pub(super) fn expect(&mut self, port: &PortName, frame: Frame) -> Expected {
         let way = Way { frame, counted: Vec::new() };
         match self.world.function_at(port).cloned() {
-            Some(function) => self.from_function(way, port, &function),
-            None => self.from_outside(way, port),
+            Some(function) => self.out_of_function(way, port, &function),
+            None => self.at_port(way, port),
         }
     }
 
@@ -253,7 +253,7 @@ impl Model {
         frame.destination() == self.world.macs[port]
     }
 
-    fn from_outside(&mut self, way: Way, port: &PortName) -> Expected {
+    fn at_port(&mut self, way: Way, port: &PortName) -> Expected {
         if !self.is_for_us(port, &way.frame) {
             return way.passes();
         }
@@ -274,7 +274,7 @@ impl Model {
         match ingress.purpose {
             Purpose::Claim => self.claim(way, &ingress, &seen),
             Purpose::Steer if seen.is_discovery => way.passes(),
-            Purpose::Steer => self.from_edge(way, &ingress, &seen),
+            Purpose::Steer => self.at_edge(way, &ingress, &seen),
         }
     }
 
@@ -344,12 +344,12 @@ impl Model {
         possible
     }
 
-    fn from_edge(&mut self, mut way: Way, ingress: &Ingress, seen: &Seen) -> Expected {
+    fn at_edge(&mut self, mut way: Way, ingress: &Ingress, seen: &Seen) -> Expected {
         for direction in Direction::BOTH {
             if !ingress.directions.contains(&direction) {
                 continue;
             }
-            match self.from_edge_in(way, ingress.site, seen, direction) {
+            match self.at_edge_in(way, ingress.site, seen, direction) {
                 Ok(expected) => return expected,
                 Err(back) => way = back,
             }
@@ -358,7 +358,7 @@ impl Model {
     }
 
     /// The frame back if it is of no site.
-    fn from_edge_in(
+    fn at_edge_in(
         &mut self,
         way: Way,
         told: Option<SiteId>,
@@ -548,9 +548,9 @@ impl Model {
         way.sent(counted)
     }
 
-    fn from_function(&mut self, way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_function(&mut self, way: Way, port: &PortName, function: &Instance) -> Expected {
         match function.insertion {
-            Insertion::L3 if self.is_for_us(port, &way.frame) => self.from_routed(way, port, function),
+            Insertion::L3 if self.is_for_us(port, &way.frame) => self.out_of_routed(way, port, function),
             Insertion::L3 => way.passes(),
             Insertion::Tap => match self.firsts.see(&self.world, &way.frame, &Scope::Port(port.clone())) {
                 Sight::Other => way.passes(),
@@ -561,16 +561,16 @@ impl Model {
             Insertion::L2 => match read_tag(&way.frame) {
                 Some((path, position, direction)) => {
                     let told = Told { path, position: Some(position), direction };
-                    self.from_telling(way, port, function, Ok(told))
+                    self.out_of_telling(way, port, function, Ok(told))
                 }
                 None => way.passes(),
             },
-            Insertion::Vlan => self.from_vlan(way, port, function),
-            Insertion::Nsh(_) => self.from_nsh(way, port, function),
+            Insertion::Vlan => self.out_of_vlan(way, port, function),
+            Insertion::Nsh(_) => self.out_of_nsh(way, port, function),
         }
     }
 
-    fn from_vlan(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_vlan(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
         let Some(vlan) = way.frame.vlan() else { return way.passes() };
         let path = self.world.paths.values().find(|path| path.vlan.is_some_and(|id| id.get() == vlan));
         let direction = match (function.is_one_armed(), read_tag(&way.frame)) {
@@ -584,10 +584,10 @@ impl Model {
         if told.is_ok() {
             way.frame.tag = None;
         }
-        self.from_telling(way, port, function, told)
+        self.out_of_telling(way, port, function, told)
     }
 
-    fn from_nsh(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_nsh(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
         if way.frame.ether_type() == NSH {
             let next = way.frame.bytes.get(ETHERNET..ETHERNET + 8).map(|header| header[3]);
             let ether_type = match next {
@@ -631,11 +631,11 @@ impl Model {
             return way.dropped(installed, DropReason::Unexpected);
         }
         way.frame.bytes.drain(ETHERNET..ETHERNET + length);
-        self.from_telling(way, port, function, Ok(Told { path, position: Some(position), direction }))
+        self.out_of_telling(way, port, function, Ok(Told { path, position: Some(position), direction }))
     }
 
     /// From a function whose frames say where they have been.
-    fn from_telling(
+    fn out_of_telling(
         &mut self,
         way: Way,
         port: &PortName,
@@ -705,7 +705,7 @@ impl Model {
         self.forward(way, seen, followed, next(position, direction), direction)
     }
 
-    fn from_routed(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
+    fn out_of_routed(&mut self, mut way: Way, port: &PortName, function: &Instance) -> Expected {
         let seen = match self.firsts.see(&self.world, &way.frame, &Scope::Port(port.clone())) {
             Sight::Other => return way.passes(),
             Sight::Broken => return way.dropped(None, DropReason::Malformed),
@@ -918,7 +918,7 @@ fn nsh(place: &Place, metadata: NshMetadata, is_v4: bool) -> Vec<u8> {
     };
     let [_, a, b, c] = place.path.0.to_be_bytes();
     let mut header = vec![0; length];
-    header[..2].copy_from_slice(&(63 << 6 | (length as u16) / 4).to_be_bytes());
+    header[..2].copy_from_slice(&((63 << 6) | (length as u16 / 4)).to_be_bytes());
     header[2..8].copy_from_slice(&[md_type, if is_v4 { 1 } else { 2 }, a, b, c, index as u8]);
     header
 }

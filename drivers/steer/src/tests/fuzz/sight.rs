@@ -304,12 +304,15 @@ impl Firsts {
         if inner.source != outer.destination {
             return;
         }
-        // About what a site got, another one has nothing to say; and nobody else about what it got from another one.
-        if let Some(site) = world.site_of(inner.destination) {
-            let other = world.site_of(outer.source).or_else(|| world.site_of(outer.destination));
-            if other.is_some_and(|other| other != site) {
-                return;
-            }
+        // A site sends errors about what it got; and nobody else sends one site errors about what another one got.
+        let got = world.site_of(inner.destination);
+        let other = match (world.site_of(outer.source), got) {
+            (None, None) => None,
+            (None, Some(_)) => world.site_of(outer.destination),
+            (sender, _) => sender,
+        };
+        if other.is_some() && other != got {
+            return;
         }
         seen.is_error = true;
         let about = match self.ports(&inner, quoted, scope) {
