@@ -47,6 +47,9 @@ enum Chore {
         /// Instead, run the drivers' tests on the distribution's own kernel, in an emulated machine
         #[arg(long)]
         vm: bool,
+        /// Before that, a million random frames through the steering engine
+        #[arg(long, conflicts_with = "vm")]
+        long: bool,
         /// With --vm: only tests whose names contain one of these
         #[arg(requires = "vm")]
         filters: Vec<String>,
@@ -84,8 +87,8 @@ fn main() -> ExitCode {
 fn run(chore: Chore) -> Result<()> {
     match chore {
         Chore::Demo { keep, engine } => demo::demo(keep, engine),
-        Chore::Test { vm: false, .. } => test::test(),
-        Chore::Test { vm: true, filters } => vm::test(&filters),
+        Chore::Test { vm: false, long, .. } => test::test(long),
+        Chore::Test { vm: true, filters, .. } => vm::test(&filters),
         Chore::Lint => lint::lint(),
         Chore::Bench(bench) => bench::run(bench),
         Chore::Story { catena, engine } => {

@@ -60,11 +60,18 @@ impl FromStr for Tally {
     }
 }
 
-pub fn test() -> Result<()> {
+/// `long` for what takes minutes, too.
+pub fn test(long: bool) -> Result<()> {
     apt::install()?;
     apt::need_root()?;
     let catena = build_catena(Profile::Debug)?;
-    let mut tally = workspace_tests()?;
+    let mut tally = Tally::default();
+    if long {
+        let million =
+            ["test", "--release", "-p", "catena-driver-steer", "--lib", "--", "--ignored", "million"];
+        tally.add(tests(&million)?);
+    }
+    tally.add(tests(&["test", "--workspace", "--no-fail-fast"])?);
     tally.add(examples(&catena)?);
     for engine in Engine::value_variants() {
         println!("\nthe story with engine {}", engine.name());
@@ -78,10 +85,10 @@ pub fn test() -> Result<()> {
     Ok(())
 }
 
-/// The unit and integration tests of all crates.
-fn workspace_tests() -> Result<Tally> {
+/// Runs cargo, which runs tests.
+fn tests(arguments: &[&str]) -> Result<Tally> {
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--no-fail-fast"]).stdout(Stdio::piped());
+    tests.args(arguments).stdout(Stdio::piped());
     let mut running = tests.spawn().context("cannot run cargo")?;
     let mut tally = Tally::default();
     for line in BufReader::new(running.stdout.take().context("cargo has no output")?).lines() {

@@ -188,9 +188,9 @@ impl Engine {
         let maps = &self.programs.maps;
         maps.groups.remove_all(&freed.groups)?;
         maps.exits.put_all(&freed.exits, &vec![layout::Side::default(); freed.exits.len()])?;
-        for handle in &freed.instances {
+        for (id, handle) in &freed.instances {
             maps.instances.put(&slot_of(*handle), &free_slot(*handle))?;
-            counters::forget_instance(maps, *handle)?;
+            counters::forget_instance(maps, *id, *handle)?;
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Counters: read, and forgotten with what they count.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use catena_driver::{Counted, Counter, DriverError, DropReason};
 use catena_model::forwarding::{Direction, InstanceId, Path, PathId, SiteId};
@@ -103,20 +103,55 @@ pub(crate) struct Gone {
 /// Of more objects than this, all counters are read to find theirs.
 const FEW: usize = 64;
 
+/// No packet finds any more what is gone. It is removed before its sums are kept: who is killed between the two loses
+/// counts, and counts nothing twice.
 pub(crate) fn forget(maps: &Maps, gone: &Gone) -> Result<(), DriverError> {
     let count = gone.paths.len() + gone.sites.len() + gone.tunnels.len();
-    let keys = match count {
+    let counters = match count {
         0 => return Ok(()),
-        1..=FEW => possible_keys(gone),
-        _ => present_keys(maps, gone)?,
+        1..=FEW => counters_of_few(maps, gone)?,
+        _ => counters_of_many(maps, gone)?,
     };
-    maps.counters.remove_all(&keys)
+    let keys: Vec<_> = counters.iter().map(|(key, _)| *key).collect();
+    maps.counters.remove_all(&keys)?;
+    keep_hops(maps, &counters)
 }
 
-/// The slot is free, and may one day be another instance's.
-pub(crate) fn forget_instance(maps: &Maps, handle: u32) -> Result<(), DriverError> {
-    let at = 2 * slot_of(handle);
-    [at, at + 1].iter().try_for_each(|at| maps.returned.clear_per_cpu(at))
+/// What instances were handed on paths that are gone, in one sum for each: what they return is counted so, too.
+fn keep_hops(maps: &Maps, gone: &[(CounterKey, layout::Counter)]) -> Result<(), DriverError> {
+    let mut sums: BTreeMap<_, Vec<layout::Counter>> = BTreeMap::new();
+    for (key, counter) in gone.iter().filter(|(key, _)| key.counted == HOP) {
+        sums.entry((key.instance, key.direction)).or_default().push(*counter);
+    }
+    for ((instance, direction), mut counters) in sums {
+        let key = hop_nowhere(InstanceId(instance), direction);
+        counters.extend(maps.counters.get_per_cpu(&key, sum)?);
+        maps.counters.put_per_cpu(&key, &sum(&counters))?;
+    }
+    Ok(())
+}
+
+fn hop_nowhere(instance: InstanceId, direction: u8) -> CounterKey {
+    let InstanceId(instance) = instance;
+    CounterKey { counted: HOP, direction, of: PathId::NOWHERE.0, instance, ..Default::default() }
+}
+
+/// The slot is free, and may one day be another instance's; so may the number.
+pub(crate) fn forget_instance(maps: &Maps, id: InstanceId, handle: u32) -> Result<(), DriverError> {
+    for direction in [0, 1] {
+        let at = 2 * slot_of(handle) + u32::from(direction);
+        maps.returned.put_per_cpu(&at, &layout::Counter::default())?;
+        maps.counters.remove(&hop_nowhere(id, direction))?;
+    }
+    Ok(())
+}
+
+fn counters_of_few(maps: &Maps, gone: &Gone) -> Result<Vec<(CounterKey, layout::Counter)>, DriverError> {
+    let mut counters = Vec::new();
+    for key in possible_keys(gone) {
+        counters.extend(maps.counters.get_per_cpu(&key, sum)?.map(|sum| (key, sum)));
+    }
+    Ok(counters)
 }
 
 fn possible_keys(gone: &Gone) -> Vec<CounterKey> {
@@ -148,7 +183,7 @@ fn possible_keys(gone: &Gone) -> Vec<CounterKey> {
     keys
 }
 
-fn present_keys(maps: &Maps, gone: &Gone) -> Result<Vec<CounterKey>, DriverError> {
+fn counters_of_many(maps: &Maps, gone: &Gone) -> Result<Vec<(CounterKey, layout::Counter)>, DriverError> {
     let paths: HashSet<_> = gone.paths.iter().map(|path| path.id.0).collect();
     let sites: HashSet<_> = gone.sites.iter().map(|site| site.0).collect();
     let tunnels: HashSet<_> = gone.tunnels.iter().map(|site| site.0).collect();
@@ -158,6 +193,7 @@ fn present_keys(maps: &Maps, gone: &Gone) -> Result<Vec<CounterKey>, DriverError
         ENCAPSULATED | DECAPSULATED => tunnels.contains(&key.of),
         _ => false,
     };
-    let entries = maps.counters.per_cpu_entries(|_| ())?;
-    Ok(entries.into_iter().map(|(key, ())| key).filter(is_gone).collect())
+    let mut counters = maps.counters.per_cpu_entries(sum)?;
+    counters.retain(|(key, _)| is_gone(key));
+    Ok(counters)
 }

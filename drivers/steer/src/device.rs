@@ -5,6 +5,7 @@
 //! stack must do nothing there.
 
 use std::io::{self, ErrorKind};
+use std::time::{Duration, Instant};
 
 use catena_driver::DriverError;
 use catena_model::forwarding::TUNNEL_PORT;
@@ -15,6 +16,8 @@ use crate::netlink::{Connection, Link};
 pub(crate) const HIDDEN_PORT: &str = "catena-gre-x";
 /// The most that a veth takes: what is too long for a tunnel is told at the visible end.
 const HIDDEN_MTU: u32 = 65_535;
+/// The kernel's link watch may be this late, and some more: once a second it sees to what is not urgent.
+const RUNNING_WITHIN: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Device {
@@ -43,6 +46,7 @@ impl Device {
         if device.visible.mtu != mtu || !device.visible.up {
             connection.set_up(device.visible.ifindex, mtu).map_err(failed)?;
         }
+        wait_until_running(&mut connection)?;
         Ok(device)
     }
 
@@ -72,6 +76,18 @@ fn make(connection: &mut Connection) -> Result<Device, DriverError> {
             find(connection).map_err(failed)?.ok_or_else(|| failed(io::Error::other("it is gone at once")))
         }
     }
+}
+
+/// Until then, the visible end drops what is sent into it.
+fn wait_until_running(connection: &mut Connection) -> Result<(), DriverError> {
+    let begin = Instant::now();
+    while begin.elapsed() < RUNNING_WITHIN {
+        match find(connection).map_err(failed)? {
+            Some(device) if device.visible.running && device.hidden.running => return Ok(()),
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    Err(failed(io::Error::new(ErrorKind::TimedOut, format!("it does not run within {RUNNING_WITHIN:?}"))))
 }
 
 /// Before the first packet: the ends are still down, or have been configured before.

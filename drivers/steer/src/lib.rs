@@ -176,7 +176,11 @@ impl Driver for SteerDriver {
     }
 
     async fn counters(&self) -> Result<Vec<Counter>, DriverError> {
-        self.blocking(|inner| inner.with_pinned(counters::read)).await
+        self.blocking(|inner| {
+            let _lock = inner.pins.share()?;
+            inner.with_pinned(counters::read)
+        })
+        .await
     }
 
     async fn live_flows(&self, path: PathId) -> Result<u64, DriverError> {

@@ -127,9 +127,23 @@ where
         Ok(entries)
     }
 
-    /// Sets the value of every CPU to zero.
-    pub(crate) fn clear_per_cpu(&self, key: &K) -> Result<(), DriverError> {
-        let values = vec![vec![0; size_of::<V>()]; cpus()?];
+    /// The values of all CPUs under one key, as `sum` makes one of them.
+    pub(crate) fn get_per_cpu<T>(&self, key: &K, sum: impl Fn(&[V]) -> T) -> Result<Option<T>, DriverError> {
+        let found = self.handle.lookup_percpu(key.as_bytes(), MapFlags::ANY);
+        let values = found.map_err(|error| self.failed("read", error))?;
+        let sum_of = |values: Vec<Vec<u8>>| {
+            let values = values.iter().map(|value| self.read(value)).collect::<Result<Vec<_>, _>>()?;
+            Ok(sum(&values))
+        };
+        values.map(sum_of).transpose()
+    }
+
+    /// Gives the value to one CPU, and zeros to all others.
+    pub(crate) fn put_per_cpu(&self, key: &K, value: &V) -> Result<(), DriverError> {
+        let mut values = vec![vec![0; size_of::<V>()]; cpus()?];
+        if let Some(first) = values.first_mut() {
+            first.copy_from_slice(value.as_bytes());
+        }
         self.handle
             .update_percpu(key.as_bytes(), &values, MapFlags::ANY)
             .map_err(|error| self.failed("write", error))

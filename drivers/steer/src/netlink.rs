@@ -29,6 +29,8 @@ pub(crate) struct Link {
     pub(crate) ifindex: u32,
     pub(crate) name: String,
     pub(crate) up: bool,
+    /// Up, and its queue takes packets: some time later, when the kernel's link watch has been there (RFC 2863).
+    pub(crate) running: bool,
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u32,
     /// One end of a veth pair whose other end is in another namespace.
@@ -42,6 +44,7 @@ impl Link {
             ifindex: message.header.index,
             name: String::new(),
             up: message.header.flags.contains(LinkFlags::LowerUp),
+            running: message.header.flags.contains(LinkFlags::Running),
             mac: [0; 6],
             mtu: 0,
             leads_elsewhere: false,
@@ -68,7 +71,15 @@ impl Link {
 
     /// The number 0 is no port's.
     pub(crate) fn nowhere() -> Self {
-        Self { ifindex: 0, name: String::new(), up: false, mac: [0; 6], mtu: 0, leads_elsewhere: false }
+        Self {
+            ifindex: 0,
+            name: String::new(),
+            up: false,
+            running: false,
+            mac: [0; 6],
+            mtu: 0,
+            leads_elsewhere: false,
+        }
     }
 }
 

@@ -64,12 +64,13 @@ impl<T: Clone + Eq + Hash> Numbered<T> {
         self.entries.get(thing)?.number
     }
 
-    /// Forgets what nobody uses, and tells what had a number.
-    pub(crate) fn purge(&mut self) -> Vec<u32> {
+    /// Forgets what nobody uses, and tells what had a number, and which.
+    pub(crate) fn purge(&mut self) -> Vec<(T, u32)> {
         let mut freed = Vec::new();
         for thing in std::mem::take(&mut self.idle) {
             if self.entries.get(&thing).is_some_and(|entry| entry.uses == 0) {
-                freed.extend(self.entries.remove(&thing).and_then(|entry| entry.number));
+                let number = self.entries.remove(&thing).and_then(|entry| entry.number);
+                freed.extend(number.map(|number| (thing, number)));
             }
         }
         freed
@@ -132,8 +133,8 @@ impl Series {
 /// Numbers that are free again, whose entries in the maps can go.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Freed {
-    /// Handles.
-    pub(crate) instances: Vec<u32>,
+    /// With their handles.
+    pub(crate) instances: Vec<(InstanceId, u32)>,
     pub(crate) exits: Vec<u32>,
     pub(crate) groups: Vec<u32>,
 }
@@ -263,13 +264,13 @@ impl Numbers {
     pub(crate) fn purge(&mut self) -> Freed {
         let freed = Freed {
             instances: self.instances.purge(),
-            exits: self.exits.purge(),
-            groups: self.groups.purge(),
+            exits: self.exits.purge().into_iter().map(|(_, slot)| slot).collect(),
+            groups: self.groups.purge().into_iter().map(|(_, id)| id).collect(),
         };
-        freed.instances.iter().for_each(|handle| self.instance_slots.take_back(slot_of(*handle)));
+        freed.instances.iter().for_each(|(_, handle)| self.instance_slots.take_back(slot_of(*handle)));
         freed.exits.iter().for_each(|slot| self.exit_slots.take_back(*slot));
         freed.groups.iter().for_each(|id| self.group_ids.take_back(*id));
-        self.realms.purge().into_iter().for_each(|slot| self.realm_slots.take_back(slot));
+        self.realms.purge().into_iter().for_each(|(_, slot)| self.realm_slots.take_back(slot));
         freed
     }
 }

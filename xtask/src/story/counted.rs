@@ -9,8 +9,11 @@ use serde_json::Value;
 
 use crate::command;
 use crate::story::Story;
-use crate::story::node::{Request, Web, on};
+use crate::story::node::{self, Request, Web};
 use crate::story::world::{Catena, INSTANCES, V4, World, eventually};
+
+/// An address at acme's site that nobody has.
+const MADE_UP: &str = "172.16.1.77";
 
 pub fn tell(world: &World, story: &mut Story) {
     let catena = &world.catena;
@@ -60,11 +63,13 @@ pub fn tell(world: &World, story: &mut Story) {
     });
     story.check("a packet that a function makes up is dropped, and get drops says why", || {
         let before = dropped(catena, "unexpected")?;
-        // From an address of its own, which no path leads from.
-        let mut ping = on("fw-1", "ping");
-        ping.args(["-n", "-c", "1", "-W", "1", V4.server]).stdin(Stdio::null());
-        let pinged = command::output("fw-1 sends a packet of its own", &mut ping)?;
-        ensure!(!pinged.status.success(), "it was answered");
+        // From an address of acme's, and no web traffic. What it sends from its own address would be its own affair.
+        node::ask("fw-1", &format!("ip address add {MADE_UP}/32 dev lo"))?;
+        let mut ping = node::on("fw-1", "ping");
+        ping.args(["-n", "-c", "1", "-W", "1", "-I", MADE_UP, V4.server]).stdin(Stdio::null());
+        let pinged = command::output("fw-1 sends a packet of its own", &mut ping);
+        node::ask("fw-1", &format!("ip address del {MADE_UP}/32 dev lo"))?;
+        ensure!(!pinged?.status.success(), "it was answered");
         eventually(Duration::from_secs(2), || {
             let after = dropped(catena, "unexpected")?;
             ensure!(after > before, "{after} were dropped so, as many as before");

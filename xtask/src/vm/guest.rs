@@ -72,6 +72,8 @@ fn set_up() -> Result<()> {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("cannot mount {kind} at {place}"))?;
     }
+    // udev makes it elsewhere; `nft -f -` opens it.
+    std::os::unix::fs::symlink("/proc/self/fd/0", "/dev/stdin").context("cannot make /dev/stdin")?;
     let up = Command::new("/bin/ip").args(["link", "set", "lo", "up"]).status();
     match up.context("cannot run ip")?.success() {
         true => Ok(()),

@@ -29,7 +29,7 @@ use crate::workspace::{cargo, own_program, root};
 use crate::{apt, command};
 
 /// The crates whose tests ask the kernel.
-const CRATES: [&str; 2] = ["catena-driver-steer", "catena-driver-linux"];
+const CRATES: [&str; 3] = ["catena-driver-steer", "catena-driver-linux", "catena-driver-nft"];
 /// Of those tests, what is not run: hundreds of random states, emulated, take longer than all others together.
 const LEFT_OUT: [&str; 1] = ["convergence::"];
 
@@ -38,8 +38,18 @@ const PROGRAMS: [&str; 7] = ["sh", "seq", "ip", "tc", "nft", "ping", "ethtool"];
 
 /// What those tests need of the kernel, besides what it has built in. What these depend on comes along. Nobody loads a
 /// module when it is first asked for: it must be here.
-const MODULES: [&str; 8] =
-    ["veth", "bridge", "sch_ingress", "cls_bpf", "ip_gre", "nf_tables", "nft_reject_ipv4", "nft_reject_ipv6"];
+const MODULES: [&str; 10] = [
+    "veth",
+    "bridge",
+    "sch_ingress",
+    "cls_bpf",
+    "ip_gre",
+    "nf_tables",
+    "nft_reject_ipv4",
+    "nft_reject_ipv6",
+    "nft_chain_nat",
+    "nft_nat",
+];
 
 /// Runs the tests in a virtual machine: all, or those whose names contain one of `filters`.
 pub fn test(filters: &[String]) -> Result<()> {

@@ -21,4 +21,5 @@ mod packets;
 mod realms;
 mod rig;
 mod steering;
+mod sums;
 mod tunnels;

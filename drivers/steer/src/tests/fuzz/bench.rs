@@ -190,7 +190,9 @@ fn forget_all(maps: &Maps) {
     counters.iter().for_each(|(key, ())| maps.counters.remove(key).unwrap());
     for (slot, instance) in maps.instances.entries().unwrap() {
         if instance.handle != 0 {
-            [2 * slot, 2 * slot + 1].iter().for_each(|at| maps.returned.clear_per_cpu(at).unwrap());
+            [2 * slot, 2 * slot + 1]
+                .iter()
+                .for_each(|at| maps.returned.put_per_cpu(at, &layout::Counter::default()).unwrap());
         }
     }
 }
@@ -202,7 +204,6 @@ pub(super) struct Run<'a> {
     model: Model,
     tagger: Tagger,
     expected: HashMap<Counted, u64>,
-    reader: CounterReader,
 }
 
 impl<'a> Run<'a> {
@@ -213,7 +214,6 @@ impl<'a> Run<'a> {
             model: Model::new(bench.world.clone()),
             tagger: Tagger::new(engine.programs.steer.as_fd()),
             expected: HashMap::new(),
-            reader: CounterReader::new(&engine.programs.maps),
         }
     }
 
@@ -288,9 +288,14 @@ impl<'a> Run<'a> {
     }
 
     /// Whether a counter is as it must be. What comes back is looked at in the end.
-    fn is_counted(&mut self, counted: &Counted) -> bool {
-        let expected = self.expected.get(counted).copied().unwrap_or_default();
-        matches!(counted, Counted::Returned { .. }) || self.reader.read(counted) == expected
+    fn is_counted(&self, counted: &Counted) -> bool {
+        if matches!(counted, Counted::Returned { .. }) {
+            return true;
+        }
+        let counters = &self.engine.programs.maps.counters;
+        let sum = |values: &[layout::Counter]| values.iter().map(|value| value.packets).sum();
+        let count: Option<u64> = counters.get_per_cpu(&counter_key(counted), sum).unwrap();
+        count.unwrap_or_default() == self.expected.get(counted).copied().unwrap_or_default()
     }
 
     /// What was counted and not expected, or the other way round.
@@ -405,36 +410,6 @@ fn is_about(expected: &Expected, counted: &Counted) -> bool {
 
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Reads one counter at a time, which is faster than all of them.
-struct CounterReader {
-    map: OwnedFd,
-    values: Vec<layout::Counter>,
-}
-
-impl CounterReader {
-    fn new(maps: &Maps) -> Self {
-        let (_, map) = maps.fds().into_iter().find(|(name, _)| *name == "counters").unwrap();
-        let values = vec![layout::Counter::default(); libbpf_rs::num_possible_cpus().unwrap()];
-        Self { map: map.try_clone_to_owned().unwrap(), values }
-    }
-
-    fn read(&mut self, counted: &Counted) -> u64 {
-        let key = counter_key(counted);
-        // SAFETY: the key is the map's, and there is a value for each CPU, which are a multiple of eight bytes.
-        let outcome = unsafe {
-            libbpf_sys::bpf_map_lookup_elem(
-                self.map.as_raw_fd(),
-                (&raw const key).cast(),
-                self.values.as_mut_ptr().cast(),
-            )
-        };
-        if outcome != 0 {
-            return 0;
-        }
-        self.values.iter().map(|value| value.packets).sum()
-    }
 }
 
 fn counter_key(counted: &Counted) -> layout::CounterKey {

@@ -223,6 +223,7 @@ impl Way {
     }
 
     fn dropped(self, path: Option<PathId>, reason: DropReason) -> Expected {
+        let path = path.filter(|path| *path != PathId::NOWHERE);
         self.end(Fate::Dropped { path, reasons: vec![reason] })
     }
 
