@@ -92,7 +92,9 @@ fn cost_of_a_run() {
         for port in PORTS {
             let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
             for host in [1, 2, 11, 12] {
-                for address in [IpAddr::from([10, 20, 0, host]), format!("2001:db8:20::{host:x}").parse().unwrap()] {
+                for address in
+                    [IpAddr::from([10, 20, 0, host]), format!("2001:db8:20::{host:x}").parse().unwrap()]
+                {
                     let key = NeighbourKey { ifindex, address: crate::words::mapped(address) };
                     engine.programs.maps.neighbours.put(&key, &mac).unwrap();
                 }

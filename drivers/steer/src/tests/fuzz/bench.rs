@@ -333,7 +333,7 @@ impl<'a> Run<'a> {
 
     fn loads(&self, flows: &HashMap<FlowKey, Flow>) -> Result<(), String> {
         for (site, load) in self.engine.programs.maps.loads.entries().unwrap() {
-            let site_of = |flow: &&Flow| self.model.world.paths[&flow.path].site == SiteId(site);
+            let site_of = |flow: &&Flow| flow.site == SiteId(site);
             let count = flows.values().filter(site_of).count();
             let half_open = flows.values().filter(site_of).filter(|flow| flow.is_half_open).count();
             if (load.flows as usize, load.half_open as usize) != (count, half_open) {
@@ -389,6 +389,7 @@ fn flow(entry: &layout::Flow, instances: &HashMap<u32, layout::Instance>) -> Flo
     };
     model::Flow {
         path: catena_model::forwarding::PathId(entry.path),
+        site: SiteId(entry.site),
         choices: entry.instances[..entry.count as usize].iter().map(choice).collect(),
         seen: bits(1, 2),
         finished: bits(4, 8),

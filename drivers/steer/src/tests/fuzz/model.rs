@@ -144,7 +144,9 @@ pub(super) enum Choice {
 /// What is remembered of a flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Flow {
+    /// NOWHERE: it passes no function.
     pub(super) path: PathId,
+    pub(super) site: SiteId,
     pub(super) choices: Vec<Choice>,
     pub(super) seen: BTreeSet<Direction>,
     pub(super) finished: BTreeSet<Direction>,
@@ -153,6 +155,18 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    fn new(path: PathId, site: SiteId, choices: Vec<Choice>) -> Self {
+        Self {
+            path,
+            site,
+            choices,
+            seen: BTreeSet::new(),
+            finished: BTreeSet::new(),
+            was_reset: false,
+            is_half_open: true,
+        }
+    }
+
     fn is_closed(&self) -> bool {
         self.was_reset || self.finished.len() == 2
     }
@@ -287,7 +301,8 @@ impl Model {
                 continue;
             }
             if let Some(site) = self.site_of(seen, direction) {
-                let released = self.decide(site, seen, direction) == Decision::Unclaimed;
+                let released =
+                    matches!(self.decide(site, seen, direction), Decision::Unclaimed | Decision::Unmarked);
                 if !released {
                     way.counted.push(Counted::Claimed { site, direction });
                 }
@@ -386,7 +401,8 @@ impl Model {
             Decision::Unmarked => {
                 // Its replies need not be marked as it is.
                 if !seen.is_error {
-                    let flow = self.begin(None, seen, direction);
+                    let mut flow = Flow::new(PathId::NOWHERE, site, Vec::new());
+                    note(&mut flow, seen, direction);
                     self.flows.insert(key, flow);
                 }
                 Ok(self.leave(way, seen, site, None, direction))
@@ -396,7 +412,7 @@ impl Model {
                 Ok(way.dropped(Some(path), DropReason::Missing))
             }
             Decision::Steered(path) => {
-                let flow = self.begin(Some(path), seen, direction);
+                let flow = self.begin(path, seen, direction);
                 let entry = if seen.is_error { None } else { Some(key) };
                 if let Some(key) = entry {
                     self.flows.insert(key, flow.clone());
@@ -409,29 +425,17 @@ impl Model {
     /// Whether what is remembered is of this packet's flow: a closed connection's ports may be used again.
     fn holds(&self, key: &FlowKey, seen: &Seen) -> bool {
         let opens = seen.flags & (SYN | ACK) == SYN;
-        self.flows
-            .get(key)
-            .is_some_and(|flow| {
-                let stands = flow.path == PathId::NOWHERE || self.world.paths.contains_key(&flow.path);
-                stands && !(flow.is_closed() && opens)
-            })
+        self.flows.get(key).is_some_and(|flow| {
+            let stands = flow.path == PathId::NOWHERE || self.world.paths.contains_key(&flow.path);
+            stands && !(flow.is_closed() && opens)
+        })
     }
 
-    /// Through a path, or through none.
-    fn begin(&self, path: Option<PathId>, seen: &Seen, direction: Direction) -> Flow {
-        let choices = path.into_iter().flat_map(|path| {
-            let positions = 0..self.world.paths[&path].hops.len();
-            positions.map(move |position| self.choose(path, position, &seen.packet))
-        });
-        let choices = choices.collect();
-        let mut flow = Flow {
-            path: path.unwrap_or(PathId::NOWHERE),
-            choices,
-            seen: BTreeSet::new(),
-            finished: BTreeSet::new(),
-            was_reset: false,
-            is_half_open: true,
-        };
+    fn begin(&self, path: PathId, seen: &Seen, direction: Direction) -> Flow {
+        let found = &self.world.paths[&path];
+        let choices = 0..found.hops.len();
+        let choices = choices.map(|position| self.choose(path, position, &seen.packet)).collect();
+        let mut flow = Flow::new(path, found.site, choices);
         note(&mut flow, seen, direction);
         flow
     }
