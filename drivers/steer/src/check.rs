@@ -157,9 +157,10 @@ fn check_passage(contents: &Contents, path: &Path, id: InstanceId) -> Result<(),
     let Some(Object::Instance(instance)) = contents.objects.get(&Key::Instance(id)) else { return Ok(()) };
     let times = path.hops.iter().flat_map(Hop::ids).filter(|other| *other == id).count();
     match instance.insertion {
-        Insertion::L3 if times > 1 => Err(DriverError::Unsupported {
+        Insertion::L3 | Insertion::Vlan if times > 1 => Err(DriverError::Unsupported {
             what: format!("path {} passes instance {id} twice", path.id),
-            help: "name a routed (l3) function once in a chain: its packets bear no sign of where they were"
+            help: "name a function that is inserted as l3 or vlan once in a chain: its packets bear no sign of how \
+                   often they were there"
                 .to_owned(),
         }),
         Insertion::Vlan if path.vlan.is_none() => Err(DriverError::Unsupported {

@@ -12,8 +12,8 @@ use catena_model::packet::Packet;
 use super::fuzz::Tagger;
 use super::packets::{FAR_V4, V4, frame, ip, raw_v4, v4, web};
 use super::rig::{
-    Case, Expect, NEXT, Outcome, PATH, REDIRECT, Rig, SITE, TestRun, batch, exits, ingress, policy, side,
-    test_run_with,
+    Case, Expect, NEXT, Outcome, PATH, REDIRECT, Rig, SITE, TestRun, batch, exits, ingress, policy, put,
+    side, test_run_with,
 };
 use crate::netlink::Connection;
 use crate::{Settings, Times};
@@ -222,6 +222,16 @@ fn a_function_that_knows_vlans_brings_back_the_tag_of_the_path() {
         assert_eq!(send_in_vlan(&rig, "it-out", 101, &tagged(&up, 1, UP)).verdict, NEXT, "no path's");
         assert_eq!(send_in_vlan(&rig, "it-out", 0, &tagged(&up, 1, UP)).verdict, NEXT, "a priority tag");
     }
+}
+
+/// A VLAN is a path's: a packet that came back would be sent there again and again.
+#[test]
+fn a_function_that_knows_vlans_stands_once_in_a_chain() {
+    let rig = around(Instance { insertion: Insertion::Vlan, ..bump(IT, "it") });
+    let hops = vec![Hop::of([IT]), Hop::of([BEFORE]), Hop::of([IT])];
+    let twice = Object::Path(Path { id: PATH, site: SITE, hops, vlan: VlanId::new(100) });
+    let error = rig.check(&[put(&twice)]).unwrap_err().to_string();
+    assert!(error.contains("twice"), "{error}");
 }
 
 #[test]
