@@ -73,7 +73,9 @@ impl Capture {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file = Path::new(SCRATCH).join(format!("{number}.pcap"));
         let mut tcpdump = node::on(node, "tcpdump");
-        tcpdump.args(["-n", "-p", "-U", "-s", "0", "--immediate-mode", "-Z", "root", "-i", port, "-w"]);
+        tcpdump.args(["-n", "-p", "-U", "-s", "0", "--immediate-mode", "-Z", "root", "-i", port]);
+        // From one function to the next it may be less than a microsecond.
+        tcpdump.args(["--time-stamp-precision", "nano", "-w"]);
         tcpdump.arg(&file).arg(filter).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut tcpdump = tcpdump.spawn().context("cannot run tcpdump")?;
         let stderr = BufReader::new(tcpdump.stderr.take().context("tcpdump has no standard error")?);
