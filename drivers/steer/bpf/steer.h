@@ -233,12 +233,10 @@ __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct pack
 	return steer(skb, packet, &chosen, direction);
 }
 
-__noinline int from_edge(struct __sk_buff *skb, __u32 site, __u32 directions, const struct packet *packet)
+static __always_inline int from_edge(struct __sk_buff *skb, __u32 site, __u32 directions, const struct packet *packet)
 {
 	int verdict;
 
-	if (!packet)
-		return drop(skb, DROP_KERNEL);
 	if (directions == 1 << UP)
 		return from_edge_in(skb, site, packet, UP);
 	if (directions == 1 << DOWN)
@@ -384,12 +382,10 @@ static __always_inline int is_ours(const struct packet *packet)
 	return site_of(packet->family, packet->tuple.source) || site_of(packet->family, packet->tuple.destination);
 }
 
-__noinline int out_of_l3(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
+static __always_inline int out_of_l3(struct __sk_buff *skb, const struct port *port, const struct packet *packet)
 {
 	int verdict = NEXT;
 
-	if (!port || !packet)
-		return drop(skb, DROP_KERNEL);
 	if (port->roles & ROLE_OUTSIDE)
 		verdict = from_l3(skb, port, packet, UP);
 	if (verdict == NEXT && port->roles & ROLE_INSIDE)

@@ -1,5 +1,6 @@
 //! The programs: compiled by the build, verified and loaded by the kernel here.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -132,6 +133,13 @@ fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
 
 fn not_loaded(error: libbpf_rs::Error) -> DriverError {
     let error = bpf::io_error(error);
+    if let Some(refusal) = REFUSAL.take() {
+        return DriverError::Unsupported {
+            what: format!("this kernel's verifier does not take the steering programs: {refusal}"),
+            help: "run Linux 6.1 or newer, and tell us of one that is and says this; the log has all of it at level debug"
+                .to_owned(),
+        };
+    }
     match error.raw_os_error() {
         Some(libc::EPERM) => DriverError::Unsupported {
             what: "the kernel does not let us load eBPF programs".to_owned(),
@@ -141,9 +149,9 @@ fn not_loaded(error: libbpf_rs::Error) -> DriverError {
             what: "the kernel has no eBPF".to_owned(),
             help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL".to_owned(),
         },
-        // What the verifier refuses, and what the kernel does not know.
+        // What the kernel does not know.
         Some(libc::EACCES | libc::EINVAL | libc::E2BIG | libc::EOPNOTSUPP) => DriverError::Unsupported {
-            what: format!("this kernel's verifier does not take the steering programs ({error})"),
+            what: format!("this kernel does not take the steering programs ({error})"),
             help: "run Linux 6.1 or newer with CONFIG_BPF_SYSCALL, CONFIG_BPF_JIT and CONFIG_NET_CLS_BPF; the log says \
                    more at level debug"
                 .to_owned(),
@@ -152,9 +160,26 @@ fn not_loaded(error: libbpf_rs::Error) -> DriverError {
     }
 }
 
+thread_local! {
+    /// The end of what the verifier said last when it refused a program, on this thread.
+    static REFUSAL: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// The last words before the verifier's statistics are why it refused.
+fn refusal(log: &str) -> Option<String> {
+    const WORDS: usize = 3;
+    let (_, log) = log.split_once("-- BEGIN PROG LOAD LOG --")?;
+    let said = log.lines().filter(|line| !line.is_empty() && !line.starts_with("--"));
+    let said: Vec<_> = said.take_while(|line| !line.starts_with("processed ")).collect();
+    Some(said[said.len().saturating_sub(WORDS)..].join("; "))
+}
+
 /// libbpf prints to standard error unless told otherwise; what it says belongs in the log.
 fn quiet_libbpf() {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, message| {
+        if let Some(refusal) = refusal(&message) {
+            REFUSAL.set(Some(refusal));
+        }
         tracing::debug!(target: "libbpf", "{}", message.trim_end());
     })));
 }
