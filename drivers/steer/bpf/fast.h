@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * What happens to most packets, in one piece: plain TCP or UDP, of a flow that is known, into a routed function or out.
- * It does what steer.h does, and no more than that: it looks into one hash for the flow, one for the path where the packet
- * enters, and one for the counter. Whatever is not so comes out as NEXT, before anything was changed, and goes the long way.
+ * It does what steer.h does, and no more than that: it looks into one hash for the flow and one for the counter. Whatever is
+ * not so comes out as NEXT, before anything was changed, and goes the long way.
+ *
+ * Whether the flow's path is still installed is not asked: the loader forgets the flows of a path with it, and an entry that
+ * was made in that very moment is found by the next sweep. Until then it leads through all of the path's functions.
  */
 #ifndef CATENA_FAST_H
 #define CATENA_FAST_H
@@ -102,7 +105,7 @@ static __always_inline int is_steady(struct flow *flow, __u8 flags, int directio
 static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 {
 	int direction = direction_at(port), position, verdict;
-	__u32 from = port->instance, id;
+	__u32 from = port->instance;
 	struct instance *instance;
 	struct flow *flow;
 	struct side *side;
@@ -115,8 +118,7 @@ static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 	if (!flow)
 		return NEXT;
 	if (port->roles & ROLE_STEER) {
-		id = flow->path;
-		if (!is_steady(flow, flags, direction) || !bpf_map_lookup_elem(&paths, &id))
+		if (!flow->path || !is_steady(flow, flags, direction))
 			return NEXT;
 		position = direction == UP ? 0 : (int)flow->count - 1;
 	} else {

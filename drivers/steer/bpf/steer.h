@@ -34,17 +34,13 @@ static __always_inline int drop_unknown(struct __sk_buff *skb, const struct pack
 	return drop_on(skb, path, packet->unknown == UNKNOWN_FRAGMENT ? DROP_FRAGMENT : DROP_MALFORMED);
 }
 
-/* Out at the end of a direction, by way of the site's policy. `path` is 0 for what passed no function. */
-__noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path, __u32 direction)
+/* Out by the exit in this slot. `path` is 0 for what passed no function. */
+static __always_inline int leave_by(struct __sk_buff *skb, __u32 slot, __u32 family, __u32 site, __u32 path,
+				    __u32 direction)
 {
-	struct policy *policy = bpf_map_lookup_elem(&policies, &site);
 	struct side *side;
-	__u32 slot;
 	int verdict;
 
-	if (!policy)
-		return drop_on(skb, path, DROP_MISSING);
-	slot = policy->exits[direction & 1];
 	side = bpf_map_lookup_elem(&exits, &slot);
 	if (!side || !slot || !side->ifindex)
 		return drop_on(skb, path, DROP_MISSING);
@@ -52,6 +48,15 @@ __noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path
 	if (verdict == TC_ACT_REDIRECT)
 		count(skb, path ? COUNT_EXIT : COUNT_TRANSIT, direction, 0, path ? path : site, 0);
 	return verdict;
+}
+
+/* Out at the end of a direction, by way of the site's policy. */
+__noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path, __u32 direction)
+{
+	struct policy *policy = bpf_map_lookup_elem(&policies, &site);
+
+	return policy ? leave_by(skb, policy->exits[direction & 1], family, site, path, direction)
+		      : drop_on(skb, path, DROP_MISSING);
 }
 
 /* Another instance for one hop of a flow, whose own is down or gone. What the other hops have stays. */
@@ -171,6 +176,7 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 	struct policy *policy;
 	struct path *path;
 	__u32 id = 0, realm;
+	int decision;
 
 	if (!site)
 		site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
@@ -178,7 +184,10 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 	if (!policy || !policy->exits[0])
 		return NEXT;
 	realm = policy->realm;
-	switch (classify(site, packet, direction, &id)) {
+	decision = evaluate(policy, packet, direction, &id);
+	if (decision == TORN)
+		decision = classify(site, packet, direction, &id);
+	switch (decision) {
 	case STEERED:
 		break;
 	case UNDECIDED:
@@ -190,7 +199,7 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 			return drop(skb, DROP_LIMIT);
 		return leave(skb, packet->family, site, 0, direction);
 	case UNCLAIMED:
-		return leave(skb, packet->family, site, 0, direction);
+		return leave_by(skb, policy->exits[direction & 1], packet->family, site, 0, direction);
 	default:
 		return drop(skb, DROP_MISSING);
 	}

@@ -23,6 +23,14 @@ static __always_inline __u64 patience(const struct element *element, const struc
 	return protocol == IPPROTO_UDP ? element->conversation : element->other;
 }
 
+/* Whether its path is gone. */
+static __always_inline int is_orphan(const struct flow *flow)
+{
+	__u32 path = flow->path;
+
+	return path && !bpf_map_lookup_elem(&paths, &path);
+}
+
 /* Whether the task is about this flow. */
 static __always_inline int concerns(const struct sweep *sweep, const struct flow *flow, __u8 protocol, __u8 family,
 				    __u32 realm, const __be32 local[4])
@@ -33,7 +41,7 @@ static __always_inline int concerns(const struct sweep *sweep, const struct flow
 
 	switch (sweep->request.task) {
 	case SWEEP_IDLE:
-		return idle >= patience(element, flow, protocol);
+		return idle >= patience(element, flow, protocol) || is_orphan(flow);
 	case SWEEP_COUNT:
 		return flow->path == sweep->request.of &&
 		       idle < (is_closed(flow->state) ? element->closed : element->alive);
