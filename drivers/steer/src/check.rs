@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use catena_driver::DriverError;
 use catena_model::address::Family;
 use catena_model::forwarding::{
-    Change, Hop, Insertion, Instance, InstanceId, Key, Object, Path, Purpose, SiteId, Tunnel,
+    Change, Hop, Insertion, Instance, InstanceId, Key, Object, Oversize, Path, Purpose, SiteId, Tunnel,
 };
 use catena_model::name::PortName;
 
@@ -199,6 +199,16 @@ fn check_sharing(contents: &Contents, instance: &Instance, site: SiteId) -> Resu
 fn check_tunnel(contents: &Contents, tunnel: &Tunnel) -> Result<(), DriverError> {
     check_number(tunnel.site)?;
     check_port(contents, &tunnel.underlay)?;
+    if tunnel.oversize == Oversize::FragmentOuter {
+        return Err(DriverError::Unsupported {
+            what: format!(
+                "the tunnel of site {} is to cut outer packets, which this engine cannot",
+                tunnel.site
+            ),
+            help: "leave `oversize` out, so that senders are told, and give the underlay a larger MTU"
+                .to_owned(),
+        });
+    }
     if Family::of(tunnel.local) == Family::of(tunnel.remote) {
         return Ok(());
     }

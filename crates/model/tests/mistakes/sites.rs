@@ -204,7 +204,7 @@ fn a_tunnel_too_narrow_for_ipv6() {
         |
     234 |   prefixes: [172.16.9.0/24, "2001:db8:9::/64"]
         |                             ----------------- the site's IPv6 prefix
-        = help: give the link an `mtu` of 1304 or more, or write `oversize: fragment-outer`
+        = help: give the link an `mtu` of 1304 or more
     "#);
     let cut = (
         "      customer: {address: 192.0.2.9}\n",

@@ -2,7 +2,7 @@
 
 use catena_driver::{Driver, DriverError};
 use catena_model::forwarding::{
-    Action, Change, Direction, Hop, InstanceId, Object, Path, PathId, Purpose, SiteId, Tunnel,
+    Action, Change, Direction, Hop, InstanceId, Object, Oversize, Path, PathId, Purpose, SiteId, Tunnel,
 };
 
 use crate::objects::{everything, ingress, l2, l3, path, policy, side, tunnel};
@@ -37,6 +37,15 @@ fn refused() -> Vec<(&'static str, Vec<Object>, &'static str)> {
                 }),
             ],
             "prefixes of its own",
+        ),
+        (
+            "outer packets that are to be cut",
+            vec![Object::Tunnel(Tunnel {
+                underlay: "a".parse().unwrap(),
+                oversize: Oversize::FragmentOuter,
+                ..tunnel(1, "10.0.0.1", "10.0.0.2", None, &["172.16.1.0/24"])
+            })],
+            "a larger MTU",
         ),
         ("too many instances", vec![Object::Path(many)], "at most 16"),
         ("too many functions", vec![path(1, 1, &[&[1][..]; 9])], "at most 8"),

@@ -114,10 +114,7 @@ fn room_for_ipv6(catalogue: &Catalogue, site: Entry<Site>, gre: &Gre, report: &m
                 *link.name,
                 *link.mtu
             );
-            let help = format!(
-                "give the link an `mtu` of {} or more, or write `oversize: fragment-outer`",
-                IPV6_MINIMUM_MTU + overhead
-            );
+            let help = format!("give the link an `mtu` of {} or more", IPV6_MINIMUM_MTU + overhead);
             let diagnostic = Diagnostic::new(message, help)
                 .at(site.label(address.span, ""))
                 .at(link.name_label("the link under the tunnel"))
