@@ -179,9 +179,10 @@ pub struct Apply {
 pub struct Delete {
     #[command(flatten)]
     pub files: OptionalFiles,
-    /// What kind of resource, unless files say so
+    /// chain, site, tenant, function, element, host or link, unless files say what to delete
     #[arg(required_unless_present = "files", conflicts_with = "files", requires = "names")]
     pub kind: Option<String>,
+    /// Those of these names
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Say what would be done, and do nothing
@@ -206,9 +207,9 @@ fn help_of_get() -> String {
 pub struct Get {
     /// chains, sites, tenants, functions, elements, hosts, links, counters or drops; all resources if left out
     pub kind: Option<String>,
-    /// Of one alone; of counters and drops, the chain's that has this name
+    /// The one of this name; with counters and drops, those of the chain of this name
     pub name: Option<String>,
-    /// Of counters and drops, this tenant's alone
+    /// With counters and drops: those of this tenant
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
     #[command(flatten)]
@@ -219,6 +220,7 @@ pub struct Get {
 pub struct Describe {
     /// chain, site, tenant, function, element, host or link
     pub kind: String,
+    /// The one of this name
     pub name: String,
 }
 

@@ -60,9 +60,19 @@ pub enum CliError {
     #[error("cannot start the threads that this needs")]
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
-    Lab(#[from] LabError),
+    Lab(LabError),
     #[error("a lab cannot be called {name}: {reason}")]
     LabName { name: String, reason: NameError },
+}
+
+impl From<LabError> for CliError {
+    /// Mistakes in a lab's files are shown as all others.
+    fn from(error: LabError) -> Self {
+        match error {
+            LabError::Invalid(diagnostics) => Self::Invalid(diagnostics),
+            other => Self::Lab(other),
+        }
+    }
 }
 
 impl CliError {
@@ -100,7 +110,7 @@ impl CliError {
 
     fn diagnostics(&self) -> &[Diagnostic] {
         match self {
-            Self::Invalid(diagnostics) => diagnostics,
+            Self::Invalid(diagnostics) | Self::Start(StartError::Invalid(diagnostics)) => diagnostics,
             Self::Refused(report) => &report.diagnostics,
             _ => &[],
         }

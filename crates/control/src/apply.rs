@@ -22,6 +22,7 @@ use crate::prepare::Prepared;
 use crate::report::{ApplyReport, EventKind, Outcome};
 use crate::settings::Mode;
 use crate::tracked::Tracked;
+use crate::words::counted;
 
 impl Core {
     pub(crate) async fn request(
@@ -164,9 +165,10 @@ impl Core {
         let changes: usize = report.plan.0.iter().map(|step| step.changes.len()).sum();
         let elements: BTreeSet<&NodeName> = report.plan.0.iter().map(|step| &step.element).collect();
         let message = format!(
-            "resources: {}; {changes} changes on {} elements, in {} ms",
+            "resources: {}; {} on {}, in {} ms",
             outcomes.join(", "),
-            elements.len(),
+            counted(changes, "change"),
+            counted(elements.len(), "element"),
             took.as_millis()
         );
         let mut chains = report.resources.iter().filter(|change| change.kind == ResourceKind::Chain);

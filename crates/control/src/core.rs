@@ -26,7 +26,7 @@ use crate::report::{ApplyReport, ControllerState, EventKind};
 use crate::settings::{Mode, Settings};
 use crate::tracked::Tracked;
 use crate::view::View;
-use crate::words::Names;
+use crate::words::{Names, counted};
 
 /// What others tell the core.
 #[derive(Debug)]
@@ -130,7 +130,7 @@ impl Core {
     fn tell_started(&self) {
         let elements = self.elements.len();
         let chains = self.intent.model.chains.len();
-        let message = format!("controlling {elements} elements, {chains} chains");
+        let message = format!("controlling {}, {}", counted(elements, "element"), counted(chains, "chain"));
         self.events.record(EventKind::Started, crate::events::About::default(), message);
     }
 

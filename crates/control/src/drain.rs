@@ -45,6 +45,7 @@ impl Core {
         for (name, path, flows) in over {
             let why = match flows {
                 Some(0) => "its flows have ended".to_owned(),
+                Some(1) => "its time is over, with 1 flow left".to_owned(),
                 Some(left) => format!("its time is over, with {left} flows left"),
                 None => "its time is over".to_owned(),
             };

@@ -12,6 +12,14 @@ use catena_model::numbering::{Numbering, PathOwner};
 
 use crate::core::generation_of;
 
+/// `1 chain`, `2 chains`.
+pub fn counted(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
+}
+
 /// The names of all numbers that may be met: of the present and of those that are on their way out.
 #[derive(Clone, Debug, Default)]
 pub struct Names {

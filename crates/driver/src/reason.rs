@@ -56,7 +56,7 @@ reasons! {
     ServiceIndex "service-index"
         "Its service index was not the one that the function had to leave (RFC 8300 section 2.2).";
     Limit "limit"
-        "It would have opened a flow, and its site opens too many.";
+        "It would have opened a flow, and its site opens flows too fast.";
     Congestion "congestion"
         "It met congestion and cannot say so (RFC 6040 section 4.2).";
     Unreachable "unreachable"

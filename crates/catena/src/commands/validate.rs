@@ -57,11 +57,21 @@ fn shown(report: &Validated) -> String {
         .resources
         .iter()
         .filter(|(_, number)| **number > 0)
-        .map(|(kind, number)| format!("{number} {kind}"))
+        .map(|(kind, number)| counted(*number, kind.trim_end_matches('s')))
         .collect();
     let counts = if counts.is_empty() { "nothing".to_owned() } else { counts.join(", ") };
     format!(
-        "valid: {counts}; {} objects on the elements (checked in {:.0} ms, rendered in {:.0} ms)\n",
-        report.objects, report.validate_ms, report.render_ms
+        "valid: {counts}; {} on the elements (checked in {:.0} ms, rendered in {:.0} ms)\n",
+        counted(report.objects, "object"),
+        report.validate_ms,
+        report.render_ms
     )
+}
+
+/// `1 chain`, `2 chains`.
+fn counted(number: usize, thing: &str) -> String {
+    match number {
+        1 => format!("1 {thing}"),
+        _ => format!("{number} {thing}s"),
+    }
 }

@@ -140,14 +140,14 @@ pub struct LinuxSpec {
 pub struct SteerSettings {
     /// As many sites can be told apart here. One costs up to a kilobyte of kernel memory, and only if there is one.
     pub tenants: u32,
-    /// As many flows can have an entry at once, those of all sites together. One costs some 200 bytes.
+    /// As many flows of each IP version can have an entry at once, those of all sites together. One costs some 200 bytes.
     pub flows: u32,
     pub tenant_limits: TenantLimits,
     pub idle: IdleTimes,
 }
 
 /// What one site may take of the flow table, so that a flood of its packets moves, evicts and delays no flow of another.
-/// Packets that would begin more flows are dropped and counted.
+/// Flows beyond `flows` and `half_open` are forwarded without an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantLimits {
@@ -155,7 +155,7 @@ pub struct TenantLimits {
     pub flows: u32,
     /// Those among them that have been seen in one direction only.
     pub half_open: u32,
-    /// Flows begun within one second.
+    /// Flows begun within one second. Packets that would begin more are dropped and counted.
     pub new_per_second: u32,
 }
 
