@@ -38,10 +38,8 @@ enum role {
 	ROLE_UNDERLAY = 1 << 4,
 	/* What comes in is of `port.site`, whatever its addresses. */
 	ROLE_SITE = 1 << 5,
-	/* What comes in is routed by the element's rules. */
-	ROLE_ROUTE = 1 << 6,
 	/* The visible end of the veth pair of tunnels. */
-	ROLE_TUNNELS = 1 << 7,
+	ROLE_TUNNELS = 1 << 6,
 };
 
 /* How a function is given packets, and how they are known when they come back: catena_model::forwarding::Insertion. */
@@ -197,12 +195,11 @@ struct rules {
 	struct rule rules[RULES_PER_BLOCK];
 };
 
-/* What prefixes are looked up for. Those of the router's rules follow, see route.h. */
+/* What prefixes are looked up for. */
 enum space {
 	SPACE_SITES = 0,
 	SPACE_ALLOWED = 1,
-	SPACE_ROUTES = 2,
-	SPACES = 64,
+	SPACES,
 };
 
 struct prefix_key {
@@ -279,7 +276,7 @@ struct flow {
 	__u32 site;
 	__u32 state;
 	__u32 count;
-	/* Handles. */
+	/* Handles. Of a flow that passes no function (path 0), the first one is the generation of the policy that says so. */
 	__u32 instances[MAX_HOPS];
 };
 

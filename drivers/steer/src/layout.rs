@@ -54,7 +54,7 @@ pub(crate) const ROLE_INSIDE: u32 = 1 << 2;
 pub(crate) const ROLE_OUTSIDE: u32 = 1 << 3;
 pub(crate) const ROLE_UNDERLAY: u32 = 1 << 4;
 pub(crate) const ROLE_SITE: u32 = 1 << 5;
-pub(crate) const ROLE_TUNNELS: u32 = 1 << 7;
+pub(crate) const ROLE_TUNNELS: u32 = 1 << 6;
 
 pub(crate) const RULE_V4: u8 = 1 << 0;
 pub(crate) const RULE_V6: u8 = 1 << 1;
