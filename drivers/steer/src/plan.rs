@@ -291,7 +291,10 @@ impl Planner<'_> {
                 self.plan.policies.removed.push(policy.site.0);
                 self.plan.gone.sites.push(policy.site);
             }
-            Some(stays) if !before.told_by_port && !policy.prefixes.is_subset(&stays.prefixes) => {
+            // Told by port from now on, it has none of them.
+            Some(stays)
+                if !before.told_by_port && !(same_space && policy.prefixes.is_subset(&stays.prefixes)) =>
+            {
                 self.plan.smaller_sites.push(policy.site);
             }
             Some(_) => {}
