@@ -122,6 +122,8 @@ static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 			return NEXT;
 		position = direction == UP ? 0 : (int)flow->count - 1;
 	} else {
+		if ((flags & TCP_SYN && is_closed(flow->state)) || (port->path && !is_steady(flow, flags, direction)))
+			return NEXT;
 		position = find_position(flow, from);
 		if (position < 0)
 			return NEXT;

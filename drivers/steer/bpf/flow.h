@@ -131,11 +131,12 @@ __noinline int choose(const struct tuple *tuple, const struct path *path, struct
 {
 	if (!tuple || !path || !flow)
 		return 0;
-	flow->path = path->id;
 	flow->site = path->site;
 	flow->count = path->count;
 	for (int i = 0; i < MAX_HOPS; i++)
 		flow->instances[i] = i < path->count ? pick(tuple, path->groups[i]) : NOBODY;
+	/* Last: if the path went, and another took its place in memory, this is not the one that was asked for. */
+	flow->path = *(const volatile __u32 *)&path->id;
 	return 0;
 }
 
@@ -248,7 +249,10 @@ enum room {
 	TOO_FAST,
 };
 
-/* Two CPUs at once may let one flow too many pass; that is no harm. */
+/*
+ * Two CPUs at once may let one flow too many pass; that is no harm. They may also both find a flow open now and take it off the
+ * half-open ones twice: so a number below zero is no flow too, and not very many.
+ */
 static __noinline enum room make_room(__u32 site)
 {
 	struct load *load = bpf_map_lookup_elem(&loads, &site), none = {};
@@ -271,8 +275,8 @@ static __noinline enum room make_room(__u32 site)
 			return TOO_FAST;
 		load->next = (next > now ? next : now) + element->interval;
 	}
-	if ((element->flows && load->flows >= element->flows) ||
-	    (element->half_open && load->half_open >= element->half_open))
+	if ((element->flows && (__s32)load->flows >= (__s64)element->flows) ||
+	    (element->half_open && (__s32)load->half_open >= (__s64)element->half_open))
 		return NO_ROOM;
 	__sync_fetch_and_add(&load->flows, 1);
 	__sync_fetch_and_add(&load->half_open, 1);
@@ -305,36 +309,50 @@ static __always_inline void forget(void *map, const void *key, const struct flow
 		__sync_fetch_and_add(&load->half_open, -1);
 }
 
+static __noinline int forget_former(const struct packet *packet, const struct flow *former, __u32 realm, int direction)
+{
+	if (packet->family == 4) {
+		struct flow_key4 key;
+
+		flow_key4(realm, &packet->tuple, direction, &key);
+		forget(&flows4, &key, former);
+	} else {
+		struct flow_key6 key;
+
+		flow_key6(realm, &packet->tuple, direction, &key);
+		forget(&flows6, &key, former);
+	}
+	return 0;
+}
+
 /*
  * Gives the flow an entry if there is room; answers TOO_FAST if its first packet has to be dropped. What was there before
- * is of a connection that is over, or of a path that is gone. (Not a global function: Linux 6.1 takes the argument of one for
+ * is of a connection that is over, of a path that is gone, or of what the site had marked otherwise. (Not a global function: Linux 6.1 takes the argument of one for
  * no value of a map.)
  */
 static __noinline enum room insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
 {
-	struct flow *former;
+	struct flow *former = look_up_flow(packet, realm, direction);
 	enum room room;
 	long error;
 
+	/* Whether there is room or not: later packets must not follow what this one does not. */
+	if (former)
+		forget_former(packet, former, realm, direction);
 	room = make_room(flow->site);
 	if (room != ROOM)
 		return room;
 	flow->seen = bpf_ktime_get_coarse_ns();
 	flow->state = state_of(packet, direction) | HALF_OPEN;
-	former = look_up_flow(packet, realm, direction);
 	if (packet->family == 4) {
 		struct flow_key4 key;
 
 		flow_key4(realm, &packet->tuple, direction, &key);
-		if (former)
-			forget(&flows4, &key, former);
 		error = bpf_map_update_elem(&flows4, &key, flow, BPF_NOEXIST);
 	} else {
 		struct flow_key6 key;
 
 		flow_key6(realm, &packet->tuple, direction, &key);
-		if (former)
-			forget(&flows6, &key, former);
 		error = bpf_map_update_elem(&flows6, &key, flow, BPF_NOEXIST);
 	}
 	/* The table is full, or another CPU was faster and made the same choice. */

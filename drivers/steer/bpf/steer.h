@@ -155,15 +155,43 @@ __noinline int forward(struct __sk_buff *skb, const struct packet *packet, struc
 	return leave(skb, packet->family, flow->site, place->path, place->direction);
 }
 
-/* Whether an entry can be followed: its path stands, and it is not a closed connection whose ports are used again. */
-static __always_inline int holds(const struct flow *flow, const struct packet *packet)
+/* Of a closed connection whose ports are used again. */
+static __always_inline int is_over(const struct flow *flow, const struct packet *packet)
 {
-	__u32 path;
+	return is_closed(flow->state) && opens_connection(packet);
+}
 
-	if (!flow || (is_closed(flow->state) && opens_connection(packet)))
+/*
+ * Whether an entry can be followed: its path stands. What passes no function holds for replies alone, as long as the policy
+ * is the same: each packet of the site's own is marked, or not, by itself.
+ */
+static __always_inline int holds(const struct flow *flow, const struct packet *packet, int direction)
+{
+	struct policy *policy;
+	__u32 path, site;
+
+	if (!flow || is_over(flow, packet))
 		return 0;
 	path = flow->path;
-	return !path || bpf_map_lookup_elem(&paths, &path);
+	if (path)
+		return !!bpf_map_lookup_elem(&paths, &path);
+	if (direction == UP && !packet->error)
+		return 0;
+	site = flow->site;
+	policy = bpf_map_lookup_elem(&policies, &site);
+	return policy && policy->generation == flow->instances[0];
+}
+
+/* Remembers for its replies, which need not be marked alike, what passes no function as it is marked otherwise. */
+static __always_inline enum room remember_unmarked(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
+{
+	struct flow *former = look_up_flow(packet, realm, direction);
+
+	if (!former || former->path || former->site != flow->site || former->instances[0] != flow->instances[0] ||
+	    is_over(former, packet))
+		return insert_flow(packet, flow, realm, direction);
+	touch(former, packet, direction);
+	return ROOM;
 }
 
 /*
@@ -175,31 +203,33 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 {
 	struct policy *policy;
 	struct path *path;
-	__u32 id = 0, realm;
-	int decision;
+	__u32 id = 0, realm = 0, slot = 0;
+	int decision = TORN;
 
 	if (!site)
 		site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
-	policy = bpf_map_lookup_elem(&policies, &site);
-	if (!policy || !policy->exits[0])
-		return NEXT;
-	realm = policy->realm;
-	decision = evaluate(policy, packet, direction, &id);
-	if (decision == TORN)
-		decision = classify(site, packet, direction, &id);
+	/* All of it before `evaluate`, which sees whether the policy stands; see classify(). */
+	for (int attempt = 0; attempt < 3 && decision == TORN; attempt++) {
+		policy = bpf_map_lookup_elem(&policies, &site);
+		if (!policy || !policy->exits[0])
+			return NEXT;
+		realm = policy->realm;
+		slot = policy->exits[direction & 1];
+		flow->instances[0] = policy->generation;
+		decision = evaluate(policy, packet, direction, &id);
+	}
 	switch (decision) {
 	case STEERED:
 		break;
 	case UNDECIDED:
 		return drop_unknown(skb, packet, 0);
 	case UNMARKED:
-		/* Remembered, for its replies, which need not be marked alike: a flow that passes no function. */
 		flow->site = site;
-		if (!packet->error && insert_flow(packet, flow, realm, direction) == TOO_FAST)
+		if (!packet->error && remember_unmarked(packet, flow, realm, direction) == TOO_FAST)
 			return drop(skb, DROP_LIMIT);
-		return leave(skb, packet->family, site, 0, direction);
+		return leave_by(skb, slot, packet->family, site, 0, direction);
 	case UNCLAIMED:
-		return leave_by(skb, policy->exits[direction & 1], packet->family, site, 0, direction);
+		return leave_by(skb, slot, packet->family, site, 0, direction);
 	default:
 		return drop(skb, DROP_MISSING);
 	}
@@ -232,7 +262,7 @@ __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct pack
 	if (!packet)
 		return drop(skb, DROP_KERNEL);
 	flow = packet->unknown ? NULL : look_up_flow(packet, site, direction);
-	if (holds(flow, packet)) {
+	if (holds(flow, packet, direction)) {
 		touch(flow, packet, direction);
 		return steer(skb, packet, flow, direction);
 	}
@@ -301,6 +331,8 @@ __noinline int rewritten(struct __sk_buff *skb, const struct port *port, const s
 	if (!path || direction != UP || packet->error)
 		return drop_on(skb, place.path, DROP_UNEXPECTED);
 	choose(&packet->tuple, path, &chosen);
+	if (chosen.path != place.path)
+		return drop_on(skb, place.path, DROP_MISSING);
 	for (int i = 0; i < MAX_HOPS; i++) {
 		struct instance *instance = find_instance(chosen.instances[i]);
 
@@ -323,7 +355,7 @@ static __always_inline struct flow *flow_from(const struct packet *packet, int d
 	struct path *path;
 	__u32 id = path_id;
 
-	if (holds(flow, packet) && (!path_id || flow->path == path_id))
+	if (holds(flow, packet, direction) && (!path_id || flow->path == path_id))
 		return flow;
 	/* It made the packet itself, or the flow has no entry: then the choice is made again. */
 	if (!path_id) {
@@ -356,6 +388,9 @@ __noinline int from_l3(struct __sk_buff *skb, const struct port *port, const str
 	place.position = find_position(flow, port->instance);
 	if (place.position < 0)
 		return drop_on(skb, place.path, DROP_UNEXPECTED);
+	/* Edges see each flow in one direction only, where its addresses change on the way. */
+	if (port->path)
+		touch(flow, packet, direction);
 	return go_on(skb, packet, flow, port, &place);
 }
 

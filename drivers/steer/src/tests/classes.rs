@@ -124,6 +124,40 @@ fn replies_follow_the_flow_that_the_site_has_marked() {
 }
 
 #[test]
+fn what_was_sent_unmarked_before_leads_nothing_round_the_functions() {
+    let rig = Rig::new(&switch());
+    let by_mark = policy(vec![expedited(Action::Path(PATH))], Some(exits()));
+    rig.put(&[Object::Policy(by_mark)]);
+    let up_hop = || {
+        Expect::Goes(Counted::Hop { path: PATH, position: 0, instance: FIREWALL, direction: Direction::Up })
+    };
+    let down_hop = || {
+        Expect::Goes(Counted::Hop { path: PATH, position: 2, instance: PROXY, direction: Direction::Down })
+    };
+    let transit = |direction| Expect::Goes(Counted::Transit { site: SITE, direction });
+    let case = |name, because, at, frame, expect| Case { name, because, at, frame, expect };
+    let flows = web(40_000);
+    for up in flows {
+        let down = frame(&up.reply());
+        rig.expect(&[
+            case("unmarked", "the rule is not for it", "vr", marked(&up, 10), transit(Direction::Up)),
+            case("again", "nor for this one", "vr", marked(&up, 10), transit(Direction::Up)),
+            case("reply", "of what is unmarked", "gw", down.clone(), transit(Direction::Down)),
+            case("marked", "the rule is for it", "vr", marked(&up, 46), up_hop()),
+            case("reply", "of what is marked", "gw", down, down_hop()),
+        ]);
+    }
+    rig.forget_flows();
+    flows.iter().for_each(|up| drop(rig.send("vr", &marked(up, 10))));
+    let everything = PolicyRule { matches: FlowMatch::default(), action: Action::Path(PATH) };
+    rig.put(&[Object::Policy(policy(vec![everything], Some(exits())))]);
+    for up in flows {
+        let because = "the policy that let it pass is gone";
+        rig.expect(&[case("reply", because, "gw", frame(&up.reply()), down_hop())]);
+    }
+}
+
+#[test]
 fn replies_to_what_may_have_been_marked_are_claimed() {
     let rig = Rig::new(&[
         Object::Policy(policy(vec![expedited(Action::Claim)], None)),

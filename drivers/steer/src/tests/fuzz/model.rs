@@ -214,6 +214,11 @@ struct Followed {
     flow: Flow,
 }
 
+/// Of a closed connection whose ports are used again.
+fn is_over(flow: &Flow, seen: &Seen) -> bool {
+    flow.is_closed() && seen.flags & (SYN | ACK) == SYN
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Place {
     path: PathId,
@@ -382,7 +387,7 @@ impl Model {
         direction: Direction,
     ) -> Result<Expected, Way> {
         let key = flow_key(told, &seen.packet, direction);
-        if seen.unknown.is_none() && self.holds(&key, seen) {
+        if seen.unknown.is_none() && self.holds(&key, seen, direction) {
             self.touch(&key, seen, direction);
             let flow = self.flows[&key].clone();
             if flow.path == PathId::NOWHERE {
@@ -400,7 +405,10 @@ impl Model {
             Decision::Unclaimed => Ok(self.leave(way, seen, site, None, direction)),
             Decision::Unmarked => {
                 // Its replies need not be marked as it is.
-                if !seen.is_error {
+                let known = self.flows.get(&key);
+                if known.is_some_and(|flow| flow.path == PathId::NOWHERE && !is_over(flow, seen)) {
+                    self.touch(&key, seen, direction);
+                } else if !seen.is_error {
                     let mut flow = Flow::new(PathId::NOWHERE, site, Vec::new());
                     note(&mut flow, seen, direction);
                     self.flows.insert(key, flow);
@@ -423,11 +431,14 @@ impl Model {
     }
 
     /// Whether what is remembered is of this packet's flow: a closed connection's ports may be used again.
-    fn holds(&self, key: &FlowKey, seen: &Seen) -> bool {
-        let opens = seen.flags & (SYN | ACK) == SYN;
+    /// What passes no function is remembered for replies alone: the site marks each packet by itself.
+    fn holds(&self, key: &FlowKey, seen: &Seen, direction: Direction) -> bool {
         self.flows.get(key).is_some_and(|flow| {
-            let stands = flow.path == PathId::NOWHERE || self.world.paths.contains_key(&flow.path);
-            stands && !(flow.is_closed() && opens)
+            let stands = match flow.path {
+                PathId::NOWHERE => direction == Direction::Down || seen.is_error,
+                path => self.world.paths.contains_key(&path),
+            };
+            stands && !is_over(flow, seen)
         })
     }
 
@@ -701,7 +712,7 @@ impl Model {
         let site = self.world.paths[&told.path].site;
         let realm = Some(site).filter(|site| self.world.is_told_by_port(*site));
         let key = flow_key(realm, &seen.packet, told.direction);
-        let remembered = self.holds(&key, &seen) && self.flows[&key].path == told.path;
+        let remembered = self.holds(&key, &seen, told.direction) && self.flows[&key].path == told.path;
         let followed = if remembered {
             Followed { entry: Some(key), flow: self.flows[&key].clone() }
         } else {
@@ -773,7 +784,7 @@ impl Model {
         direction: Direction,
     ) -> Result<Expected, Way> {
         let key = flow_key(told, &seen.packet, direction);
-        let followed = if self.holds(&key, seen) {
+        let followed = if self.holds(&key, seen, direction) {
             Followed { entry: Some(key), flow: self.flows[&key].clone() }
         } else {
             let Some(site) = told.or_else(|| self.site_of(seen, direction)) else { return Err(way) };
@@ -785,7 +796,12 @@ impl Model {
             }
         };
         match position_of(&followed.flow, function.id) {
-            Some(position) => Ok(self.go_on(way, seen, followed, function, position, direction)),
+            Some(position) => {
+                if let Some(key) = followed.entry.as_ref().filter(|_| function.rewrites) {
+                    self.touch(key, seen, direction);
+                }
+                Ok(self.go_on(way, seen, followed, function, position, direction))
+            }
             None => Ok(way.dropped(Some(followed.flow.path), DropReason::Unexpected)),
         }
     }
