@@ -39,7 +39,8 @@ pub(crate) fn build(model: &Model) -> Result<Namespaces, LabError> {
             node.name
         )))?;
     }
-    batch(None, &links(model, &nodes))?;
+    // The loopback interface is for daemons in the lab that listen on a loopback address.
+    batch(None, &format!("link set dev lo up\n{}", links(model, &nodes)))?;
     for node in nodes.values() {
         batch(Some((node.name, &namespaces[node.name])), &interior(&topology, node))?;
     }

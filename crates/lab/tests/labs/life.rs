@@ -25,6 +25,10 @@ pub fn trials() -> Vec<Trial> {
             "run_is_the_machines_but_for_what_is_the_labs",
             run_is_the_machines_but_for_what_is_the_labs,
         ),
+        Trial::test(
+            "a_daemon_in_a_lab_can_listen_on_a_loopback_address",
+            a_daemon_in_a_lab_can_listen_on_a_loopback_address,
+        ),
         Trial::test("an_element_may_be_the_labs_own_namespace", an_element_may_be_the_labs_own_namespace),
         Trial::test("a_failing_setup_is_named", a_failing_setup_is_named),
         Trial::test(
@@ -159,6 +163,11 @@ fn run_is_the_machines_but_for_what_is_the_labs() -> Result<(), Failed> {
     let output = lab_run(&file, &script).output()?;
     ensure(stdout(&output).starts_with("hereleft\nmiddle\nright\n"), told(&output))?;
     ensure(stdout(&output).contains("/run/catena-lab': No such file"), told(&output))
+}
+
+fn a_daemon_in_a_lab_can_listen_on_a_loopback_address() -> Result<(), Failed> {
+    let (_folder, file) = three("")?;
+    succeeds(&file, "ping -c 1 -W 5 127.0.0.1").map(drop)
 }
 
 fn an_element_may_be_the_labs_own_namespace() -> Result<(), Failed> {
