@@ -327,8 +327,8 @@ static __noinline int forget_former(const struct packet *packet, const struct fl
 
 /*
  * Gives the flow an entry if there is room; answers TOO_FAST if its first packet has to be dropped. What was there before
- * is of a connection that is over, of a path that is gone, or of what the site had marked otherwise. (Not a global function: Linux 6.1 takes the argument of one for
- * no value of a map.)
+ * is of a connection that is over, of a path that is gone, or of what the site had marked otherwise. (Not a global function:
+ * Linux 6.1 takes the argument of one for no value of a map.)
  */
 static __noinline enum room insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
 {

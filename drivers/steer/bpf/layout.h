@@ -276,7 +276,7 @@ struct flow {
 	__u32 site;
 	__u32 state;
 	__u32 count;
-	/* Handles. Of a flow that passes no function (path 0), the first one is the generation of the policy that says so. */
+	/* Handles. Of a flow that passes no function (path 0), the first is the generation of the policy that says so. */
 	__u32 instances[MAX_HOPS];
 };
 

@@ -2,9 +2,9 @@
 /*
  * The steering engine: what happens to a packet at tc ingress of a port.
  *
- * Start reading here, then fast.h for what happens to most packets, steer.h for all of the way through a chain, packet.h for what a packet is, send.h, vlan.h and nsh.h for
- * how functions are given packets, tunnel.h for GRE. The
- * loader writes the maps (maps.h) and nothing else; nothing here waits for it, so forwarding outlives it.
+ * Start reading here, then fast.h for what happens to most packets, steer.h for all of the way through a chain, packet.h for
+ * what a packet is, send.h, vlan.h and nsh.h for how functions are given packets, tunnel.h for GRE. The loader writes the maps
+ * (maps.h) and nothing else; nothing here waits for it, so forwarding outlives it.
  *
  * Two rules hold everywhere. What is not ours passes on unchanged (NEXT): other programs on the port run as before, and
  * then the stack, which on a steering element does not forward. And what is ours but cannot be handled is dropped and

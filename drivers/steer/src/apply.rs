@@ -168,9 +168,10 @@ impl Engine {
         }
     }
 
-    /// A flow that goes on must not meet what has taken the place of its path, nor be another site's.
+    /// A flow that goes on must not meet what has taken the place of its path, nor be another site's. Nor is it known any
+    /// more how many flows a site has that is gone.
     fn forget_flows(&self, plan: &Plan) -> Result<(), DriverError> {
-        let Gone { paths, .. } = &plan.gone;
+        let Gone { paths, sites: gone, .. } = &plan.gone;
         let sites = &plan.smaller_sites;
         let mut sweeps: Vec<_> = match paths.len() {
             0..=FEW_SWEEPS => paths.iter().map(|path| Sweep::Path(Some(path.id))).collect(),
@@ -180,7 +181,10 @@ impl Engine {
             0..=FEW_SWEEPS => sweeps.extend(sites.iter().map(|site| Sweep::Strangers(Some(*site)))),
             _ => sweeps.push(Sweep::Strangers(None)),
         }
-        sweeps.into_iter().try_for_each(|task| sweep(&self.programs.sweep, task).map(drop))
+        sweeps.into_iter().try_for_each(|task| sweep(&self.programs.sweep, task).map(drop))?;
+        // Else the map fills with those of all sites that ever were.
+        let gone: Vec<_> = gone.iter().map(|site| site.0).collect();
+        self.programs.maps.loads.remove_all(&gone)
     }
 
     /// Nobody refers to these any more.

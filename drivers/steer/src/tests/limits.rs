@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 use catena_driver::{Counted, DropReason};
 use catena_model::forwarding::{Action, FlowMatch, Object, PolicyRule};
 
-use super::packets::{ACK, SYN, frame, web, with_flags};
-use super::rig::{PATH, REDIRECT, Rig, SHOT, TestRun, exits, policy, switch, test_run_with};
+use super::packets::{ACK, FIN, SYN, frame, web, with_flags};
+use super::rig::{PATH, REDIRECT, Rig, SHOT, SITE, TestRun, exits, policy, switch, test_run_with};
+use crate::layout::Load;
 use crate::netlink::Connection;
 use crate::{Settings, Times};
 
@@ -46,6 +47,40 @@ fn a_flood_of_syns_takes_no_more_than_the_half_open_ones() {
     let [up, _] = web(50_000);
     rig.send("vr", &with_flags(&up, SYN));
     assert_eq!(rig.flows().len(), 4, "connections that are open make room");
+}
+
+#[test]
+fn ports_that_are_used_again_have_the_room_of_the_connection_before() {
+    let rig = rig(Settings { tenant_flows: 1, ..Settings::default() });
+    let [up, _] = web(40_000);
+    rig.send("vr", &with_flags(&up, SYN));
+    rig.send("gw", &with_flags(&up.reply(), FIN | ACK));
+    rig.send("vr", &with_flags(&up, FIN | ACK));
+    let closed = rig.flows()[0].1.state;
+    rig.send("vr", &with_flags(&up, SYN));
+    let [(_, flow)] = rig.flows()[..] else { panic!("{:?}", rig.flows()) };
+    assert_ne!(flow.state, closed, "it is another connection's");
+}
+
+#[test]
+fn flows_that_were_taken_off_twice_do_not_lock_a_site_out() {
+    let rig = rig(Settings::default());
+    rig.with_engine(|engine| {
+        let below = Load { half_open: u32::MAX, ..Load::default() };
+        engine.programs.maps.loads.put(&SITE.0, &below).unwrap();
+    });
+    rig.send("vr", &frame(&web(40_000)[0]));
+    assert_eq!(rig.flows().len(), 1);
+}
+
+#[test]
+fn nothing_is_counted_of_a_site_that_is_gone() {
+    let rig = rig(Settings::default());
+    rig.send("vr", &frame(&web(40_000)[0]));
+    let sites = || rig.with_engine(|engine| engine.programs.maps.loads.entries().unwrap().len());
+    assert_eq!(sites(), 1);
+    rig.delete(&[Object::Policy(policy(vec![], Some(exits())))]);
+    assert_eq!(sites(), 0);
 }
 
 #[test]
