@@ -82,7 +82,11 @@ impl Engine {
     fn undo(&mut self, edit: Edit, finder: &mut Finder) {
         let mut edit = self.contents.revert(edit);
         finder.lenient = true;
-        let undone = self.prepare(&mut edit, finder).and_then(|plan| self.write(&plan, finder));
+        let undone = self.prepare(&mut edit, finder).and_then(|plan| {
+            self.write(&plan, finder)?;
+            // Some may have begun meanwhile.
+            self.forget_flows(&plan)
+        });
         if let Err(error) = undone {
             tracing::warn!(%error, "a change of the steering engine could not be put back");
         }

@@ -292,9 +292,7 @@ impl Planner<'_> {
                 self.plan.gone.sites.push(policy.site);
             }
             // Told by port from now on, it has none of them.
-            Some(stays)
-                if !before.told_by_port && !(same_space && policy.prefixes.is_subset(&stays.prefixes)) =>
-            {
+            Some(_) if !before.told_by_port && !policy.prefixes.iter().all(is_kept) => {
                 self.plan.smaller_sites.push(policy.site);
             }
             Some(_) => {}
