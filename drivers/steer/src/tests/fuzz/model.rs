@@ -456,10 +456,9 @@ impl Model {
             return;
         }
         let flow = self.flows.get_mut(key).unwrap();
-        let before = flow.clone();
         note(flow, seen, direction);
-        // Open when both ends were heard; of TCP when the handshake is over.
-        if *flow != before && flow.seen.len() == 2 && seen.flags & SYN == 0 {
+        // Open when both ends were heard; of TCP from the packet after the handshake on.
+        if flow.seen.len() == 2 && seen.flags & SYN == 0 {
             flow.is_half_open = false;
         }
     }
