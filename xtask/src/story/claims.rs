@@ -61,8 +61,10 @@ pub fn tell(world: &mut World, story: &mut Story) {
     });
 }
 
+/// The filter and not its qdisc: to put a qdisc on a port or off it, the kernel stops the port for a moment, and loses what is
+/// sent by it then (`qdisc_graft` in net/sched/sch_api.c).
 fn remove_claim(element: &str, port: &str) -> Result<()> {
-    node::ask(element, &format!("tc qdisc del dev {port} clsact")).map(drop)
+    node::ask(element, &format!("tc filter del dev {port} ingress")).map(drop)
 }
 
 /// Fails unless web requests pass the functions, pings are answered, and of neither is seen a packet beside the tunnel.
