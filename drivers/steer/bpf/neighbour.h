@@ -10,6 +10,7 @@
 
 #include "packet.h"
 
+#define ARP_REPLY 2
 #define NEIGHBOUR_SOLICITATION 135
 #define NEIGHBOUR_ADVERTISEMENT 136
 #define SOURCE_LINK_LAYER 1
@@ -55,7 +56,8 @@ __noinline int listen_to_arp(struct __sk_buff *skb)
 	struct arp_packet arp;
 	__be32 sender;
 
-	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)) || arp.protocol != bpf_htons(ETH_P_IP) ||
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &arp, sizeof(arp)) || arp.operation != bpf_htons(ARP_REPLY) ||
+	    arp.protocol != bpf_htons(ETH_P_IP) ||
 	    arp.hardware_length != ETH_ALEN || arp.protocol_length != sizeof(sender))
 		return 0;
 	__builtin_memcpy(&sender, arp.sender, sizeof(sender));
