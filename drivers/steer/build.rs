@@ -7,6 +7,8 @@ use std::process::{Command, ExitCode};
 use libbpf_cargo::SkeletonBuilder;
 
 const SOURCE: &str = "bpf/steer.bpf.c";
+/// Atomic operations that answer (Linux 5.12) come with the third instruction set.
+const INSTRUCTIONS: &str = "-mcpu=v3";
 const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-Wno-sign-compare"];
 
 fn main() -> ExitCode {
@@ -36,7 +38,7 @@ fn build() -> Result<(), String> {
     SkeletonBuilder::new()
         .source(SOURCE)
         .clang(clang)
-        .clang_args(WARNINGS.iter().copied().chain(["-I", &libbpf, "-idirafter", &multiarch]))
+        .clang_args(WARNINGS.iter().copied().chain([INSTRUCTIONS, "-I", &libbpf, "-idirafter", &multiarch]))
         .build_and_generate(skeleton)
         .map_err(|error| {
             format!("{SOURCE} does not compile: {error:#}. It needs the kernel's headers, too (Debian, Ubuntu: apt-get install linux-libc-dev)").replace('\n', " ")

@@ -130,12 +130,16 @@ static __always_inline int is_between(const struct rule *rule, __u8 family, cons
 	return !(rule->flags & RULE_REMOTE) || within(rule->remote, rule->remote_length, remote);
 }
 
-/* Whether a rule matches a packet, by the far end's port: UNCLAIMED if not. */
-static __always_inline int match(const struct rule *rule, const struct packet *packet, int direction)
+/* Whether a rule matches a packet, by the far end's port: UNCLAIMED if not. (A global function: verified once for all rules.) */
+__noinline int match(const struct rule *rule, const struct packet *packet, int direction)
 {
-	const struct tuple *tuple = &packet->tuple;
-	__u16 port = direction == UP ? tuple->destination_port : tuple->source_port;
+	const struct tuple *tuple;
+	__u16 port;
 
+	if (!rule || !packet)
+		return UNDECIDED;
+	tuple = &packet->tuple;
+	port = direction == UP ? tuple->destination_port : tuple->source_port;
 	if (direction == UP ? !is_between(rule, packet->family, tuple->source, tuple->destination)
 			    : !is_between(rule, packet->family, tuple->destination, tuple->source))
 		return UNCLAIMED;

@@ -15,13 +15,37 @@
 #define NEXT TC_ACT_UNSPEC
 
 /* As they go over a wire: a super-frame of GSO is as many packets as it becomes. */
+static __always_inline __u32 packets_of(const struct __sk_buff *skb)
+{
+	return skb->gso_segs > 1 ? skb->gso_segs : 1;
+}
+
 static __always_inline void add(struct counter *counter, const struct __sk_buff *skb, __u32 length)
 {
-	counter->packets += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	counter->packets += packets_of(skb);
 	counter->bytes += length - ETH_HLEN;
 }
 
-/* When the map is full a new counter is not kept. */
+/* NULL when the map is full: a new counter is not kept then. */
+static __always_inline struct counter *find_counter(const struct counter_key *key)
+{
+	struct counter *counter = bpf_map_lookup_elem(&counters, key), zero = {};
+
+	if (counter)
+		return counter;
+	/* Another CPU may have been faster: then that one's is found. */
+	bpf_map_update_elem(&counters, key, &zero, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&counters, key);
+}
+
+/* What comes back from the instance with this handle. */
+static __always_inline struct counter *find_returned(__u32 handle, __u32 direction)
+{
+	__u32 at = 2 * (handle % INSTANCE_SLOTS) + (direction & 1);
+
+	return bpf_map_lookup_elem(&returned, &at);
+}
+
 static __always_inline void count_length(struct __sk_buff *skb, __u32 length, __u8 counted, __u8 direction, __u8 position,
 					 __u32 of, __u32 instance)
 {
@@ -32,17 +56,10 @@ static __always_inline void count_length(struct __sk_buff *skb, __u32 length, __
 		.of = of,
 		.instance = instance,
 	};
-	struct counter zero = {};
-	struct counter *counter = bpf_map_lookup_elem(&counters, &key);
+	struct counter *counter = find_counter(&key);
 
-	if (!counter) {
-		/* Another CPU may have been faster: then that one's is found. */
-		bpf_map_update_elem(&counters, &key, &zero, BPF_NOEXIST);
-		counter = bpf_map_lookup_elem(&counters, &key);
-		if (!counter)
-			return;
-	}
-	add(counter, skb, length);
+	if (counter)
+		add(counter, skb, length);
 }
 
 static __always_inline void count(struct __sk_buff *skb, __u8 counted, __u8 direction, __u8 position, __u32 of,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * What happens to most packets, in one piece: plain TCP or UDP, of a flow that is known, into a routed function or out.
- * It does what steer.h does, and no more than that: it looks into one hash for the flow and one for the counter. Whatever is
- * not so comes out as NEXT, before anything was changed, and goes the long way.
+ * It does what steer.h does, and no more than that: it looks into one hash, for the flow, and counts in what it finds there
+ * (tally.h). Whatever is not so comes out as NEXT, before anything was changed, and goes the long way.
  *
  * Whether the flow's path is still installed is not asked: the loader forgets the flows of a path with it, and an entry that
  * was made in that very moment is found by the next sweep. Until then it leads through all of the path's functions.
@@ -28,7 +28,7 @@ static __always_inline int direction_at(const struct port *port)
 }
 
 /* The addresses and ports of a plain packet, the site's end first; its flow, if it has one. `flags` are TCP's. */
-static __always_inline struct flow *plain_flow(struct __sk_buff *skb, __u32 realm, int direction, __u8 *flags)
+static __always_inline struct entry *plain_flow(struct __sk_buff *skb, __u32 realm, int direction, __u8 *flags)
 {
 	const void *data = (const void *)(long)skb->data, *data_end = (const void *)(long)skb->data_end;
 	const struct ethhdr *ethernet = data;
@@ -88,25 +88,41 @@ static __always_inline struct flow *plain_flow(struct __sk_buff *skb, __u32 real
 }
 
 /* Nothing to note of the flow but that it is still there: then it is noted. Whatever else has happened is for touch(). */
-static __always_inline int is_steady(struct flow *flow, __u8 flags, int direction)
+static __always_inline int is_steady(struct flow *flow, __u8 flags, int direction, __u64 now)
 {
 	__u32 state = flow->state;
-	__u64 now;
 
 	if (flags & (TCP_SYN | TCP_FIN | TCP_RST) || !(state & (SEEN_UP << direction)) ||
 	    (state & (HALF_OPEN | SEEN_UP | SEEN_DOWN)) == (HALF_OPEN | SEEN_UP | SEEN_DOWN))
 		return 0;
-	now = bpf_ktime_get_coarse_ns();
 	if (now - flow->seen > SEEN_EVERY)
 		flow->seen = now;
 	return 1;
 }
 
+/* Out at the end of a direction, after all functions, the last of which is that of instance `from`. */
+static __noinline int go_out(struct __sk_buff *skb, struct entry *entry, __u32 from, __u32 direction)
+{
+	struct flow *flow = &entry->flow;
+	__u32 site = flow->site, slot, family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
+	struct policy *policy = bpf_map_lookup_elem(&policies, &site);
+	int verdict;
+
+	slot = policy ? policy->exits[direction & 1] : 0;
+	verdict = send_out(skb, slot, family, site, flow->path);
+	if (verdict == TC_ACT_REDIRECT)
+		tally(skb, entry, flow->count, direction);
+	else
+		count_returned(skb, from, direction);
+	return verdict;
+}
+
 static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 {
-	int direction = direction_at(port), position, verdict;
-	__u32 from = port->instance;
+	int direction = direction_at(port), from_edge = !!(port->roles & ROLE_STEER), position, verdict;
 	struct instance *instance;
+	__u32 passed = 0;
+	struct entry *entry;
 	struct flow *flow;
 	struct side *side;
 	__u8 flags = 0;
@@ -114,41 +130,36 @@ static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 
 	if (direction < 0 || skb->pkt_type != 0 || skb->vlan_present)
 		return NEXT;
-	flow = plain_flow(skb, port->roles & ROLE_SITE ? port->site : 0, direction, &flags);
-	if (!flow)
+	entry = plain_flow(skb, port->roles & ROLE_SITE ? port->site : 0, direction, &flags);
+	if (!entry)
 		return NEXT;
-	if (port->roles & ROLE_STEER) {
-		if (!flow->path || !is_steady(flow, flags, direction))
+	flow = &entry->flow;
+	now = bpf_ktime_get_coarse_ns();
+	if (from_edge) {
+		if (!flow->path || !flow->count || !is_steady(flow, flags, direction, now))
 			return NEXT;
-		position = direction == UP ? 0 : (int)flow->count - 1;
 	} else {
-		if ((flags & TCP_SYN && is_closed(flow->state)) || (port->path && !is_steady(flow, flags, direction)))
+		if ((flags & TCP_SYN && is_closed(flow->state)) ||
+		    (port->path && !is_steady(flow, flags, direction, now)))
 			return NEXT;
-		position = find_position(flow, from);
+		position = find_position(flow, port->instance);
 		if (position < 0)
 			return NEXT;
-		position += direction == UP ? 1 : -1;
+		passed = direction == UP ? position + 1 : (int)flow->count - position;
+		if (passed >= flow->count)
+			return go_out(skb, entry, port->instance, direction);
 	}
-	if (position < 0 || position >= MAX_HOPS || position >= flow->count) {
-		if (port->roles & ROLE_STEER)
-			return NEXT;
-		count_returned(skb, from, direction);
-		return leave(skb, skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6, flow->site, flow->path, direction);
-	}
-	instance = find_instance(instance_at(flow, position));
+	instance = find_instance(handle_of(flow, position_of(flow, passed, direction)));
 	if (!instance || instance->state == INSTANCE_DOWN || instance->insertion != L3)
 		return NEXT;
 	side = direction == UP ? &instance->inside : &instance->outside;
 	mac = skb->protocol == bpf_htons(ETH_P_IP) ? side->v4_mac : side->v6_mac;
-	now = bpf_ktime_get_coarse_ns();
 	if (!side->direct || !(mac & HEARD) || now - side->looked > LOOK_EVERY || does_not_fit(skb, side->ifindex) ||
 	    write_macs(skb, mac, side->own_mac))
 		return NEXT;
-	if (!(port->roles & ROLE_STEER))
-		count_returned(skb, from, direction);
 	verdict = bpf_redirect_peer(side->ifindex, 0);
 	if (verdict == TC_ACT_REDIRECT)
-		count(skb, COUNT_HOP, direction, position, flow->path, instance->id);
+		tally(skb, entry, passed, direction);
 	return verdict;
 }
 

@@ -10,6 +10,8 @@
 #define CATENA_FLOW_H
 
 #include "classify.h"
+#include "instance.h"
+#include "tally.h"
 
 #define HASH_KEY 0x0ca7e7a1
 
@@ -83,15 +85,6 @@ static __always_inline __u64 cost(__u32 drawn)
 	return ((__u64)(zeros + 1) << 24) - (fraction + ((curve * 88) >> 8));
 }
 
-/* The instance with this handle; null if its slot is another's by now, or nobody's. */
-static __always_inline struct instance *find_instance(__u32 handle)
-{
-	__u32 slot = handle % INSTANCE_SLOTS;
-	struct instance *instance = bpf_map_lookup_elem(&instances, &slot);
-
-	return instance && handle && instance->handle == handle ? instance : NULL;
-}
-
 /* The handle of the instance of a group that a flow is given; NOBODY if none is up. */
 __noinline __u32 pick(const struct tuple *tuple, __u32 id)
 {
@@ -140,13 +133,6 @@ __noinline int choose(const struct tuple *tuple, const struct path *path, struct
 	return 0;
 }
 
-/* The verifier wants to see the bound that the compiler knows and would leave out. */
-static __always_inline __u32 instance_at(const struct flow *flow, __u32 position)
-{
-	barrier_var(position);
-	return flow->instances[position & (MAX_HOPS - 1)];
-}
-
 static __always_inline void flow_key4(__u32 realm, const struct tuple *tuple, int direction, struct flow_key4 *key)
 {
 	key->realm = realm;
@@ -169,7 +155,7 @@ static __always_inline void flow_key6(__u32 realm, const struct tuple *tuple, in
 	__builtin_memset(key->pad, 0, sizeof(key->pad));
 }
 
-static __noinline struct flow *look_up_flow(const struct packet *packet, __u32 realm, int direction)
+static __noinline struct entry *look_up_flow(const struct packet *packet, __u32 realm, int direction)
 {
 	if (packet->family == 4) {
 		struct flow_key4 key;
@@ -181,6 +167,13 @@ static __noinline struct flow *look_up_flow(const struct packet *packet, __u32 r
 
 	flow_key6(realm, &packet->tuple, direction, &key);
 	return bpf_map_lookup_elem(&flows6, &key);
+}
+
+static __always_inline struct flow *known_flow(const struct packet *packet, __u32 realm, int direction)
+{
+	struct entry *entry = look_up_flow(packet, realm, direction);
+
+	return entry ? &entry->flow : NULL;
 }
 
 static __always_inline int is_closed(__u32 state)
@@ -294,11 +287,12 @@ static __always_inline void leave_room(__u32 site)
 }
 
 /* Removes an entry whose flow is over, and takes it out of its site's numbers. */
-static __always_inline void forget(void *map, const void *key, const struct flow *flow)
+static __always_inline void forget(void *map, const void *key, struct entry *entry)
 {
 	struct load *load;
-	__u32 site = flow->site, half_open = flow->state & HALF_OPEN;
+	__u32 site = entry->flow.site, half_open = entry->flow.state & HALF_OPEN;
 
+	settle(entry);
 	if (bpf_map_delete_elem(map, key))
 		return;
 	load = bpf_map_lookup_elem(&loads, &site);
@@ -309,7 +303,7 @@ static __always_inline void forget(void *map, const void *key, const struct flow
 		__sync_fetch_and_add(&load->half_open, -1);
 }
 
-static __noinline int forget_former(const struct packet *packet, const struct flow *former, __u32 realm, int direction)
+static __noinline int forget_former(const struct packet *packet, struct entry *former, __u32 realm, int direction)
 {
 	if (packet->family == 4) {
 		struct flow_key4 key;
@@ -332,8 +326,9 @@ static __noinline int forget_former(const struct packet *packet, const struct fl
  */
 static __noinline enum room insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
 {
-	struct flow *former = look_up_flow(packet, realm, direction);
+	struct entry *former = look_up_flow(packet, realm, direction), *entry;
 	enum room room;
+	__u32 zero = 0;
 	long error;
 
 	/* Whether there is room or not: later packets must not follow what this one does not. */
@@ -342,18 +337,22 @@ static __noinline enum room insert_flow(const struct packet *packet, struct flow
 	room = make_room(flow->site);
 	if (room != ROOM)
 		return room;
+	entry = bpf_map_lookup_elem(&new_entry, &zero);
+	if (!entry)
+		return ROOM;
 	flow->seen = bpf_ktime_get_coarse_ns();
 	flow->state = state_of(packet, direction) | HALF_OPEN;
+	entry->flow = *flow;
 	if (packet->family == 4) {
 		struct flow_key4 key;
 
 		flow_key4(realm, &packet->tuple, direction, &key);
-		error = bpf_map_update_elem(&flows4, &key, flow, BPF_NOEXIST);
+		error = bpf_map_update_elem(&flows4, &key, entry, BPF_NOEXIST);
 	} else {
 		struct flow_key6 key;
 
 		flow_key6(realm, &packet->tuple, direction, &key);
-		error = bpf_map_update_elem(&flows6, &key, flow, BPF_NOEXIST);
+		error = bpf_map_update_elem(&flows6, &key, entry, BPF_NOEXIST);
 	}
 	/* The table is full, or another CPU was faster and made the same choice. */
 	if (error)

@@ -280,6 +280,15 @@ struct flow {
 	__u32 instances[MAX_HOPS];
 };
 
+/* One more place than functions: the last is outside. */
+#define PLACES (MAX_HOPS + 1)
+
+/* A flow, and what of it is counted but not added up yet (tally.h). */
+struct entry {
+	struct flow flow;
+	__u32 passed[2 * PLACES];
+};
+
 /* How many flows a site has in the table. */
 struct load {
 	__u32 flows;
@@ -410,6 +419,8 @@ enum sweep_task {
 	SWEEP_STRANGERS = 2,
 	/* Forget the flows of path `of`; if it is 0, of all paths that are not installed. */
 	SWEEP_PATH = 3,
+	/* Add up what the flows have counted. */
+	SWEEP_TALLIES = 4,
 };
 
 struct sweep_request {

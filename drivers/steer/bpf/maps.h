@@ -43,8 +43,10 @@ MAP(vlans, BPF_MAP_TYPE_HASH, __u32, __u32, 4096, BPF_F_NO_PREALLOC);
 MAP(instances, BPF_MAP_TYPE_ARRAY, __u32, struct instance, INSTANCE_SLOTS, 0);
 MAP(exits, BPF_MAP_TYPE_ARRAY, __u32, struct side, EXIT_SLOTS, 0);
 
-MAP(flows4, BPF_MAP_TYPE_HASH, struct flow_key4, struct flow, 262144, BPF_F_NO_PREALLOC);
-MAP(flows6, BPF_MAP_TYPE_HASH, struct flow_key6, struct flow, 262144, BPF_F_NO_PREALLOC);
+MAP(flows4, BPF_MAP_TYPE_HASH, struct flow_key4, struct entry, 262144, BPF_F_NO_PREALLOC);
+MAP(flows6, BPF_MAP_TYPE_HASH, struct flow_key6, struct entry, 262144, BPF_F_NO_PREALLOC);
+/* Where an entry is put together: too large for the stack. */
+MAP(new_entry, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct entry, 1, 0);
 /* By site. */
 MAP(loads, BPF_MAP_TYPE_HASH, __u32, struct load, 65536, BPF_F_NO_PREALLOC);
 /* A fragment whose first one was evicted is dropped, so here LRU does no harm. */

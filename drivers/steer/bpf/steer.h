@@ -35,16 +35,20 @@ static __always_inline int drop_unknown(struct __sk_buff *skb, const struct pack
 }
 
 /* Out by the exit in this slot. `path` is 0 for what passed no function. */
+static __always_inline int send_out(struct __sk_buff *skb, __u32 slot, __u32 family, __u32 site, __u32 path)
+{
+	struct side *side = bpf_map_lookup_elem(&exits, &slot);
+
+	if (!side || !slot || !side->ifindex)
+		return drop_on(skb, path, DROP_MISSING);
+	return side->tunnel ? send_to_tunnel(skb, path, site, side) : send_l3(skb, path, family, side);
+}
+
 static __always_inline int leave_by(struct __sk_buff *skb, __u32 slot, __u32 family, __u32 site, __u32 path,
 				    __u32 direction)
 {
-	struct side *side;
-	int verdict;
+	int verdict = send_out(skb, slot, family, site, path);
 
-	side = bpf_map_lookup_elem(&exits, &slot);
-	if (!side || !slot || !side->ifindex)
-		return drop_on(skb, path, DROP_MISSING);
-	verdict = side->tunnel ? send_to_tunnel(skb, path, site, side) : send_l3(skb, path, family, side);
 	if (verdict == TC_ACT_REDIRECT)
 		count(skb, path ? COUNT_EXIT : COUNT_TRANSIT, direction, 0, path ? path : site, 0);
 	return verdict;
@@ -60,8 +64,9 @@ __noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path
 }
 
 /* Another instance for one hop of a flow, whose own is down or gone. What the other hops have stays. */
-__noinline __u32 pick_again(const struct packet *packet, struct flow *flow, __u32 position)
+__noinline __u32 pick_again(const struct packet *packet, struct flow *flow, __u32 position, __u32 direction)
 {
+	struct entry *entry;
 	struct path *path;
 	__u32 id, handle;
 
@@ -73,6 +78,10 @@ __noinline __u32 pick_again(const struct packet *packet, struct flow *flow, __u3
 		return NOBODY;
 	barrier_var(position);
 	handle = pick(&packet->tuple, path->groups[position & (MAX_HOPS - 1)]);
+	/* What was handed to the former one is its own. */
+	entry = look_up_flow(packet, path->realm, direction);
+	if (entry)
+		settle(entry);
 	if (path->id != id)
 		return NOBODY;
 	barrier_var(position);
@@ -140,7 +149,7 @@ __noinline int forward(struct __sk_buff *skb, const struct packet *packet, struc
 		handle = instance_at(flow, place->position);
 		instance = find_instance(handle);
 		if (handle != SKIPPED && !is_alive(instance)) {
-			handle = pick_again(packet, flow, place->position);
+			handle = pick_again(packet, flow, place->position, place->direction);
 			instance = find_instance(handle);
 		}
 		if (handle != SKIPPED) {
@@ -185,7 +194,7 @@ static __always_inline int holds(const struct flow *flow, const struct packet *p
 /* Remembers for its replies, which need not be marked alike, what passes no function as it is marked otherwise. */
 static __always_inline enum room remember_unmarked(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
 {
-	struct flow *former = look_up_flow(packet, realm, direction);
+	struct flow *former = known_flow(packet, realm, direction);
 
 	if (!former || former->path || former->site != flow->site || former->instances[0] != flow->instances[0] ||
 	    is_over(former, packet))
@@ -261,7 +270,7 @@ __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct pack
 
 	if (!packet)
 		return drop(skb, DROP_KERNEL);
-	flow = packet->unknown ? NULL : look_up_flow(packet, site, direction);
+	flow = packet->unknown ? NULL : known_flow(packet, site, direction);
 	if (holds(flow, packet, direction)) {
 		touch(flow, packet, direction);
 		return steer(skb, packet, flow, direction);
@@ -296,8 +305,7 @@ static __always_inline int find_position(const struct flow *flow, __u32 handle)
 
 __noinline int count_returned(struct __sk_buff *skb, __u32 handle, __u32 direction)
 {
-	__u32 at = 2 * (handle % INSTANCE_SLOTS) + (direction & 1);
-	struct counter *counter = bpf_map_lookup_elem(&returned, &at);
+	struct counter *counter = find_returned(handle, direction);
 
 	if (counter)
 		add(counter, skb, skb->len);
@@ -351,7 +359,7 @@ __noinline int rewritten(struct __sk_buff *skb, const struct port *port, const s
 static __always_inline struct flow *flow_from(const struct packet *packet, int direction, __u32 site,
 					      __u32 path_id, struct flow *chosen)
 {
-	struct flow *flow = look_up_flow(packet, site, direction);
+	struct flow *flow = known_flow(packet, site, direction);
 	struct path *path;
 	__u32 id = path_id;
 

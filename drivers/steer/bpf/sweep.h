@@ -49,34 +49,45 @@ static __always_inline int concerns(const struct sweep *sweep, const struct flow
 		return !realm && (!of || flow->site == of) && site_of(family, local) != flow->site;
 	case SWEEP_PATH:
 		return of ? flow->path == of : !bpf_map_lookup_elem(&paths, &path);
+	case SWEEP_TALLIES:
+		return 1;
 	default:
 		return 0;
 	}
 }
 
-static long sweep_flow4(__attribute__((unused)) void *map, const struct flow_key4 *key, struct flow *flow, struct sweep *sweep)
+static __always_inline int forgets(const struct sweep *sweep)
+{
+	return sweep->request.task != SWEEP_COUNT && sweep->request.task != SWEEP_TALLIES;
+}
+
+static long sweep_flow4(__attribute__((unused)) void *map, const struct flow_key4 *key, struct entry *entry, struct sweep *sweep)
 {
 	__be32 local[4];
 
 	map_v4(local, key->local);
-	if (!concerns(sweep, flow, key->protocol, 4, key->realm, local))
+	if (!concerns(sweep, &entry->flow, key->protocol, 4, key->realm, local))
 		return 0;
 	sweep->count++;
-	if (sweep->request.task != SWEEP_COUNT)
-		forget(&flows4, key, flow);
+	if (forgets(sweep))
+		forget(&flows4, key, entry);
+	else if (sweep->request.task == SWEEP_TALLIES)
+		settle(entry);
 	return 0;
 }
 
-static long sweep_flow6(__attribute__((unused)) void *map, const struct flow_key6 *key, struct flow *flow, struct sweep *sweep)
+static long sweep_flow6(__attribute__((unused)) void *map, const struct flow_key6 *key, struct entry *entry, struct sweep *sweep)
 {
 	__be32 local[4];
 
 	__builtin_memcpy(local, key->local, sizeof(local));
-	if (!concerns(sweep, flow, key->protocol, 6, key->realm, local))
+	if (!concerns(sweep, &entry->flow, key->protocol, 6, key->realm, local))
 		return 0;
 	sweep->count++;
-	if (sweep->request.task != SWEEP_COUNT)
-		forget(&flows6, key, flow);
+	if (forgets(sweep))
+		forget(&flows6, key, entry);
+	else if (sweep->request.task == SWEEP_TALLIES)
+		settle(entry);
 	return 0;
 }
 

@@ -58,7 +58,7 @@ impl Engine {
             return Err(error);
         }
         self.end_generations(&edit);
-        self.forget_flows(&plan)
+        Ok(())
     }
 
     /// All that can fail without the maps' doing.
@@ -82,11 +82,7 @@ impl Engine {
     fn undo(&mut self, edit: Edit, finder: &mut Finder) {
         let mut edit = self.contents.revert(edit);
         finder.lenient = true;
-        let undone = self.prepare(&mut edit, finder).and_then(|plan| {
-            self.write(&plan, finder)?;
-            // Some may have begun meanwhile.
-            self.forget_flows(&plan)
-        });
+        let undone = self.prepare(&mut edit, finder).and_then(|plan| self.write(&plan, finder));
         if let Err(error) = undone {
             tracing::warn!(%error, "a change of the steering engine could not be put back");
         }
@@ -137,6 +133,8 @@ impl Engine {
         maps.vlans.remove_all(&plan.vlans.removed)?;
         maps.paths.remove_all(&plan.paths.removed)?;
         maps.rules.remove_all(&plan.rules.removed)?;
+        // While their instances are known: what flows have counted is added up with them.
+        self.forget_flows(plan)?;
         maps.instances.put_all(&plan.freed_instances.keys, &plan.freed_instances.values)?;
         counters::forget(maps, &plan.gone)
     }

@@ -8,7 +8,7 @@ use zerocopy::IntoBytes;
 use std::os::fd::AsFd;
 
 use crate::bpf;
-use crate::layout::{SWEEP_COUNT, SWEEP_IDLE, SWEEP_PATH, SWEEP_STRANGERS, SweepRequest};
+use crate::layout::{SWEEP_COUNT, SWEEP_IDLE, SWEEP_PATH, SWEEP_STRANGERS, SWEEP_TALLIES, SweepRequest};
 use crate::program::Program;
 
 /// What one run goes over the table for.
@@ -23,6 +23,8 @@ pub(crate) enum Sweep {
     Strangers(Option<SiteId>),
     /// To forget the flows of a path; `None` for those of all paths that are not installed.
     Path(Option<PathId>),
+    /// To add up what packets of known flows were counted in, so that [`counters::read`](crate::counters::read) finds it.
+    Tallies,
 }
 
 const ETHERNET_HEADER: usize = 14;
@@ -35,6 +37,7 @@ pub(crate) fn sweep(program: &Program, sweep: Sweep) -> Result<u64, DriverError>
         Sweep::Idle => (SWEEP_IDLE, 0),
         Sweep::Count(path) => (SWEEP_COUNT, path.0),
         Sweep::Strangers(site) => (SWEEP_STRANGERS, site.map_or(0, |site| site.0)),
+        Sweep::Tallies => (SWEEP_TALLIES, 0),
         Sweep::Path(path) => (SWEEP_PATH, path.map_or(0, |path| path.0)),
     };
     let mut frame = vec![0; ETHERNET_HEADER];

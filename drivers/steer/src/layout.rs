@@ -39,6 +39,8 @@ pub(crate) trait Described {
     const FIELDS: &[(&str, usize)];
 }
 
+/// One more than hops: the last is outside.
+pub(crate) const PLACES: usize = MAX_HOPS + 1;
 pub(crate) const RULES_PER_BLOCK: usize = 4;
 pub(crate) const MAX_LENGTHS: usize = 32;
 /// How many slots there are, 0 among them, which is nobody's.
@@ -78,6 +80,7 @@ pub(crate) const SWEEP_IDLE: u32 = 0;
 pub(crate) const SWEEP_COUNT: u32 = 1;
 pub(crate) const SWEEP_STRANGERS: u32 = 2;
 pub(crate) const SWEEP_PATH: u32 = 3;
+pub(crate) const SWEEP_TALLIES: u32 = 4;
 
 layout! {
     struct Port {
@@ -221,6 +224,11 @@ layout! {
         state: u32,
         count: u32,
         instances: [u32; MAX_HOPS],
+    }
+
+    struct Entry {
+        flow: Flow,
+        passed: [u32; 2 * PLACES],
     }
 
     struct Load {

@@ -176,11 +176,7 @@ impl Driver for SteerDriver {
     }
 
     async fn counters(&self) -> Result<Vec<Counter>, DriverError> {
-        self.blocking(|inner| {
-            let _lock = inner.pins.share()?;
-            inner.with_pinned(counters::read)
-        })
-        .await
+        self.blocking(|inner| inner.counters()).await
     }
 
     async fn live_flows(&self, path: PathId) -> Result<u64, DriverError> {
@@ -236,6 +232,12 @@ impl Inner {
         }
         let program = self.with_current_engine(|engine| Ok(Arc::clone(&engine.programs.sweep)))?;
         sweep(&program, task)
+    }
+
+    fn counters(&self) -> Result<Vec<Counter>, DriverError> {
+        self.sweep(Sweep::Tallies)?;
+        let _lock = self.pins.share()?;
+        self.with_pinned(counters::read)
     }
 
     fn observe(&self) -> Result<Observed, DriverError> {

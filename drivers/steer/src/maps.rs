@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::bpf;
 use crate::layout::{
-    Counter, CounterKey, Element, Flow, FlowKey4, FlowKey6, FragmentKey, Group, Instance, Lengths, Load,
+    Counter, CounterKey, Element, Entry, FlowKey4, FlowKey6, FragmentKey, Group, Instance, Lengths, Load,
     NEAR_PORTS, NeighbourKey, Path, Policy, Port, PrefixKey, Rules, RulesKey, Side, Tunnel, TunnelEnd, Tuple,
 };
 
@@ -249,8 +249,9 @@ maps! {
     instances: u32 => Instance,
     exits: u32 => Side,
     neighbours: NeighbourKey => u64,
-    flows4: FlowKey4 => Flow,
-    flows6: FlowKey6 => Flow,
+    flows4: FlowKey4 => Entry,
+    flows6: FlowKey6 => Entry,
+    new_entry: u32 => Entry,
     loads: u32 => Load,
     fragments: FragmentKey => Tuple,
     tunnels: u32 => Tunnel,

@@ -17,12 +17,39 @@ use crate::layout::NeighbourKey;
 use crate::netlink::Connection;
 use crate::program::skeleton::types::__sk_buff;
 
-const FUNCTIONS: [(u32, &str); 3] = [(21, "fw"), (22, "a"), (23, "web")];
+pub(super) const FUNCTIONS: [(u32, &str); 3] = [(21, "fw"), (22, "a"), (23, "web")];
 const PORTS: [&str; 8] = ["vr", "gw", "fw-in", "fw-out", "a-in", "a-out", "web-in", "web-out"];
 const REPEAT: u32 = 1_000_000;
 const ATTEMPTS: usize = 7;
 
-fn three_routed_functions() -> Vec<Object> {
+/// Three routed functions, all of whose neighbours were heard: known flows go the fast way. What the ports lead to is in
+/// the other namespace.
+pub(super) fn line() -> (Rig, NetNs) {
+    let far_ends = NetNs::create().unwrap();
+    let rig = Rig::new(&[]);
+    let path = format!("/proc/{}/fd/{}", std::process::id(), far_ends.as_fd().as_raw_fd());
+    let move_away = |port: &str| format!("link set {port}-x netns {path}\n");
+    let lines: String = PORTS.map(move_away).concat();
+    rig.netns.run(|| batch(&lines)).unwrap();
+    rig.put(&three_routed_functions());
+    let mac = crate::words::mac([2, 0, 0, 0, 0, 9]);
+    rig.with_engine(|engine| {
+        for port in PORTS {
+            let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
+            for host in [1, 2, 11, 12] {
+                for address in
+                    [IpAddr::from([10, 20, 0, host]), format!("2001:db8:20::{host:x}").parse().unwrap()]
+                {
+                    let key = NeighbourKey { ifindex, address: crate::words::mapped(address) };
+                    engine.programs.maps.neighbours.put(&key, &mac).unwrap();
+                }
+            }
+        }
+    });
+    (rig, far_ends)
+}
+
+pub(super) fn three_routed_functions() -> Vec<Object> {
     let instance = |(id, name): (u32, &str)| {
         Object::Instance(Instance {
             id: InstanceId(id),
@@ -79,28 +106,7 @@ fn cost(rig: &Rig, port: &str, packet: &Packet) -> u32 {
 #[test]
 #[ignore = "prints figures, and checks nothing"]
 fn cost_of_a_run() {
-    let far_ends = NetNs::create().unwrap();
-    let rig = Rig::new(&[]);
-    // What a port leads to is in another namespace, as a function is.
-    let path = format!("/proc/{}/fd/{}", std::process::id(), far_ends.as_fd().as_raw_fd());
-    let move_away = |port: &str| format!("link set {port}-x netns {path}\n");
-    let lines: String = PORTS.map(move_away).concat();
-    rig.netns.run(|| batch(&lines)).unwrap();
-    rig.put(&three_routed_functions());
-    let mac = crate::words::mac([2, 0, 0, 0, 0, 9]);
-    rig.with_engine(|engine| {
-        for port in PORTS {
-            let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
-            for host in [1, 2, 11, 12] {
-                for address in
-                    [IpAddr::from([10, 20, 0, host]), format!("2001:db8:20::{host:x}").parse().unwrap()]
-                {
-                    let key = NeighbourKey { ifindex, address: crate::words::mapped(address) };
-                    engine.programs.maps.neighbours.put(&key, &mac).unwrap();
-                }
-            }
-        }
-    });
+    let (rig, _far_ends) = line();
     for packet in web(1024) {
         for port in ["vr", "fw-out", "a-out", "web-out"] {
             println!("{:?} {port}: {} ns", packet.family(), cost(&rig, port, &packet));

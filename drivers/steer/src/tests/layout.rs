@@ -33,6 +33,7 @@ fn structures_are_the_same_on_both_sides() {
     same::<FlowKey4>(&btf, "flow_key4");
     same::<FlowKey6>(&btf, "flow_key6");
     same::<Flow>(&btf, "flow");
+    same::<Entry>(&btf, "entry");
     same::<Load>(&btf, "load");
     same::<FragmentKey>(&btf, "fragment_key");
     same::<Tunnel>(&btf, "tunnel");

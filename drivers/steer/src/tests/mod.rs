@@ -22,4 +22,5 @@ mod realms;
 mod rig;
 mod steering;
 mod sums;
+mod tallies;
 mod tunnels;

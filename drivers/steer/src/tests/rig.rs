@@ -161,6 +161,11 @@ impl Rig {
         counters.into_iter().map(|counter| (counter.of, counter.packets)).collect()
     }
 
+    pub(super) fn bytes(&self, of: &Counted) -> u64 {
+        let counters = self.runtime.block_on(self.driver.counters()).unwrap();
+        counters.iter().filter(|counter| counter.of == *of).map(|counter| counter.bytes).sum()
+    }
+
     pub(super) fn live_flows(&self, path: PathId) -> u64 {
         self.runtime.block_on(self.driver.live_flows(path)).unwrap()
     }
@@ -169,8 +174,10 @@ impl Rig {
     pub(super) fn flows(&self) -> Vec<(u16, Flow)> {
         self.with_engine(|engine| {
             let Maps { flows4, flows6, .. } = &engine.programs.maps;
-            let flows4 = flows4.entries().unwrap().into_iter().map(|(key, flow)| (key.local_port, flow));
-            let flows6 = flows6.entries().unwrap().into_iter().map(|(key, flow)| (key.local_port, flow));
+            let flows4 =
+                flows4.entries().unwrap().into_iter().map(|(key, entry)| (key.local_port, entry.flow));
+            let flows6 =
+                flows6.entries().unwrap().into_iter().map(|(key, entry)| (key.local_port, entry.flow));
             flows4.chain(flows6).collect()
         })
     }

@@ -17,12 +17,16 @@ use super::sight::Frame;
 use super::worlds::Element;
 use super::{model, safety};
 use crate::engine::Engine;
+use crate::flows::{Sweep, sweep};
 use crate::layout;
 use crate::maps::Maps;
 use crate::netlink::Connection;
 use crate::numbers::slot_of;
 use crate::tests::rig::{MARK, NEXT, REDIRECT, Rig, SHOT, TestRun, batch, test_run_with};
 use crate::{Settings, Times};
+
+/// More than a run opens. The tables are gone over after each frame, so they are not larger.
+const FLOWS: u32 = 32_768;
 
 /// A frame that comes in by a port.
 #[derive(Clone, Debug)]
@@ -63,7 +67,7 @@ impl Bench {
         let names: Vec<_> = ports.iter().map(String::as_str).collect();
         let rig = Rig::on(
             &names,
-            Settings { tenant_flows: 0, tenant_half_open: 0, ..Settings::default() },
+            Settings { flows: FLOWS, tenant_flows: 0, tenant_half_open: 0, ..Settings::default() },
             unhurried(),
             &[],
         );
@@ -244,6 +248,7 @@ impl<'a> Run<'a> {
             None => self.engine.programs.steer.as_fd(),
         };
         let outcome = test_run_with(program, &context, &step.frame.bytes);
+        sweep(&self.engine.programs.sweep, Sweep::Tallies).unwrap();
 
         let (verdict, released) = match &expected.fate {
             Fate::Passes { released } => (NEXT, *released),
@@ -348,16 +353,16 @@ impl<'a> Run<'a> {
     /// The engine's flows in the model's words.
     fn flows(&self) -> HashMap<FlowKey, Flow> {
         let maps = &self.engine.programs.maps;
-        let v4 = maps.flows4.entries().unwrap().into_iter().map(|(key, flow)| {
+        let v4 = maps.flows4.entries().unwrap().into_iter().map(|(key, entry)| {
             let ends: [IpAddr; 2] = [key.local.into(), key.remote.into()];
-            (flow_key(key.realm, ends, key.protocol, [key.local_port, key.remote_port]), flow)
+            (flow_key(key.realm, ends, key.protocol, [key.local_port, key.remote_port]), entry)
         });
-        let v6 = maps.flows6.entries().unwrap().into_iter().map(|(key, flow)| {
+        let v6 = maps.flows6.entries().unwrap().into_iter().map(|(key, entry)| {
             let ends: [IpAddr; 2] = [key.local.into(), key.remote.into()];
-            (flow_key(key.realm, ends, key.protocol, [key.local_port, key.remote_port]), flow)
+            (flow_key(key.realm, ends, key.protocol, [key.local_port, key.remote_port]), entry)
         });
         let instances: HashMap<_, _> = maps.instances.entries().unwrap().into_iter().collect();
-        v4.chain(v6).map(|(key, entry)| (key, flow(&entry, &instances))).collect()
+        v4.chain(v6).map(|(key, entry)| (key, flow(&entry.flow, &instances))).collect()
     }
 }
 
