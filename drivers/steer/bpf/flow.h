@@ -303,37 +303,20 @@ static __always_inline void forget(void *map, const void *key, struct entry *ent
 		__sync_fetch_and_add(&load->half_open, -1);
 }
 
-static __noinline int forget_former(const struct packet *packet, struct entry *former, __u32 realm, int direction)
-{
-	if (packet->family == 4) {
-		struct flow_key4 key;
-
-		flow_key4(realm, &packet->tuple, direction, &key);
-		forget(&flows4, &key, former);
-	} else {
-		struct flow_key6 key;
-
-		flow_key6(realm, &packet->tuple, direction, &key);
-		forget(&flows6, &key, former);
-	}
-	return 0;
-}
-
 /*
  * Gives the flow an entry if there is room; answers TOO_FAST if its first packet has to be dropped. What was there before
- * is of a connection that is over, of a path that is gone, or of what the site had marked otherwise. (Not a global function:
- * Linux 6.1 takes the argument of one for no value of a map.)
+ * is of a connection that is over, of a path that is gone, or of what the site had marked otherwise.
  */
-static __noinline enum room insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
+static __always_inline enum room insert_under(void *map, const void *key, const struct packet *packet, struct flow *flow,
+					      int direction)
 {
-	struct entry *former = look_up_flow(packet, realm, direction), *entry;
+	struct entry *former = bpf_map_lookup_elem(map, key), *entry;
 	enum room room;
 	__u32 zero = 0;
-	long error;
 
 	/* Whether there is room or not: later packets must not follow what this one does not. */
 	if (former)
-		forget_former(packet, former, realm, direction);
+		forget(map, key, former);
 	room = make_room(flow->site);
 	if (room != ROOM)
 		return room;
@@ -343,21 +326,25 @@ static __noinline enum room insert_flow(const struct packet *packet, struct flow
 	flow->seen = bpf_ktime_get_coarse_ns();
 	flow->state = state_of(packet, direction) | HALF_OPEN;
 	entry->flow = *flow;
+	/* The table is full, or another CPU was faster and made the same choice. */
+	if (bpf_map_update_elem(map, key, entry, BPF_NOEXIST))
+		leave_room(flow->site);
+	return ROOM;
+}
+
+/* (Not a global function: Linux 6.1 takes the argument of one for no value of a map.) */
+static __noinline enum room insert_flow(const struct packet *packet, struct flow *flow, __u32 realm, int direction)
+{
 	if (packet->family == 4) {
 		struct flow_key4 key;
 
 		flow_key4(realm, &packet->tuple, direction, &key);
-		error = bpf_map_update_elem(&flows4, &key, entry, BPF_NOEXIST);
-	} else {
-		struct flow_key6 key;
-
-		flow_key6(realm, &packet->tuple, direction, &key);
-		error = bpf_map_update_elem(&flows6, &key, entry, BPF_NOEXIST);
+		return insert_under(&flows4, &key, packet, flow, direction);
 	}
-	/* The table is full, or another CPU was faster and made the same choice. */
-	if (error)
-		leave_room(flow->site);
-	return ROOM;
+	struct flow_key6 key;
+
+	flow_key6(realm, &packet->tuple, direction, &key);
+	return insert_under(&flows6, &key, packet, flow, direction);
 }
 
 #endif
