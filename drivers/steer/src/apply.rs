@@ -6,11 +6,11 @@
 //! goes. If the kernel refuses something on the way, the reverse is done by the same means.
 
 use catena_driver::DriverError;
-use catena_model::forwarding::{Change, Object};
+use catena_model::forwarding::Object;
 use catena_model::name::PortName;
 
 use crate::check;
-use crate::contents::Edit;
+use crate::contents::{Edit, Wanted};
 use crate::counters::{self, Gone};
 use crate::device::Device;
 use crate::engine::Engine;
@@ -26,9 +26,9 @@ const FEW_SWEEPS: usize = 8;
 
 impl Engine {
     /// In the element's namespace, with the pins taken.
-    pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Result<(), DriverError> {
+    pub(crate) fn apply(&mut self, wanted: Wanted) -> Result<(), DriverError> {
         self.write_settings()?;
-        let outcome = self.change(changes);
+        let outcome = self.change(wanted);
         // Even after a failure: a folder for nothing goes.
         if self.contents.objects.is_empty() {
             return self.tear_down().and(outcome);
@@ -38,10 +38,10 @@ impl Engine {
         self.changed().and(outcome).and(freeing)
     }
 
-    fn change(&mut self, changes: Vec<Change>) -> Result<(), DriverError> {
-        check::check_kinds(&changes)?;
+    fn change(&mut self, wanted: Wanted) -> Result<(), DriverError> {
+        check::check_kinds(&wanted)?;
         let mut finder = Finder::open()?;
-        let mut edit = self.contents.begin(changes)?;
+        let mut edit = self.contents.begin(wanted)?;
         let plan = match self.prepare(&mut edit, &mut finder) {
             Ok(plan) => plan,
             Err(error) => {

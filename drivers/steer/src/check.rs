@@ -5,21 +5,26 @@ use std::collections::BTreeSet;
 use catena_driver::DriverError;
 use catena_model::address::Family;
 use catena_model::forwarding::{
-    Change, Hop, Insertion, Instance, InstanceId, Key, Object, Oversize, Path, Purpose, SiteId, Tunnel,
+    Hop, Insertion, Instance, InstanceId, Key, Kind, Object, Oversize, Path, Purpose, SiteId, Tunnel,
 };
 use catena_model::name::PortName;
 
-use crate::contents::{Contents, Edit};
+use crate::contents::{Contents, Edit, Wanted};
 use crate::device;
 use crate::index::{exits, members};
 use crate::ports::{Finder, ports};
 use crate::words;
 
 /// Whether the engine has such objects at all.
-pub(crate) fn check_kinds(changes: &[Change]) -> Result<(), DriverError> {
-    match changes.iter().map(Change::object).find(|it| matches!(it, Object::Table(_) | Object::Rule(_))) {
-        Some(object) => Err(DriverError::Unsupported {
-            what: format!("the steering engine has no {}s", object.kind()),
+pub(crate) fn check_kinds(wanted: &Wanted) -> Result<(), DriverError> {
+    let foreign = wanted.keys().find_map(|key| match key {
+        Key::Table(..) => Some(Kind::Table),
+        Key::Rule(..) => Some(Kind::Rule),
+        _ => None,
+    });
+    match foreign {
+        Some(kind) => Err(DriverError::Unsupported {
+            what: format!("the steering engine has no {kind}s"),
             help: "give it to the driver of the element that has them".to_owned(),
         }),
         None => Ok(()),

@@ -10,7 +10,7 @@ use catena_model::forwarding::{
 };
 use catena_model::name::PortName;
 
-use crate::index::{Index, Space};
+use crate::index::{Index, Space, indexed_alike};
 use crate::layout::{
     self, ROLE_CLAIM, ROLE_SITE, ROLE_STEER, RULES_PER_BLOCK, SPACE_ALLOWED, SPACE_SITES, SPACES_UNUSED,
 };
@@ -47,6 +47,54 @@ pub(crate) struct Version {
     pub(crate) told_by_port: bool,
 }
 
+/// What is to become of each object that some changes are about, in the order of keys; `None`: it goes.
+#[derive(Debug)]
+pub(crate) struct Wanted(Vec<(Key, Option<Object>)>);
+
+impl Wanted {
+    /// Of several changes of one object the last counts.
+    pub(crate) fn of(changes: &[Change]) -> Self {
+        let mut wanted: Vec<_> = changes
+            .iter()
+            .map(|change| match change {
+                Change::Put { new, .. } => (new.key(), Some(new.clone())),
+                Change::Delete { old } => (old.key(), None),
+            })
+            .collect();
+        wanted.sort_by(|(one, _), (other, _)| one.cmp(other));
+        wanted.dedup_by(|later, earlier| {
+            let same = later.0 == earlier.0;
+            if same {
+                std::mem::swap(later, earlier);
+            }
+            same
+        });
+        Self(wanted)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter().map(|(key, _)| key)
+    }
+
+    /// Whether anything is to be there afterwards.
+    pub(crate) fn puts(&self) -> bool {
+        self.0.iter().any(|(_, after)| after.is_some())
+    }
+
+    fn contains(&self, key: &Key) -> bool {
+        self.0.binary_search_by(|(other, _)| other.cmp(key)).is_ok()
+    }
+
+    fn add(&mut self, objects: Vec<Object>) {
+        self.0.extend(objects.into_iter().map(|object| (object.key(), Some(object))));
+        self.0.sort_by(|(one, _), (other, _)| one.cmp(other));
+    }
+}
+
 /// What becomes of one object.
 #[derive(Clone, Debug)]
 pub(crate) struct Delta {
@@ -54,7 +102,17 @@ pub(crate) struct Delta {
     pub(crate) after: Option<Version>,
 }
 
-/// What changes become of, all together: in memory it has happened. In the order of keys, so what uses others is last.
+impl Delta {
+    fn leaves_index(&self) -> bool {
+        let versions = self.before.as_ref().zip(self.after.as_ref());
+        versions.is_some_and(|(before, after)| {
+            before.told_by_port == after.told_by_port && indexed_alike(&before.object, &after.object)
+        })
+    }
+}
+
+/// What changes become of, all together: in memory it has happened. What uses others is behind them, but for what the
+/// index holds as before: that comes first.
 #[derive(Debug, Default)]
 pub(crate) struct Edit {
     pub(crate) deltas: Vec<Delta>,
@@ -64,29 +122,30 @@ pub(crate) struct Edit {
 
 impl Contents {
     /// Makes the changes in memory. If they do not fit together, nothing is changed.
-    pub(crate) fn begin(&mut self, changes: Vec<Change>) -> Result<Edit, DriverError> {
-        let mut wanted = BTreeMap::new();
-        for change in changes {
-            match change {
-                Change::Put { new, .. } => drop(wanted.insert(new.key(), Some(new))),
-                Change::Delete { old } => drop(wanted.insert(old.key(), None)),
-            }
+    pub(crate) fn begin(&mut self, mut wanted: Wanted) -> Result<Edit, DriverError> {
+        let told_otherwise = self.told_otherwise(&wanted);
+        for site in &told_otherwise {
+            let keys = self.index.paths_of(*site).map(Key::Path).chain([Key::Policy(*site)]);
+            let keys = keys.filter(|key| !wanted.contains(key));
+            let objects = keys.filter_map(|key| self.objects.get(&key).cloned()).collect();
+            wanted.add(objects);
         }
-        for site in self.told_otherwise(&wanted) {
-            let paths = self.index.paths_of(site).map(Key::Path).collect::<Vec<_>>();
-            for key in paths.into_iter().chain([Key::Policy(site)]) {
-                if let Some(object) = self.objects.get(&key).filter(|_| !wanted.contains_key(&key)) {
-                    wanted.insert(key, Some(object.clone()));
-                }
-            }
-        }
+        let replaces = |key: &Key, after: &Object| {
+            self.objects.get(key).is_some_and(|before| indexed_alike(before, after))
+                && site_of(after).is_none_or(|site| !told_otherwise.contains(&site))
+        };
+        let (alike, others): (Vec<_>, Vec<_>) =
+            wanted.0.into_iter().partition(|(key, after)| after.as_ref().is_some_and(|it| replaces(key, it)));
 
-        let former_lengths = Some(self.lengths());
+        let mut edit = Edit {
+            deltas: Vec::with_capacity(alike.len() + others.len()),
+            former_lengths: Some(self.lengths()),
+        };
+        edit.deltas.extend(alike.into_iter().filter_map(|(_, after)| Some(self.replace(after?))));
         // Users first, so the last of them is the first to be put again.
-        let mut before: Vec<_> = wanted.keys().rev().map(|key| self.remove(key)).collect();
-        let mut edit = Edit { deltas: Vec::with_capacity(wanted.len()), former_lengths };
+        let mut before: Vec<_> = others.iter().rev().map(|(key, _)| self.remove(key)).collect();
         let mut outcome = Ok(());
-        for after in wanted.into_values() {
+        for (_, after) in others {
             let before = before.pop().flatten();
             let after = match after.filter(|_| outcome.is_ok()) {
                 Some(object) => match self.index.accepts(&object) {
@@ -113,7 +172,7 @@ impl Contents {
 
     /// Makes undone what an edit did in memory. Gives the edit that does the same in the maps.
     pub(crate) fn revert(&mut self, edit: Edit) -> Edit {
-        for delta in edit.deltas.iter().rev() {
+        for delta in edit.deltas.iter().rev().filter(|delta| !delta.leaves_index()) {
             if let Some(version) = &delta.after {
                 self.remove(&version.object.key());
             }
@@ -125,11 +184,15 @@ impl Contents {
             self.index.allowed.adopt_lengths(Family::V6, allowed6);
         }
         let mut deltas = Vec::with_capacity(edit.deltas.len());
-        for Delta { before, after } in edit.deltas {
-            if let Some(version) = &before {
-                self.insert(version.object.clone(), Some(version));
+        for delta in edit.deltas {
+            if let Some(version) = &delta.before {
+                if delta.leaves_index() {
+                    self.put(version.object.clone(), Some(version));
+                } else {
+                    self.insert(version.object.clone(), Some(version));
+                }
             }
-            deltas.push(Delta { before: after, after: before });
+            deltas.push(Delta { before: delta.after, after: delta.before });
         }
         Edit { deltas, former_lengths: None }
     }
@@ -150,33 +213,54 @@ impl Contents {
 
     fn insert(&mut self, object: Object, before: Option<&Version>) -> Version {
         self.index.insert(&object);
-        let version = Version {
-            generation: before.filter(|before| has_rules_of(&object, before)).and_then(|it| it.generation),
-            told_by_port: site_of(&object).is_some_and(|site| self.index.is_told_by_port(site)),
-            object: object.clone(),
-        };
-        if let (Object::Policy(policy), Some(generation)) = (&object, version.generation) {
-            self.generations.insert(policy.site, generation);
-        }
-        self.objects.insert(object);
-        version
+        self.put(object, before)
+    }
+
+    /// The index knows it already.
+    fn put(&mut self, object: Object, before: Option<&Version>) -> Version {
+        self.objects.insert(object.clone());
+        self.version(object, before)
     }
 
     fn remove(&mut self, key: &Key) -> Option<Version> {
         let object = self.objects.remove(key)?;
-        let told_by_port = site_of(&object).is_some_and(|site| self.index.is_told_by_port(site));
-        self.index.remove(&object);
+        let version = self.former(object);
+        self.index.remove(&version.object);
+        Some(version)
+    }
+
+    /// Puts `after` in the place of an object that the index holds alike.
+    fn replace(&mut self, after: Object) -> Delta {
+        let before = self.objects.insert(after.clone()).map(|before| self.former(before));
+        let after = Some(self.version(after, before.as_ref()));
+        Delta { before, after }
+    }
+
+    /// An object that takes the place of `before`.
+    fn version(&mut self, object: Object, before: Option<&Version>) -> Version {
+        let generation = before.filter(|before| has_rules_of(&object, before)).and_then(|it| it.generation);
+        if let (Object::Policy(policy), Some(generation)) = (&object, generation) {
+            self.generations.insert(policy.site, generation);
+        }
+        Version { generation, told_by_port: self.is_told_by_port(&object), object }
+    }
+
+    /// An object that was here until now.
+    fn former(&mut self, object: Object) -> Version {
         let generation = match &object {
             Object::Policy(policy) => self.generations.remove(&policy.site),
             _ => None,
         };
-        Some(Version { object, generation, told_by_port })
+        Version { generation, told_by_port: self.is_told_by_port(&object), object }
     }
 
+    fn is_told_by_port(&self, object: &Object) -> bool {
+        site_of(object).is_some_and(|site| self.index.is_told_by_port(site))
+    }
     /// The sites that are told by port from now on and were not before, or the other way round.
-    fn told_otherwise(&self, wanted: &BTreeMap<Key, Option<Object>>) -> BTreeSet<SiteId> {
+    fn told_otherwise(&self, wanted: &Wanted) -> BTreeSet<SiteId> {
         let mut balance: BTreeMap<SiteId, isize> = BTreeMap::new();
-        for (key, after) in wanted.iter().filter(|(key, _)| matches!(key, Key::Ingress(_))) {
+        for (key, after) in wanted.0.iter().filter(|(key, _)| matches!(key, Key::Ingress(_))) {
             let site = |object: &Object| match object {
                 Object::Ingress(ingress) => ingress.site,
                 _ => None,

@@ -55,14 +55,17 @@ impl Space {
             });
         }
         for family in [Family::V4, Family::V6] {
-            let of_family = prefixes.iter().filter(|prefix| prefix.family() == family);
-            let mut lengths: BTreeSet<_> = of_family.map(|prefix| words::mapped_length(*prefix)).collect();
-            lengths.extend(self.lengths(family));
-            if lengths.len() > MAX_LENGTHS {
+            let used = self.lengths(family);
+            let lengths = prefixes
+                .iter()
+                .filter(|prefix| prefix.family() == family)
+                .map(|prefix| words::mapped_length(*prefix));
+            let new: BTreeSet<_> = lengths.filter(|length| !used.contains(length)).collect();
+            let count = used.len() + new.len();
+            if count > MAX_LENGTHS {
                 return Err(DriverError::Unsupported {
                     what: format!(
-                        "with the {kind} of site {site} there are prefixes of {} different lengths",
-                        lengths.len()
+                        "with the {kind} of site {site} there are prefixes of {count} different lengths"
                     ),
                     help: format!(
                         "use at most {MAX_LENGTHS} for each IP version; those that no site has any more count until all \
@@ -336,6 +339,17 @@ impl Index {
     /// The largest packet that all tunnels carry; `None` without tunnels.
     pub(crate) fn tunnels_mtu(&self) -> Option<u16> {
         self.mtus.keys().next().copied()
+    }
+}
+
+/// Whether the index is the same with one of them as with the other, while their site is told in the same way: so it is not
+/// touched where policies get other rules, which is what changes most.
+pub(crate) fn indexed_alike(one: &Object, other: &Object) -> bool {
+    match (one, other) {
+        (Object::Policy(one), Object::Policy(other)) => {
+            (one.site, &one.prefixes, &one.exits) == (other.site, &other.prefixes, &other.exits)
+        }
+        _ => false,
     }
 }
 

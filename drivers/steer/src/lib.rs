@@ -54,6 +54,7 @@ use catena_model::forwarding::{Change, ElementState, Kind, PathId};
 use catena_model::name::NodeName;
 use tokio::sync::mpsc;
 
+use crate::contents::Wanted;
 use crate::engine::Engine;
 use crate::flows::{Sweep, sweep};
 pub use crate::hook::Hook;
@@ -150,10 +151,10 @@ impl Driver for SteerDriver {
     }
 
     async fn check(&self, changes: &[Change]) -> Result<(), DriverError> {
-        let changes = changes.to_vec();
+        let wanted = Wanted::of(changes);
         self.blocking(move |inner| {
             inner.pins.check()?;
-            inner.check(changes)
+            inner.check(wanted)
         })
         .await
     }
@@ -167,8 +168,8 @@ impl Driver for SteerDriver {
     }
 
     async fn apply(&self, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError> {
-        let changes = changes.to_vec();
-        self.blocking(move |inner| inner.apply(epoch, changes)).await
+        let wanted = Wanted::of(changes);
+        self.blocking(move |inner| inner.apply(epoch, wanted)).await
     }
 
     fn events(&self) -> mpsc::Receiver<Event> {
@@ -185,15 +186,14 @@ impl Driver for SteerDriver {
 }
 
 impl Inner {
-    fn apply(self: &Arc<Self>, epoch: Epoch, changes: Vec<Change>) -> Result<(), DriverError> {
+    fn apply(self: &Arc<Self>, epoch: Epoch, wanted: Wanted) -> Result<(), DriverError> {
         let mut state = self.state();
         match state.newest {
             Some(newest) if epoch < newest => return Err(DriverError::Stale { given: epoch, newest }),
             _ => state.newest = Some(epoch),
         }
-        let puts = changes.iter().any(|change| matches!(change, Change::Put { .. }));
         let is_empty = !self.pins.exists() && !self.has_lost_pins(&state)?;
-        if changes.is_empty() || (!puts && is_empty) {
+        if wanted.is_empty() || (!wanted.puts() && is_empty) {
             return Ok(());
         }
         if state.owner.is_none() {
@@ -203,7 +203,7 @@ impl Inner {
         let engine = self.current_engine(&mut state)?;
         engine.refresh()?;
         engine.pin()?;
-        let outcome = engine.apply(changes);
+        let outcome = engine.apply(wanted);
         if engine.contents.objects.is_empty() {
             state.engine = None;
             state.owner = None;
@@ -212,12 +212,12 @@ impl Inner {
         outcome
     }
 
-    fn check(&self, changes: Vec<Change>) -> Result<(), DriverError> {
-        check::check_kinds(&changes)?;
+    fn check(&self, wanted: Wanted) -> Result<(), DriverError> {
+        check::check_kinds(&wanted)?;
         self.with_current_engine(|engine| {
             engine.refresh()?;
             let contents = &mut engine.contents;
-            let edit = contents.begin(changes)?;
+            let edit = contents.begin(wanted)?;
             let outcome = check::check_machine(contents, &edit).and_then(|()| check::check(contents, &edit));
             contents.revert(edit);
             contents.index.numbers.purge();

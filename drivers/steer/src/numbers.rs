@@ -77,11 +77,13 @@ impl<T: Clone + Eq + Hash> Numbered<T> {
     }
 
     fn number(&mut self, thing: &T, give: impl FnOnce() -> Option<u32>) -> Option<u32> {
-        let entry = self.entries.entry(thing.clone()).or_default();
-        if entry.number.is_none() {
-            entry.number = give();
+        if let Some(entry) = self.entries.get_mut(thing) {
+            entry.number = entry.number.or_else(give);
+            return entry.number;
         }
-        entry.number
+        let number = give();
+        self.entries.insert(thing.clone(), Entry { uses: 0, number });
+        number
     }
 }
 
