@@ -334,6 +334,8 @@ struct tunnel_end {
 
 /* Of a MAC address in 64 bits: its six bytes as on the wire, and this where it is known. */
 #define HEARD (1ULL << 48)
+/* The kernel was told it, and does not ask: no frame changes it. */
+#define PERMANENT (1ULL << 49)
 
 struct neighbour_key {
 	__u32 ifindex;

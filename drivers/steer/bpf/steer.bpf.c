@@ -48,9 +48,11 @@ static __noinline int from_outside(struct __sk_buff *skb, const struct port *por
 
 	if (port->roles & ROLE_CLAIM)
 		skb->mark &= ~port->mark;
-	/* PACKET_HOST is 0. Frames for others (flooded, mirrored) are not ours. */
-	if (skb->pkt_type != 0)
+	/* Frames for others (flooded, mirrored) are not ours, nor are those for all. */
+	if (skb->pkt_type != PACKET_HOST) {
+		listen(skb);
 		return NEXT;
+	}
 	if (port->roles & ROLE_UNDERLAY) {
 		int verdict = decapsulate(skb);
 

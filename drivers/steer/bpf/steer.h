@@ -469,9 +469,11 @@ static __noinline int from_function(struct __sk_buff *skb, const struct port *po
 
 	switch (port->insertion) {
 	case L3:
-		/* Not for us by its MAC address: flooded, or mirrored. */
-		if (skb->pkt_type != 0)
+		/* Not for us alone by its MAC address: flooded, mirrored, or for all. */
+		if (skb->pkt_type != PACKET_HOST) {
+			listen(skb);
 			return NEXT;
+		}
 		break;
 	case L2:
 		told = told_by_tag(skb, port, &place);

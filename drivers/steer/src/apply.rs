@@ -123,7 +123,7 @@ impl Engine {
     }
 
     /// Users first.
-    fn remove(&self, plan: &Plan) -> Result<(), DriverError> {
+    fn remove(&mut self, plan: &Plan) -> Result<(), DriverError> {
         let maps = &self.programs.maps;
         maps.prefixes.remove_all(&plan.prefixes.removed)?;
         maps.tunnel_ends.remove_all(&plan.tunnel_ends.removed)?;
@@ -135,6 +135,7 @@ impl Engine {
         maps.rules.remove_all(&plan.rules.removed)?;
         // While their instances are known: what flows have counted is added up with them.
         self.forget_flows(plan)?;
+        let maps = &self.programs.maps;
         maps.instances.put_all(&plan.freed_instances.keys, &plan.freed_instances.values)?;
         counters::forget(maps, &plan.gone)
     }
@@ -172,17 +173,19 @@ impl Engine {
 
     /// A flow that goes on must not meet what has taken the place of its path, nor be another site's. Nor is it known any
     /// more how many flows a site has that is gone.
-    fn forget_flows(&self, plan: &Plan) -> Result<(), DriverError> {
+    fn forget_flows(&mut self, plan: &Plan) -> Result<(), DriverError> {
         let Gone { paths, sites: gone, .. } = &plan.gone;
-        let sites = &plan.smaller_sites;
+        let sites = gone.iter().chain(&plan.smaller_sites);
         let mut sweeps: Vec<_> = match paths.len() {
             0..=FEW_SWEEPS => paths.iter().map(|path| Sweep::Path(Some(path.id))).collect(),
             _ => vec![Sweep::Path(None)],
         };
-        match sites.len() {
-            0..=FEW_SWEEPS => sweeps.extend(sites.iter().map(|site| Sweep::Strangers(Some(*site)))),
+        match sites.clone().count() {
+            0 => {}
+            1..=FEW_SWEEPS => sweeps.extend(sites.map(|site| Sweep::Strangers(Some(*site)))),
             _ => sweeps.push(Sweep::Strangers(None)),
         }
+        self.strangers |= sweeps.iter().any(|sweep| matches!(sweep, Sweep::Strangers(_)));
         sweeps.into_iter().try_for_each(|task| sweep(&self.programs.sweep, task).map(drop))?;
         // Else the map fills with those of all sites that ever were.
         let gone: Vec<_> = gone.iter().map(|site| site.0).collect();

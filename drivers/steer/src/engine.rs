@@ -20,6 +20,8 @@ pub(crate) struct Engine {
     pub(crate) programs: Programs,
     pub(crate) attachments: Attachments,
     pub(crate) contents: Contents,
+    /// Whether the flows of sites that lost prefixes are to be swept once more: some may have begun in that very moment.
+    pub(crate) strangers: bool,
     /// Whether the maps have ever been pinned: what is in them is, or was, an element's state.
     used: bool,
 }
@@ -36,6 +38,7 @@ impl Engine {
             pins,
             programs,
             contents,
+            strangers: false,
             used,
         })
     }

@@ -1,6 +1,7 @@
 //! Telling of changes by others.
 //!
-//! Ports come and go by netlink's word. Filters and qdiscs are told by netlink too, removed pins by inotify. But when
+//! Ports come and go by netlink's word, and so do neighbours, of whom nobody is told: the maps are brought up to date with
+//! both (`surroundings`). Filters and qdiscs are told by netlink too, removed pins by inotify. But when
 //! someone detaches a tcx link, or removes a program through it, the kernel tells nobody: that alone is why the
 //! attachments are also looked at every [`Times::look`](crate::Times), which costs a few system calls a port and
 //! reads no map.
@@ -63,13 +64,18 @@ impl Watch<'_> {
         drop(first);
 
         let mut watch = Watch { driver, sender, known: BTreeSet::new() };
+        let mut is_told = false;
         loop {
             tokio::select! {
                 () = sender.closed() => return Ok(()),
                 ready = links.readable() => {
                     ready.map_err(failed)?.clear_ready();
-                    for event in read_links(&netlink) {
-                        watch.tell(event);
+                    let told = read_netlink(&netlink);
+                    told.events.into_iter().for_each(|event| watch.tell(event));
+                    is_told = true;
+                    // These come all the time, and can wait for the next look.
+                    if told.is_of_neighbours_alone {
+                        continue;
                     }
                 }
                 ready = pins.readable() => {
@@ -81,12 +87,19 @@ impl Watch<'_> {
             }
             let Some(driver) = watch.driver.upgrade() else { return Ok(()) };
             watch_pins(&inotify, &driver);
-            watch.look(driver).await;
+            watch.look(driver, std::mem::take(&mut is_told)).await;
         }
     }
 
-    async fn look(&mut self, driver: Arc<Inner>) {
-        let damage = tokio::task::spawn_blocking(move || driver.damage()).await;
+    /// `is_told`: netlink has said something.
+    async fn look(&mut self, driver: Arc<Inner>, is_told: bool) {
+        let damage = tokio::task::spawn_blocking(move || {
+            if is_told && let Err(error) = driver.refresh() {
+                tracing::debug!(element = %driver.config.element, %error, "cannot ask for ports and neighbours");
+            }
+            driver.damage()
+        });
+        let damage = damage.await;
         let damage = match damage {
             Ok(Ok(damage)) => damage,
             Ok(Err(error)) => BTreeSet::from([format!("cannot look at the element: {error}")]),
@@ -117,23 +130,40 @@ fn listen() -> io::Result<Socket> {
     socket.bind(&SocketAddr::new(0, 0))?;
     socket.add_membership(libc::RTNLGRP_LINK)?;
     socket.add_membership(libc::RTNLGRP_TC)?;
+    socket.add_membership(libc::RTNLGRP_NEIGH)?;
     socket.set_non_blocking(true)?;
     Ok(socket)
 }
 
-/// What netlink has told since. What it had no room for is found by looking.
-fn read_links(socket: &Socket) -> Vec<Event> {
-    let mut events = Vec::new();
+/// What netlink has told.
+#[derive(Debug)]
+struct Told {
+    events: Vec<Event>,
+    is_of_neighbours_alone: bool,
+}
+
+/// What it has told since. What it had no room for is found by looking.
+fn read_netlink(socket: &Socket) -> Told {
+    let mut told = Told { events: Vec::new(), is_of_neighbours_alone: true };
     loop {
         match socket.recv_from_full() {
             Ok((datagram, _)) => {
-                let messages = messages(&datagram).unwrap_or_default();
-                events.extend(messages.into_iter().filter_map(|message| port_event(&message.payload)));
+                for message in messages(&datagram).unwrap_or_default() {
+                    told.is_of_neighbours_alone &= is_of_neighbour(&message.payload);
+                    told.events.extend(port_event(&message.payload));
+                }
             }
-            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-            Err(_) => return events,
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                told.is_of_neighbours_alone = false;
+            }
+            Err(_) => return told,
         }
     }
+}
+
+fn is_of_neighbour(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
+    use RouteNetlinkMessage::{DelNeighbour, NewNeighbour};
+    matches!(payload, NetlinkPayload::InnerMessage(NewNeighbour(_) | DelNeighbour(_)))
 }
 
 fn port_event(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {

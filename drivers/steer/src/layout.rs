@@ -75,6 +75,8 @@ pub(crate) const SPACES_UNUSED: u16 = 0x8000;
 
 /// In a MAC address of 64 bits: there is one.
 pub(crate) const HEARD: u64 = 1 << 48;
+/// The kernel was told it: no frame changes it.
+pub(crate) const PERMANENT: u64 = 1 << 49;
 
 pub(crate) const SWEEP_IDLE: u32 = 0;
 pub(crate) const SWEEP_COUNT: u32 = 1;
@@ -268,6 +270,7 @@ layout! {
         has_key: u32,
     }
 
+    #[derive(Hash)]
     struct NeighbourKey {
         ifindex: u32,
         address: [u8; 16],

@@ -36,6 +36,7 @@ mod plan;
 mod ports;
 mod program;
 mod settings;
+mod surroundings;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -240,6 +241,29 @@ impl Inner {
         self.with_pinned(counters::read)
     }
 
+    /// Forgets flows that are over, and says how many; brings up to date what others decide. In the element's namespace.
+    pub(crate) fn tidy(&self) -> Result<u64, DriverError> {
+        if !self.pins.exists() {
+            return Ok(0);
+        }
+        let strangers = self.with_current_engine(|engine| {
+            if let Err(error) = surroundings::refresh(&engine.programs.maps) {
+                tracing::debug!(element = %self.config.element, %error, "cannot bring ports up to date");
+            }
+            Ok(std::mem::take(&mut engine.strangers))
+        })?;
+        let strangers = if strangers { self.sweep(Sweep::Strangers(None))? } else { 0 };
+        Ok(strangers + self.sweep(Sweep::Idle)?)
+    }
+
+    /// Brings up to date what others decide.
+    pub(crate) fn refresh(&self) -> Result<(), DriverError> {
+        if !self.pins.exists() {
+            return Ok(());
+        }
+        self.in_netns(|| self.with_current_engine(|engine| surroundings::refresh(&engine.programs.maps)))
+    }
+
     fn observe(&self) -> Result<Observed, DriverError> {
         self.with_current_engine(|engine| self.look(engine).observe())
     }
@@ -328,7 +352,7 @@ impl Inner {
 fn sweep_until(ended: &sync_mpsc::Receiver<()>, driver: &Weak<Inner>, interval: Duration) {
     while ended.recv_timeout(interval) == Err(sync_mpsc::RecvTimeoutError::Timeout) {
         let Some(inner) = driver.upgrade() else { return };
-        match inner.in_netns(|| inner.sweep(Sweep::Idle)) {
+        match inner.in_netns(|| inner.tidy()) {
             Ok(0) => {}
             Ok(count) => tracing::trace!(element = %inner.config.element, count, "idle flows are forgotten"),
             Err(error) => tracing::debug!(element = %inner.config.element, %error, "cannot sweep flows"),

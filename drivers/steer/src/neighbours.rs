@@ -1,10 +1,13 @@
-//! The MAC addresses of neighbours, as far as the kernel knows them already: the programs hear of those that answer from
-//! now on (`bpf/neighbour.h`).
+//! The MAC addresses of neighbours, as far as the kernel knows them: the programs hear of those that answer
+//! (`bpf/neighbour.h`), and the kernel's word stands above what they heard.
 
-use std::collections::BTreeMap;
+use std::collections::{HashMap, HashSet};
+use std::io;
 use std::net::IpAddr;
 
-use crate::layout::{NeighbourKey, Side};
+use catena_driver::DriverError;
+
+use crate::layout::{NeighbourKey, PERMANENT, Side};
 use crate::maps::Maps;
 use crate::netlink::Connection;
 use crate::plan::Plan;
@@ -14,26 +17,54 @@ use crate::words;
 /// way, and no more.
 pub(crate) fn seed(maps: &Maps, plan: &Plan) {
     let instances = plan.instances.values.iter().flat_map(|instance| [&instance.inside, &instance.outside]);
-    let wanted: BTreeMap<u32, Vec<[u8; 16]>> = instances
-        .chain(&plan.exits.values)
-        .filter(|side| side.direct != 0)
-        .fold(BTreeMap::new(), |mut wanted, side| {
-            wanted.entry(side.ifindex).or_default().extend(addresses(side));
-            wanted
-        });
-    for (ifindex, addresses) in wanted.into_iter().filter(|(_, addresses)| !addresses.is_empty()) {
-        let known = Connection::open().and_then(|mut connection| connection.neighbours(ifindex));
-        for (address, mac) in known.unwrap_or_default() {
-            let address = words::mapped(address);
-            if addresses.contains(&address) {
-                let _ = maps.neighbours.put(&NeighbourKey { ifindex, address }, &words::mac(mac));
-            }
+    let wanted: HashSet<_> = instances.chain(&plan.exits.values).flat_map(keys).collect();
+    if wanted.is_empty() {
+        return;
+    }
+    for (key, mac) in known().unwrap_or_default() {
+        if wanted.contains(&key) {
+            let _ = maps.neighbours.put(&key, &mac);
         }
     }
 }
 
-fn addresses(side: &Side) -> impl Iterator<Item = [u8; 16]> {
-    let v4 = (side.has_v4 != 0).then(|| words::mapped(IpAddr::from(side.v4)));
-    let v6 = (side.has_v6 != 0).then_some(side.v6);
-    v4.into_iter().chain(v6)
+/// Puts the kernel's word in the place of what was heard, and removes the neighbours that none of `sides` sends to.
+pub(crate) fn refresh<'a>(maps: &Maps, sides: impl Iterator<Item = &'a Side>) -> Result<(), DriverError> {
+    let entries = maps.neighbours.entries()?;
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let wanted: HashSet<_> = sides.flat_map(keys).collect();
+    let (wanted, unused): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| wanted.contains(key));
+    let unused: Vec<_> = unused.into_iter().map(|(key, _)| key).collect();
+    maps.neighbours.remove_all(&unused)?;
+    let known = known().map_err(|error| DriverError::failed("cannot ask for neighbours", error))?;
+    for (key, heard) in wanted {
+        let mac = known.get(&key).copied().unwrap_or_default();
+        if mac != heard {
+            maps.neighbours.put(&key, &mac)?;
+        }
+    }
+    Ok(())
+}
+
+/// What the kernel knows, as the map has it. In the element's namespace.
+fn known() -> io::Result<HashMap<NeighbourKey, u64>> {
+    let neighbours = Connection::open()?.neighbours()?.into_iter();
+    Ok(neighbours
+        .map(|neighbour| {
+            let key = NeighbourKey { ifindex: neighbour.ifindex, address: words::mapped(neighbour.address) };
+            let permanent = if neighbour.is_permanent { PERMANENT } else { 0 };
+            (key, words::mac(neighbour.mac) | permanent)
+        })
+        .collect())
+}
+
+/// The neighbours that frames of this side are put straight to.
+fn keys(side: &Side) -> impl Iterator<Item = NeighbourKey> {
+    let is_direct = side.direct != 0;
+    let v4 = (is_direct && side.has_v4 != 0).then(|| words::mapped(IpAddr::from(side.v4)));
+    let v6 = (is_direct && side.has_v6 != 0).then_some(side.v6);
+    let ifindex = side.ifindex;
+    v4.into_iter().chain(v6).map(move |address| NeighbourKey { ifindex, address })
 }

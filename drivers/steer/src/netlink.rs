@@ -91,26 +91,48 @@ pub(crate) struct Filter {
     pub(crate) handle: u32,
 }
 
-/// `None` for one whose MAC address is not known (RFC 4861 section 7.3.2: an entry without one is incomplete).
-fn read_neighbour(message: &NeighbourMessage) -> Option<(IpAddr, [u8; 6])> {
-    let known = [
-        NeighbourState::Reachable,
-        NeighbourState::Stale,
-        NeighbourState::Delay,
-        NeighbourState::Probe,
-        NeighbourState::Permanent,
-    ];
-    let mut address = None;
-    let mut mac = None;
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => address = Some(IpAddr::V4(*v4)),
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => address = Some(IpAddr::V6(*v6)),
-            NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
-            _ => {}
+/// A neighbour whose MAC address the kernel knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Neighbour {
+    pub(crate) ifindex: u32,
+    pub(crate) address: IpAddr,
+    pub(crate) mac: [u8; 6],
+    /// Somebody said so; the kernel does not ask.
+    pub(crate) is_permanent: bool,
+}
+
+impl Neighbour {
+    /// `None` for one whose MAC address is not known (RFC 4861 section 7.3.2: an entry without one is incomplete).
+    fn read(message: &NeighbourMessage) -> Option<Self> {
+        let known = [
+            NeighbourState::Reachable,
+            NeighbourState::Stale,
+            NeighbourState::Delay,
+            NeighbourState::Probe,
+            NeighbourState::Permanent,
+        ];
+        let mut address = None;
+        let mut mac = None;
+        for attribute in &message.attributes {
+            match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                    address = Some(IpAddr::V4(*v4))
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                    address = Some(IpAddr::V6(*v6))
+                }
+                NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+                _ => {}
+            }
         }
+        let state = message.header.state;
+        Some(Self {
+            ifindex: message.header.ifindex,
+            address: address?,
+            mac: mac.filter(|_| known.contains(&state))?,
+            is_permanent: state == NeighbourState::Permanent,
+        })
     }
-    address.zip(mac).filter(|_| known.contains(&message.header.state))
 }
 
 /// A socket in the namespace of the thread that opened it. The kernel handles a request while it is being sent, so no
@@ -177,17 +199,14 @@ impl Connection {
         }
     }
 
-    /// The MAC addresses that the kernel knows of neighbours at a port.
-    pub(crate) fn neighbours(&mut self, ifindex: u32) -> io::Result<Vec<(IpAddr, [u8; 6])>> {
-        let mut request = NeighbourMessage::default();
-        request.header.ifindex = ifindex;
-        let found = self.ask(RouteNetlinkMessage::GetNeighbour(request), NLM_F_DUMP)?;
+    /// The neighbours at all ports.
+    pub(crate) fn neighbours(&mut self) -> io::Result<Vec<Neighbour>> {
+        let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
+        let found = self.ask(request, NLM_F_DUMP)?;
         Ok(found
             .iter()
             .filter_map(|message| match message {
-                RouteNetlinkMessage::NewNeighbour(neighbour) if neighbour.header.ifindex == ifindex => {
-                    read_neighbour(neighbour)
-                }
+                RouteNetlinkMessage::NewNeighbour(neighbour) => Neighbour::read(neighbour),
                 _ => None,
             })
             .collect())

@@ -95,25 +95,25 @@ pub(crate) fn side(
     former: &layout::Side,
 ) -> Result<layout::Side, DriverError> {
     let NextHops { v4, v6 } = side.next_hops;
-    // The kernel puts nothing into a peer of the same namespace (bpf_redirect_peer).
-    let direct = port.leads_elsewhere && delivery == Delivery::Direct;
-    let mut written = layout::Side {
+    let written = layout::Side {
         ifindex: port.ifindex,
         has_v4: v4.is_some().into(),
         has_v6: v6.is_some().into(),
-        direct: direct.into(),
         tunnel: (side.port.as_str() == TUNNEL_PORT).into(),
         name: port_name(&side.port)?,
         v4: v4.map(|address| address.octets()).unwrap_or_default(),
         v6: v6.map(|address| address.octets()).unwrap_or_default(),
-        own_mac: if direct { mac(port.mac) } else { 0 },
         ..Default::default()
     };
+    let written = leading(&written, port, delivery);
     let same_place = layout::Side { looked: 0, v4_mac: 0, v6_mac: 0, ..*former } == written;
-    if same_place {
-        written = *former;
-    }
-    Ok(written)
+    Ok(if same_place { *former } else { written })
+}
+
+/// The side with what its port is like: the kernel puts nothing into a peer of the same namespace (bpf_redirect_peer).
+pub(crate) fn leading(side: &layout::Side, port: &Link, delivery: Delivery) -> layout::Side {
+    let direct = port.leads_elsewhere && delivery == Delivery::Direct;
+    layout::Side { direct: direct.into(), own_mac: if direct { mac(port.mac) } else { 0 }, ..*side }
 }
 
 /// A MAC address as the programs keep it: six bytes as on the wire.
@@ -195,12 +195,16 @@ pub(crate) fn read_instance(instance: &layout::Instance) -> Option<Instance> {
             _ => return None,
         },
         rewrites: instance.rewrites != 0,
-        delivery: match instance.delivery {
-            0 => Delivery::Direct,
-            1 => Delivery::Queue,
-            _ => return None,
-        },
+        delivery: read_delivery(instance.delivery)?,
     })
+}
+
+pub(crate) fn read_delivery(delivery: u32) -> Option<Delivery> {
+    match delivery {
+        0 => Some(Delivery::Direct),
+        1 => Some(Delivery::Queue),
+        _ => None,
+    }
 }
 
 /// `handle` tells an instance's.

@@ -72,6 +72,30 @@ fn each_kind_of_flow_is_remembered_for_its_own_time() {
 }
 
 #[test]
+fn flows_of_a_policy_that_goes_are_not_left_to_the_next_owner_of_its_prefixes() {
+    let rig = four_flows();
+    rig.delete(&[Object::Policy(policy(vec![], None))]);
+    assert_eq!(rig.flows().len(), 0, "the path is there, and the site is not");
+}
+
+#[test]
+fn a_flow_that_begins_while_its_prefix_is_handed_over_is_swept_later() {
+    let rig = four_flows();
+    let (key, flow) = rig.with_engine(|engine| engine.programs.maps.flows4.entries().unwrap()[0]);
+    let smaller = |prefix: &str| {
+        let mut smaller = policy(vec![], Some(exits()));
+        smaller.prefixes.remove(&prefix.parse().unwrap());
+        Object::Policy(smaller)
+    };
+    rig.put(&[smaller("172.16.1.0/24")]);
+    assert_eq!(rig.flows().len(), 0);
+    // Its packet had asked whose it is just before.
+    rig.with_engine(|engine| engine.programs.maps.flows4.put(&key, &flow).unwrap());
+    rig.driver.inner.in_netns(|| rig.driver.inner.tidy()).unwrap();
+    assert_eq!(rig.flows().len(), 0);
+}
+
+#[test]
 fn a_path_is_alive_while_its_flows_are() {
     let rig = four_flows();
     let live = |times: &Times| sweep_with(&rig, times, Sweep::Count(PATH));

@@ -15,6 +15,7 @@ mod insertion;
 mod layout;
 mod limits;
 mod loading;
+mod neighbours;
 mod numbers;
 mod owner;
 mod packets;

@@ -16,6 +16,9 @@ pub(super) const ACK: u8 = 0x10;
 pub(super) const FIN: u8 = 0x01;
 pub(super) const RST: u8 = 0x04;
 
+/// Where it stands in an IPv6 packet in an Ethernet frame.
+pub(super) const HOP_LIMIT: usize = 14 + 7;
+
 /// A TCP packet of a site, on the way up, in both families.
 pub(super) fn web(source_port: u16) -> [Packet; 2] {
     [(V4, FAR_V4), (V6, FAR_V6)].map(|(source, destination)| Packet {

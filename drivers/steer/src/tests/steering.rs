@@ -6,7 +6,7 @@ use catena_model::forwarding::{Action, Direction, Hop, Object, Path, PathId, Pur
 use catena_model::packet::Packet;
 
 use super::packets::{
-    ACK, FIN, RST, SYN, error, frame, ip, raw_v4, raw_v6, to_port, v4, v6, web, with_flags,
+    ACK, FIN, HOP_LIMIT, RST, SYN, error, frame, ip, raw_v4, raw_v6, to_port, v4, v6, web, with_flags,
 };
 use super::rig::{
     Case, Expect, FIREWALL, INSPECTORS, PATH, PROXY, REDIRECT, Rig, SITE, chosen_inspector, exits, ingress,
@@ -137,9 +137,6 @@ fn an_edge_that_sees_both_directions_tells_them_by_the_sites_end() {
         ]);
     }
 }
-
-/// Of an IPv6 packet in an Ethernet frame.
-const HOP_LIMIT: usize = 14 + 7;
 
 #[test]
 fn what_only_looks_like_a_matter_between_neighbours_is_steered_like_the_rest() {
