@@ -465,7 +465,7 @@ impl InstanceState {
     }
 }
 
-/// How a frame is handed to a function.
+/// How a frame is handed to a function. What leaves by an [exit](Exits) is always delivered directly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Delivery {
