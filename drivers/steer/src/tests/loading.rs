@@ -10,6 +10,8 @@ use catena_model::forwarding::{
     Action, Change, Direction, Hop, Instance, InstanceState, Key, Object, Path, PathId, Policy, Purpose,
     SiteId,
 };
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 
 use super::packets::{frame, web};
 use super::rig::{
@@ -236,4 +238,22 @@ fn putting_all_again_writes_the_same() {
     assert_eq!(rig.observe(), switch().into_iter().collect());
     rig.put(&switch());
     assert_eq!(dump(&rig), before, "by a program that was started again");
+}
+
+/// The programs bring their own types, and ask for none of the kernel's.
+#[test]
+fn a_kernel_without_btf_steers_all_the_same() {
+    let without_btf = || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        for folder in ["/sys/kernel/btf", "/boot", "/lib/modules"].map(std::path::Path::new) {
+            if folder.exists() {
+                mount(Some("none"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+            }
+        }
+        assert!(!std::path::Path::new("/sys/kernel/btf/vmlinux").exists());
+        let rig = Rig::new(&switch());
+        assert_eq!(rig.send("vr", &frame(&web(40_000)[0])).verdict, REDIRECT);
+    };
+    std::thread::spawn(without_btf).join().unwrap();
 }

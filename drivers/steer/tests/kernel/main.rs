@@ -3,6 +3,8 @@
 
 // `cfg(test)` is always set here; written down, it tells clippy too that these are tests.
 #[cfg(test)]
+mod bad_days;
+#[cfg(test)]
 mod chain;
 #[cfg(test)]
 mod check;
