@@ -100,16 +100,38 @@ static __always_inline int is_steady(struct flow *flow, __u8 flags, int directio
 	return 1;
 }
 
+/*
+ * The slot of a flow's exit. The policy is asked for it once after each change that a loader made, and not for each packet:
+ * with many tenants that would be the one lookup whose cost depends on their number.
+ */
+static __always_inline __u32 exit_of(struct flow *flow, __u32 direction)
+{
+	__u32 site = flow->site, zero = 0, changes;
+	const struct element *element = bpf_map_lookup_elem(&elements, &zero);
+	__u64 known = *(volatile __u64 *)&flow->exits;
+	const struct policy *policy;
+
+	if (!element)
+		return 0;
+	changes = element->changes;
+	if (!known || known >> 32 != changes) {
+		policy = bpf_map_lookup_elem(&policies, &site);
+		if (!policy)
+			return 0;
+		known = (__u64)changes << 32 | (policy->exits[DOWN] & 0xffff) << 16 | (policy->exits[UP] & 0xffff);
+		/* In one piece: both directions may do this at once. */
+		*(volatile __u64 *)&flow->exits = known;
+	}
+	return direction == UP ? known & 0xffff : known >> 16 & 0xffff;
+}
+
 /* Out at the end of a direction, after all functions, the last of which is that of instance `from`. */
 static __noinline int go_out(struct __sk_buff *skb, struct entry *entry, __u32 from, __u32 direction)
 {
 	struct flow *flow = &entry->flow;
-	__u32 site = flow->site, slot, family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
-	struct policy *policy = bpf_map_lookup_elem(&policies, &site);
-	int verdict;
+	__u32 family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
+	int verdict = send_out(skb, exit_of(flow, direction), family, flow->site, flow->path);
 
-	slot = policy ? policy->exits[direction & 1] : 0;
-	verdict = send_out(skb, slot, family, site, flow->path);
 	if (verdict == TC_ACT_REDIRECT)
 		tally(skb, entry, flow->count, direction);
 	else

@@ -278,6 +278,11 @@ struct flow {
 	__u32 count;
 	/* Handles. Of a flow that passes no function (path 0), the first is the generation of the policy that says so. */
 	__u32 instances[MAX_HOPS];
+	/*
+	 * Where it goes out, as its site's policy said when the element was at that change: `changes` in the upper half, the
+	 * slots of the exits below, that for the way up lowest. 0: not asked yet.
+	 */
+	__u64 exits;
 };
 
 /* One more place than functions: the last is outside. */

@@ -34,8 +34,9 @@ impl Engine {
             return self.tear_down().and(outcome);
         }
         let freed = self.contents.index.numbers.purge();
-        let freeing = self.free(&freed);
-        self.changed().and(outcome).and(freeing)
+        // First: flows remember exits until something changed.
+        let told = self.changed();
+        told.and(outcome).and(self.free(&freed))
     }
 
     fn change(&mut self, wanted: Wanted) -> Result<(), DriverError> {

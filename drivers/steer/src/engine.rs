@@ -27,20 +27,19 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Loads the programs on the maps that are pinned, or on new ones. Changes nothing. In the element's namespace.
+    /// Loads the programs on the maps that are pinned, or on new ones. Changes nothing that is installed. In the element's
+    /// namespace.
     pub(crate) fn load(pins: Pins, config: Arc<Config>) -> Result<Self, DriverError> {
         let programs = Programs::load(&pins, &config.settings)?;
         let used = Maps::pinned(pins.folder())?.is_some();
         let contents = Contents::read(&programs.maps)?;
-        Ok(Self {
-            attachments: Attachments::open(config.hook, &pins)?,
-            config,
-            pins,
-            programs,
-            contents,
-            strangers: false,
-            used,
-        })
+        let attachments = Attachments::open(config.hook, &pins)?;
+        let mut engine = Self { attachments, config, pins, programs, contents, strangers: false, used };
+        if used {
+            // Whoever wrote the maps may have been killed before it told the programs of its last change.
+            engine.changed()?;
+        }
+        Ok(engine)
     }
 
     /// Whether this is the engine to change the element with: it holds the maps that are pinned; or nothing is pinned,
@@ -84,7 +83,7 @@ impl Engine {
         if element == former { Ok(()) } else { self.programs.maps.elements.put(&0, &element) }
     }
 
-    /// Tells other processes that what they know of the maps is old.
+    /// Tells the programs, and other processes, that what they remember of the maps is old.
     pub(crate) fn changed(&mut self) -> Result<(), DriverError> {
         let mut element = self.programs.maps.element()?;
         element.changes += 1;

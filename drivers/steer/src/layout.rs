@@ -226,6 +226,7 @@ layout! {
         state: u32,
         count: u32,
         instances: [u32; MAX_HOPS],
+        exits: u64,
     }
 
     struct Entry {

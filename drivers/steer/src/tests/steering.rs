@@ -2,15 +2,18 @@
 
 use catena_driver::{Counted, DropReason};
 use catena_model::address::Protocol;
-use catena_model::forwarding::{Action, Direction, Hop, Object, Path, PathId, Purpose, SiteId};
+use catena_model::forwarding::{
+    Action, Direction, Exits, FlowMatch, Hop, Object, Path, PathId, PolicyRule, Purpose, SiteId,
+};
 use catena_model::packet::Packet;
 
+use super::cost::line;
 use super::packets::{
     ACK, FIN, HOP_LIMIT, RST, SYN, error, frame, ip, raw_v4, raw_v6, to_port, v4, v6, web, with_flags,
 };
 use super::rig::{
     Case, Expect, FIREWALL, INSPECTORS, PATH, PROXY, REDIRECT, Rig, SITE, chosen_inspector, exits, ingress,
-    policy, switch, tcp,
+    policy, side, switch, tcp,
 };
 
 fn hop(position: u8, direction: Direction) -> impl Fn(&Packet) -> Expect {
@@ -463,4 +466,22 @@ fn one_transparent_function_serves_two_sites_with_the_same_addresses() {
             Expect::Goes(Counted::Exit { path: OTHER_PATH, direction: Direction::Up }),
         ),
     ]);
+}
+
+#[test]
+fn a_known_flow_leaves_where_its_sites_policy_says_now() {
+    let (rig, _far_ends) = line();
+    let everything = || PolicyRule { matches: FlowMatch::default(), action: Action::Path(PATH) };
+    for packet in web(1024) {
+        rig.put(&[Object::Policy(policy(vec![everything()], Some(exits())))]);
+        rig.send("vr", &frame(&packet));
+        for exit in ["gw", "vr", "gw"] {
+            let exits = Exits { up: side(exit, Some(1)), ..exits() };
+            rig.put(&[Object::Policy(policy(vec![everything()], Some(exits)))]);
+            // The first one goes the kernel's way, which writes the addresses later.
+            rig.send("web-out", &frame(&packet));
+            let outcome = rig.send("web-out", &frame(&packet));
+            assert_eq!((outcome.verdict, &outcome.frame[6..12]), (REDIRECT, &rig.mac(exit)[..]), "{exit}");
+        }
+    }
 }
