@@ -157,6 +157,8 @@ struct policy {
 	__u32 count;
 	/* Slots by direction; 0 on an element that only claims. */
 	__u32 exits[2];
+	/* When its rules took the place of others (CLOCK_MONOTONIC, in nanoseconds); 0 for the first. */
+	__u64 since;
 };
 
 enum rule_flags {

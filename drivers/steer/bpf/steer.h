@@ -355,6 +355,20 @@ __noinline int rewritten(struct __sk_buff *skb, const struct port *port, const s
 	return drop_on(skb, place.path, DROP_UNEXPECTED);
 }
 
+/* How long a packet may be in a function. */
+#define IN_FLIGHT 1000000000
+
+/*
+ * Whether a packet that comes out of a function now may have gone in when the site had another policy. If nothing but the
+ * policy tells its path, it could go on in the new one behind a function that it has not passed.
+ */
+static __always_inline int is_changing(__u32 site)
+{
+	const struct policy *policy = bpf_map_lookup_elem(&policies, &site);
+
+	return policy && policy->since && bpf_ktime_get_coarse_ns() < policy->since + IN_FLIGHT;
+}
+
 /* The flow of a packet that came out of a function; filled into `chosen` if it has no entry. Null: it is unexpected. */
 static __always_inline struct flow *flow_from(const struct packet *packet, int direction, __u32 site,
 					      __u32 path_id, struct flow *chosen)
@@ -369,7 +383,7 @@ static __always_inline struct flow *flow_from(const struct packet *packet, int d
 	if (!path_id) {
 		if (!site)
 			site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
-		if (!site || classify(site, packet, direction, &id) != STEERED)
+		if (!site || is_changing(site) || classify(site, packet, direction, &id) != STEERED)
 			return NULL;
 	}
 	path = bpf_map_lookup_elem(&paths, &id);

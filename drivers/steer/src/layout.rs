@@ -153,6 +153,7 @@ layout! {
         realm: u32,
         count: u32,
         exits: [u32; 2],
+        since: u64,
     }
 
     struct Rule {

@@ -7,6 +7,7 @@ use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{
     Delivery, Direction, Instance, InstanceId, Key, Object, Path, Policy, SiteId, Tunnel,
 };
+use nix::time::{ClockId, clock_gettime};
 
 use crate::contents::{Contents, Delta, Edit, Version, lengths_at, lengths_of};
 use crate::counters::Gone;
@@ -78,7 +79,7 @@ pub(crate) fn plan(
     for delta in &edit.deltas {
         planner.touch_ports(delta);
         if let Some(after) = &delta.after {
-            planner.put(after)?;
+            planner.put(after, delta.before.as_ref())?;
         }
         if let Some(before) = &delta.before {
             planner.remove(before, delta.after.as_ref())?;
@@ -97,11 +98,11 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn put(&mut self, version: &Version) -> Result<(), DriverError> {
+    fn put(&mut self, version: &Version, before: Option<&Version>) -> Result<(), DriverError> {
         match &version.object {
             Object::Instance(instance) => self.put_instance(instance),
             Object::Path(path) => self.put_path(path, version.told_by_port),
-            Object::Policy(policy) => self.put_policy(policy, version),
+            Object::Policy(policy) => self.put_policy(policy, version, before),
             Object::Tunnel(tunnel) => self.put_tunnel(tunnel),
             // An ingress is nothing but the role of its port.
             Object::Ingress(ingress) => self.finder.find(&ingress.port).map(drop),
@@ -226,7 +227,12 @@ impl Planner<'_> {
         }
     }
 
-    fn put_policy(&mut self, policy: &Policy, version: &Version) -> Result<(), DriverError> {
+    fn put_policy(
+        &mut self,
+        policy: &Policy,
+        version: &Version,
+        before: Option<&Version>,
+    ) -> Result<(), DriverError> {
         words::check_policy(policy)?;
         let generation = version.generation.unwrap_or_default();
         let mut entry = layout::Policy {
@@ -235,6 +241,7 @@ impl Planner<'_> {
             realm: realm(policy.site, version.told_by_port),
             count: policy.rules.len() as u32,
             exits: [0; 2],
+            since: self.rules_since(policy.site, generation, before)?,
         };
         if let Some(exits) = &policy.exits {
             for direction in Direction::BOTH {
@@ -248,6 +255,22 @@ impl Planner<'_> {
         let space = self.space(policy.site, version.told_by_port, !policy.prefixes.is_empty())?;
         self.put_prefixes(space, policy.site, &policy.prefixes);
         Ok(())
+    }
+
+    /// When the rules took the place of others; 0 for the first.
+    fn rules_since(
+        &self,
+        site: SiteId,
+        generation: u32,
+        before: Option<&Version>,
+    ) -> Result<u64, DriverError> {
+        match before.map(|before| before.generation) {
+            None => Ok(0),
+            Some(same) if same == Some(generation) => {
+                Ok(self.maps.policies.get(&site.0)?.map_or(0, |entry| entry.since))
+            }
+            Some(_) => now(),
+        }
     }
 
     fn put_exit(&mut self, side: &catena_model::forwarding::Side) -> Result<u32, DriverError> {
@@ -343,6 +366,13 @@ impl Planner<'_> {
 }
 
 /// Of a slot where nobody is.
+/// On the clock that the programs read, in nanoseconds.
+fn now() -> Result<u64, DriverError> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+        .map_err(|error| DriverError::failed("cannot read the clock", error))?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
+}
+
 pub(crate) fn free_slot(handle: u32) -> layout::Instance {
     layout::Instance { id: handle, ..Default::default() }
 }

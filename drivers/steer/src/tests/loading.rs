@@ -18,6 +18,7 @@ use super::rig::{
     FIREWALL, INSPECTORS, PATH, PROXY, REDIRECT, Rig, SITE, exits, ingress, instances, policy, put, switch,
     tcp, test_run,
 };
+use crate::layout;
 use crate::netlink::Connection;
 use crate::{Settings, Times};
 
@@ -139,10 +140,14 @@ fn a_prefix_goes_from_one_site_to_another_without_a_gap() {
     });
 }
 
-/// Every entry of the maps that say what the element does.
+/// Every entry of the maps that say what the element does. Not since when: what was put back was put anew.
 fn dump(rig: &Rig) -> String {
     rig.with_engine(|engine| {
         let maps = &engine.programs.maps;
+        let policies = maps.policies.entries().unwrap().into_iter();
+        let mut policies: Vec<_> =
+            policies.map(|(site, policy)| (site, layout::Policy { since: 0, ..policy })).collect();
+        policies.sort_by_key(|(site, _)| *site);
         macro_rules! entries {
             ($($name:ident),*) => {
                 [$({
@@ -153,19 +158,8 @@ fn dump(rig: &Rig) -> String {
                 }),*].join("\n")
             };
         }
-        entries!(
-            ports,
-            prefixes,
-            policies,
-            rules,
-            paths,
-            groups,
-            vlans,
-            instances,
-            exits,
-            tunnels,
-            tunnel_ends
-        )
+        entries!(ports, prefixes, rules, paths, groups, vlans, instances, exits, tunnels, tunnel_ends)
+            + &format!("{policies:?}")
     })
 }
 

@@ -1,5 +1,7 @@
 //! The way through a chain: from the edges, from function to function, and out.
 
+use std::time::Duration;
+
 use catena_driver::{Counted, DropReason};
 use catena_model::address::Protocol;
 use catena_model::forwarding::{
@@ -345,6 +347,33 @@ fn flows_stay_on_the_path_that_they_began_on() {
     let of_old =
         |of: &Counted| matches!(of, Counted::Hop { path: PATH, .. } | Counted::Exit { path: PATH, .. });
     assert!(!rig.counters().iter().any(|(of, _)| of_old(of)), "counters go with their path");
+}
+
+#[test]
+fn what_was_in_a_function_while_the_policy_changed_goes_round_none_of_the_new_path() {
+    const NEW: PathId = PathId(9);
+    let rig = Rig::new(&switch());
+    // The proxy first: what comes out of the firewall on the old path has not been there.
+    let hops = vec![Hop::of([PROXY]), Hop::of([FIREWALL])];
+    let new_path = Object::Path(Path { id: NEW, site: SITE, hops, vlan: None });
+    rig.put(&[new_path, Object::Policy(policy(vec![tcp(80, Action::Path(NEW))], Some(exits())))]);
+    let because = "the flow has no entry, so nothing tells which path it is on";
+    for up in web(40_000) {
+        let from_firewall =
+            |expect| Case { name: "in flight", because, at: "fw-out", frame: frame(&up), expect };
+        rig.expect(&[from_firewall(Expect::Dropped(DropReason::Unexpected))]);
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    for up in web(40_000) {
+        let exit = Expect::Goes(Counted::Exit { path: NEW, direction: Direction::Up });
+        rig.expect(&[Case {
+            name: "later",
+            because: "it has passed both",
+            at: "fw-out",
+            frame: frame(&up),
+            expect: exit,
+        }]);
+    }
 }
 
 #[test]
