@@ -123,7 +123,7 @@ fn a_tunnel_over_either_family() {
             r#"cloud: {element: edge, address: "2001:db8:c3::2"}"#,
         ),
     ];
-    let without_key = ("      key: 1001\n", "      oversize: fragment-outer\n");
+    let without_key = ("      key: 1001\n", "");
     let tunnels = |edits: &[(&str, &str)]| -> Vec<Tunnel> {
         let state = render(&paper(edits), &mut Numbering::default()).unwrap();
         let objects = state.elements.values().flat_map(|element| element.iter().cloned().collect::<Vec<_>>());
@@ -135,12 +135,19 @@ fn a_tunnel_over_either_family() {
     };
     for (edits, mtu, oversize) in [
         (vec![], 1472, Oversize::TellSender),
-        (vec![without_key], 1476, Oversize::FragmentOuter),
+        (vec![without_key], 1476, Oversize::TellSender),
         (over_ipv6.to_vec(), 1452, Oversize::TellSender),
-        ([over_ipv6.as_slice(), &[without_key]].concat(), 1456, Oversize::FragmentOuter),
+        ([over_ipv6.as_slice(), &[without_key]].concat(), 1456, Oversize::TellSender),
     ] {
         let [a, b] = <[Tunnel; 2]>::try_from(tunnels(&edits)).unwrap();
         assert_eq!((a.mtu, b.mtu, a.oversize, b.oversize), (mtu, mtu, oversize, oversize));
         assert_eq!((a.local, a.remote), (b.remote, b.local));
     }
+    // Its far end is a device that is not ours, and puts fragments together.
+    let cutting = (
+        "customer: {element: access-a, address: 203.0.113.2}",
+        "oversize: fragment-outer\n      customer: {address: 203.0.113.2}",
+    );
+    let [only] = <[Tunnel; 1]>::try_from(tunnels(&[cutting])).unwrap();
+    assert_eq!((only.mtu, only.oversize), (1472, Oversize::FragmentOuter));
 }

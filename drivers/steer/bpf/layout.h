@@ -8,6 +8,7 @@
 #ifndef CATENA_LAYOUT_H
 #define CATENA_LAYOUT_H
 
+#include <linux/bpf.h>
 #include <linux/types.h>
 
 #define MAX_HOPS 8
@@ -315,6 +316,12 @@ struct fragment_key {
 	__u8 pad[3];
 };
 
+/* catena_model::forwarding::Oversize: the sender is told, or the outer packet is cut, which IPv4 alone can. */
+enum oversize {
+	TELL_SENDER = 0,
+	CUT_OUTER = 1,
+};
+
 struct tunnel {
 	__u32 underlay;
 	__be32 local[4];
@@ -323,13 +330,21 @@ struct tunnel {
 	__u8 has_key;
 	/* 4 or 6 */
 	__u8 family;
-	/* catena_model::forwarding::Oversize: 0 the sender is told, 1 the outer packet is cut. */
+	/* enum oversize */
 	__u8 oversize;
 	__u8 pad;
 	__u32 mtu;
 	/* To be cleared: what is sent from here is not what was released. */
 	__u32 mark;
 	char name[PORT_NAME];
+};
+
+/* Pairs of outer addresses share these counters: a few may share one, which then counts on faster. */
+#define IDENTIFICATIONS 256
+
+struct identification {
+	struct bpf_spin_lock lock;
+	__u32 next;
 };
 
 struct tunnel_end {

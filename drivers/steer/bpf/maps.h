@@ -59,6 +59,9 @@ MAP(tunnel_ends, BPF_MAP_TYPE_HASH, struct tunnel_end, __u32, 65536, BPF_F_NO_PR
 /* Local outer address to the number of tunnels that have it. */
 MAP(tunnel_locals, BPF_MAP_TYPE_HASH, __be32[4], __u32, 65536, BPF_F_NO_PREALLOC);
 
+/* By outer addresses; see identify(). */
+MAP(identifications, BPF_MAP_TYPE_ARRAY, __u32, struct identification, IDENTIFICATIONS, 0);
+
 /* By port and address: the MAC address, 0 where it was not heard yet. Who wants to know one makes the entry. */
 MAP(neighbours, BPF_MAP_TYPE_HASH, struct neighbour_key, __u64, 4096, BPF_F_NO_PREALLOC);
 

@@ -6,7 +6,11 @@
  * leaves by the underlay port. In: at the underlay port the outer headers come off, and the packet is received again by
  * the visible end, as from a device: routing, policy rules and captures see it there.
  *
- * Fragments of outer packets are left to the stack, which has nothing to give them to: the outer header says DF.
+ * What does not fit the underlay with its outer headers is too long for the visible end already, where the kernel tells its
+ * sender; or else, if the tunnels of the element are to cut it, it goes the slow way: with DF clear, to the element's own
+ * stack, which forwards it, and cuts it into fragments on the way out (RFC 4459 section 3.1). Everything else says DF.
+ *
+ * Fragments that come in are dropped: we cannot put them together, and the stack would have nothing to give the whole to.
  *
  * Between both ends MAC addresses have nothing to say, so they say which site's tunnel it is: 02:c5, then the site. The source
  * does of what has come out, and the destination of what has passed a path and is to go in.
@@ -35,6 +39,16 @@
 
 #define ECN_MASK 3
 #define ECN_CE 3
+
+#define DONT_FRAGMENT 0x4000
+#define MAX_PACKET 65535
+
+/* RFC 8200 section 4.2: what a node that does not know an option does. Anything but skipping it is for the stack. */
+#define OPTION_PAD1 0
+#define OPTION_ACTION 0xc0
+#define OPTION_ENCAPSULATION_LIMIT 4
+/* Those that ip6gre writes are two (RFC 2473 section 5.1). */
+#define MAX_OPTIONS 8
 
 struct gre {
 	__be16 flags;
@@ -143,10 +157,76 @@ struct arrival {
 	__u32 length;
 	__be16 protocol;
 	__u8 ecn;
-	__u8 pad;
+	/* A part of what may have been a GRE packet: there is nothing else to read. */
+	__u8 is_fragment;
 };
 
-/* Reads the outer headers; -1 if the packet is no whole GRE packet of a kind that we take. */
+/* How long destination options are of which none is for us to act on; -1 for others, and for those that are too many. */
+static __always_inline int read_options(struct __sk_buff *skb, __u32 at, __u8 *next)
+{
+	struct {
+		__u8 type;
+		__u8 length;
+	} option;
+	__u32 end, from = at;
+
+	if (bpf_skb_load_bytes(skb, at, &option, sizeof(option)))
+		return -1;
+	*next = option.type;
+	end = at + (option.length + 1) * 8;
+	at += sizeof(option);
+	for (int i = 0; i < MAX_OPTIONS && at < end; i++) {
+		if (bpf_skb_load_bytes(skb, at, &option, sizeof(option)) || option.type & OPTION_ACTION)
+			return -1;
+		at += option.type == OPTION_PAD1 ? 1 : sizeof(option) + option.length;
+	}
+	return at == end ? (int)(end - from) : -1;
+}
+
+/* Of an IPv6 header and what stands between it and GRE: the encapsulation limit, or the sign of a fragment. */
+static __always_inline int read_outer6(struct __sk_buff *skb, struct arrival *arrival)
+{
+	struct ipv6hdr ip;
+	__u8 next;
+	int options;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6)
+		return -1;
+	__builtin_memcpy(arrival->end.local, &ip.daddr, sizeof(arrival->end.local));
+	__builtin_memcpy(arrival->end.remote, &ip.saddr, sizeof(arrival->end.remote));
+	arrival->length = sizeof(ip);
+	arrival->ecn = ip.flow_lbl[0] >> 4 & ECN_MASK;
+	next = ip.nexthdr;
+	if (next == PROTO_FRAGMENT) {
+		arrival->is_fragment = 1;
+		if (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &next, sizeof(next)))
+			return -1;
+		return next == IPPROTO_GRE || next == PROTO_DESTINATION ? 0 : -1;
+	}
+	if (next == PROTO_DESTINATION) {
+		options = read_options(skb, ETH_HLEN + sizeof(ip), &next);
+		if (options < 0)
+			return -1;
+		arrival->length += options;
+	}
+	return next == IPPROTO_GRE ? 0 : -1;
+}
+
+static __always_inline int read_outer4(struct __sk_buff *skb, struct arrival *arrival)
+{
+	struct iphdr ip;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 || ip.protocol != IPPROTO_GRE)
+		return -1;
+	map_v4(arrival->end.local, ip.daddr);
+	map_v4(arrival->end.remote, ip.saddr);
+	arrival->length = ip.ihl * 4;
+	arrival->ecn = ip.tos & ECN_MASK;
+	arrival->is_fragment = !!(ip.frag_off & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS));
+	return 0;
+}
+
+/* Reads the outer headers; -1 if the packet is no GRE packet of a kind that we take. */
 static __noinline int read_outer(struct __sk_buff *skb, struct arrival *arrival)
 {
 	int gre;
@@ -154,27 +234,13 @@ static __noinline int read_outer(struct __sk_buff *skb, struct arrival *arrival)
 	if (skb->vlan_present)
 		return -1;
 	if (skb->protocol == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 4 || ip.ihl < 5 ||
-		    ip.protocol != IPPROTO_GRE || ip.frag_off & bpf_htons(FRAGMENT_OFFSET | MORE_FRAGMENTS))
+		if (read_outer4(skb, arrival))
 			return -1;
-		map_v4(arrival->end.local, ip.daddr);
-		map_v4(arrival->end.remote, ip.saddr);
-		arrival->length = ip.ihl * 4;
-		arrival->ecn = ip.tos & ECN_MASK;
-	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)) || ip.version != 6 || ip.nexthdr != IPPROTO_GRE)
-			return -1;
-		__builtin_memcpy(arrival->end.local, &ip.daddr, sizeof(arrival->end.local));
-		__builtin_memcpy(arrival->end.remote, &ip.saddr, sizeof(arrival->end.remote));
-		arrival->length = sizeof(ip);
-		arrival->ecn = ip.flow_lbl[0] >> 4 & ECN_MASK;
-	} else {
+	} else if (skb->protocol != bpf_htons(ETH_P_IPV6) || read_outer6(skb, arrival)) {
 		return -1;
 	}
+	if (arrival->is_fragment)
+		return 0;
 	gre = read_gre(skb, ETH_HLEN + arrival->length, &arrival->end, &arrival->protocol);
 	if (gre < 0)
 		return -1;
@@ -212,6 +278,8 @@ __noinline int decapsulate(struct __sk_buff *skb)
 
 	if (read_outer(skb, &arrival))
 		return NEXT;
+	if (arrival.is_fragment)
+		return bpf_map_lookup_elem(&tunnel_locals, arrival.end.local) ? drop(skb, DROP_FRAGMENT) : NEXT;
 	found = bpf_map_lookup_elem(&tunnel_ends, &arrival.end);
 	if (!found)
 		return bpf_map_lookup_elem(&tunnel_locals, arrival.end.local) ? drop(skb, DROP_UNKNOWN_TUNNEL) : NEXT;
@@ -283,8 +351,27 @@ static __always_inline __u16 header_checksum(const struct iphdr *ip)
 	return ~sum;
 }
 
-/* Outer headers before a packet of `length` bytes in all; returns how many bytes of them are to be written. */
-static __noinline long write_outer4(struct __sk_buff *skb, const struct tunnel *tunnel, __u8 tos, __be16 protocol)
+/*
+ * The identification of a packet that may be cut, which none of the same addresses and protocol has had lately (RFC 6864
+ * section 4.3). Takes one for each of those that a super-frame becomes: the kernel counts on from the first.
+ */
+static __always_inline __be16 identify(const struct __sk_buff *skb, const struct tunnel *tunnel)
+{
+	__u32 at = (tunnel->local[3] ^ tunnel->remote[3]) % IDENTIFICATIONS;
+	struct identification *of = bpf_map_lookup_elem(&identifications, &at);
+	__u32 first;
+
+	if (!of)
+		return 0;
+	bpf_spin_lock(&of->lock);
+	first = of->next;
+	of->next += skb->gso_segs > 1 ? skb->gso_segs : 1;
+	bpf_spin_unlock(&of->lock);
+	return bpf_htons(first);
+}
+
+/* Outer headers before a packet, with DF unless it is to be cut. */
+static __noinline long write_outer4(struct __sk_buff *skb, const struct tunnel *tunnel, __u8 tos, __be16 protocol, int is_cut)
 {
 	struct outer4 outer = {};
 	__u32 length = sizeof(outer) - (tunnel->has_key ? 0 : sizeof(outer.key));
@@ -295,9 +382,10 @@ static __noinline long write_outer4(struct __sk_buff *skb, const struct tunnel *
 	/* RFC 6040 section 4.1, normal mode. */
 	outer.ip.tos = tos;
 	outer.ip.tot_len = bpf_htons(skb->len - ETH_HLEN + length);
-	outer.ip.id = bpf_get_prandom_u32();
-	outer.ip.frag_off = bpf_htons(0x4000);
-	outer.ip.ttl = OUTER_TTL;
+	outer.ip.id = is_cut ? identify(skb, tunnel) : bpf_get_prandom_u32();
+	outer.ip.frag_off = is_cut ? 0 : bpf_htons(DONT_FRAGMENT);
+	/* The stack takes one off. */
+	outer.ip.ttl = OUTER_TTL + is_cut;
 	outer.ip.protocol = IPPROTO_GRE;
 	outer.ip.saddr = tunnel->local[3];
 	outer.ip.daddr = tunnel->remote[3];
@@ -336,6 +424,13 @@ static __noinline long write_outer6(struct __sk_buff *skb, const struct tunnel *
 			       : bpf_skb_store_bytes(skb, ETH_HLEN, &outer, sizeof(outer) - sizeof(outer.key), 0);
 }
 
+/* What is too long for the underlay, as one of the element's own stack to forward: that cuts it. */
+static __always_inline int leave_to_stack(struct __sk_buff *skb, __u32 path)
+{
+	/* PACKET_HOST is 0. */
+	return bpf_skb_change_type(skb, 0) ? drop_on(skb, path, DROP_KERNEL) : NEXT;
+}
+
 /* Puts a packet into the tunnel of a site. */
 __noinline int encapsulate_for(struct __sk_buff *skb, __u32 site, __u32 path)
 {
@@ -343,6 +438,7 @@ __noinline int encapsulate_for(struct __sk_buff *skb, __u32 site, __u32 path)
 	__be16 protocol = skb->protocol, ethertype;
 	__u32 overhead, length, mtu = 0;
 	struct inner inner = {};
+	int is_cut;
 	long error;
 
 	if (!tunnel)
@@ -353,17 +449,19 @@ __noinline int encapsulate_for(struct __sk_buff *skb, __u32 site, __u32 path)
 	length = packet_length(skb);
 	if (bpf_check_mtu(skb, tunnel->underlay, &mtu, 0, 0) < 0)
 		return drop_on(skb, path, DROP_MISSING);
-	if (length > tunnel->mtu || length + overhead > mtu)
+	is_cut = length > tunnel->mtu || length + overhead > mtu;
+	/* Who forwards it reads how long it is, of a super-frame too. */
+	if (is_cut && (tunnel->oversize != CUT_OUTER || skb->len - ETH_HLEN + overhead > MAX_PACKET))
 		return drop_on(skb, path, DROP_TOO_BIG);
 
 	count(skb, COUNT_ENCAPSULATED, 0, 0, site, 0);
 	skb->mark &= ~tunnel->mark;
 	ethertype = bpf_htons(tunnel->family == 4 ? ETH_P_IP : ETH_P_IPV6);
-	error = tunnel->family == 4 ? write_outer4(skb, tunnel, inner.tos, protocol)
+	error = tunnel->family == 4 ? write_outer4(skb, tunnel, inner.tos, protocol, is_cut)
 				    : write_outer6(skb, tunnel, inner.tos, protocol);
 	if (error || bpf_skb_store_bytes(skb, offsetof(struct ethhdr, h_proto), &ethertype, sizeof(ethertype), 0))
 		return drop_on(skb, path, DROP_KERNEL);
-	return bpf_redirect_neigh(tunnel->underlay, NULL, 0, 0);
+	return is_cut ? leave_to_stack(skb, path) : bpf_redirect_neigh(tunnel->underlay, NULL, 0, 0);
 }
 
 /* Out at the end of a path into its site's tunnel, by way of the visible end: the addresses say which. */

@@ -221,7 +221,8 @@ impl Engine {
     }
 
     fn set_up_device(&mut self, mtu: u32) -> Result<(), DriverError> {
-        let device = Device::ensure(mtu)?;
+        let cuts = self.contents.index.cutting().next().is_some();
+        let device = Device::ensure(mtu, cuts)?;
         let mut element = self.programs.maps.element()?;
         if element.hidden != device.hidden.ifindex && element.hidden != 0 {
             self.attachments.detach(&self.pins, element.hidden, &self.programs.encap, false)?;

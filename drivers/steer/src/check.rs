@@ -46,11 +46,32 @@ pub(crate) fn check(contents: &Contents, edit: &Edit) -> Result<(), DriverError>
 /// Whether the machine is as it must be: ports, and settings that would let packets go round a chain. In the element's
 /// namespace.
 pub(crate) fn check_machine(contents: &Contents, edit: &Edit) -> Result<(), DriverError> {
-    check_ports(contents, edit, &mut Finder::open()?)?;
+    let mut finder = Finder::open()?;
+    check_ports(contents, edit, &mut finder)?;
+    for object in new(edit) {
+        if let Object::Tunnel(tunnel) = object {
+            check_way(tunnel, &mut finder)?;
+        }
+    }
     if new(edit).any(needs_still_stack) {
         new(edit).flat_map(used_ports).collect::<BTreeSet<_>>().into_iter().try_for_each(check_forwarding)?;
     }
     Ok(())
+}
+
+/// Whether the stack sends what it has cut by the tunnel's underlay. (It looks up the outer addresses alone; the program that
+/// sends what fits looks for a way out of that port.)
+fn check_way(tunnel: &Tunnel, finder: &mut Finder) -> Result<(), DriverError> {
+    match finder.misrouted(tunnel)? {
+        Some(what) => Err(DriverError::Unsupported {
+            what: format!("the tunnel of site {} is to cut outer packets, and {what}", tunnel.site),
+            help: format!(
+                "give the element a route to {} by {}, or leave `oversize` out, so that senders are told",
+                tunnel.remote, tunnel.underlay
+            ),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Whether the ports are there, but for the one that tunnels bring with them.
@@ -204,13 +225,19 @@ fn check_sharing(contents: &Contents, instance: &Instance, site: SiteId) -> Resu
 fn check_tunnel(contents: &Contents, tunnel: &Tunnel) -> Result<(), DriverError> {
     check_number(tunnel.site)?;
     check_port(contents, &tunnel.underlay)?;
-    if tunnel.oversize == Oversize::FragmentOuter {
+    if tunnel.oversize == Oversize::FragmentOuter && Family::of(tunnel.local) == Family::V6 {
+        return Err(DriverError::Unsupported {
+            what: format!("the tunnel of site {} is to cut IPv6 packets, which no router may", tunnel.site),
+            help: "leave `oversize` out, so that senders are told, or tunnel over IPv4".to_owned(),
+        });
+    }
+    if contents.index.cuts_some_only() {
         return Err(DriverError::Unsupported {
             what: format!(
-                "the tunnel of site {} is to cut outer packets, which this engine cannot",
+                "with the tunnel of site {}, some tunnels of the element cut outer packets and others tell the sender",
                 tunnel.site
             ),
-            help: "leave `oversize` out, so that senders are told, and give the underlay a larger MTU"
+            help: "give all tunnels that end at one element the same `oversize`: they share an interface, and so its MTU"
                 .to_owned(),
         });
     }

@@ -1,10 +1,12 @@
 //! The veth pair that stands for all tunnels of an element.
 //!
 //! The visible end is [`TUNNEL_PORT`]: the kernel routes into it, and receives from it. Whatever is sent into it comes
-//! out of the hidden end, where the encapsulating program takes it; nothing is ever sent into the hidden end, and the
-//! stack must do nothing there.
+//! out of the hidden end, where the encapsulating program takes it; nothing is ever sent into the hidden end. The stack
+//! must do nothing there, but where tunnels cut outer packets: those that are to be cut are received there as if a
+//! neighbour had sent them, and forwarded.
 
 use std::io::{self, ErrorKind};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use catena_driver::DriverError;
@@ -16,6 +18,11 @@ use crate::netlink::{Connection, Link};
 pub(crate) const HIDDEN_PORT: &str = "catena-gre-x";
 /// The most that a veth takes: what is too long for a tunnel is told at the visible end.
 const HIDDEN_MTU: u32 = 65_535;
+/// The most that fits into one outer packet before it is cut: IPv4's longest (RFC 791), less its header and that of GRE.
+pub(crate) const CUT_MTU: u16 = 65_535 - 20 - 8;
+/// The hidden end's address, where there has to be one: the dummy that stands for none (RFC 7600 section 4.8), of the scope
+/// of the host, so that nothing is sent from it.
+const DUMMY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 8);
 /// The kernel's link watch may be this late, and some more: once a second it sees to what is not urgent.
 const RUNNING_WITHIN: Duration = Duration::from_secs(2);
 
@@ -32,14 +39,18 @@ impl Device {
         find(&mut connection).map_err(failed)
     }
 
-    /// Makes it where it is not, and sets what is set otherwise. `mtu` is the largest packet that all tunnels carry.
-    pub(crate) fn ensure(mtu: u32) -> Result<Self, DriverError> {
+    /// Makes it where it is not, and sets what is set otherwise. `mtu` is the largest packet that all tunnels carry;
+    /// `cuts`, whether any of them cuts outer packets.
+    pub(crate) fn ensure(mtu: u32, cuts: bool) -> Result<Self, DriverError> {
         let mut connection = Connection::open().map_err(failed)?;
         let device = match find(&mut connection).map_err(failed)? {
             Some(device) => device,
             None => make(&mut connection)?,
         };
-        configure().map_err(failed)?;
+        configure(cuts).map_err(failed)?;
+        if cuts {
+            connection.add_address(device.hidden.ifindex, DUMMY).map_err(failed)?;
+        }
         if device.hidden.mtu != HIDDEN_MTU || !device.hidden.up {
             connection.set_up(device.hidden.ifindex, HIDDEN_MTU).map_err(failed)?;
         }
@@ -91,12 +102,17 @@ fn wait_until_running(connection: &mut Connection) -> Result<(), DriverError> {
 }
 
 /// Before the first packet: the ends are still down, or have been configured before.
-fn configure() -> io::Result<()> {
+fn configure(cuts: bool) -> io::Result<()> {
     // What arrives here comes from where base routing would not send it. Of this setting the greater one of "all" and
     // the port's counts (Linux, ip-sysctl), so against a strict "all" the loose 2 is the least that helps.
     let strict = read("ipv4/conf/all/rp_filter")?.as_deref() == Some("1");
     write(&format!("ipv4/conf/{TUNNEL_PORT}/rp_filter"), if strict { "2" } else { "0" })?;
-    write(&format!("ipv4/conf/{HIDDEN_PORT}/forwarding"), "0")?;
+    // What is forwarded from the hidden end bears the element's own address as its source.
+    for setting in ["forwarding", "accept_local"] {
+        write(&format!("ipv4/conf/{HIDDEN_PORT}/{setting}"), if cuts { "1" } else { "0" })?;
+    }
+    // The loose 2 whatever "all" says, or will say: then it takes all that has a way, as long as the port has an address.
+    write(&format!("ipv4/conf/{HIDDEN_PORT}/rp_filter"), if cuts { "2" } else { "0" })?;
     write(&format!("ipv6/conf/{HIDDEN_PORT}/disable_ipv6"), "1")?;
     // No link-local address, so no neighbour discovery and no multicast reports into the tunnels.
     write(&format!("ipv6/conf/{TUNNEL_PORT}/addr_gen_mode"), "1")

@@ -1,7 +1,8 @@
 //! Telling of changes by others.
 //!
 //! Ports come and go by netlink's word, and so do neighbours, of whom nobody is told: the maps are brought up to date with
-//! both (`surroundings`). Filters and qdiscs are told by netlink too, removed pins by inotify. But when
+//! both (`surroundings`); and routes, which tunnels depend on that cut outer packets. Filters and qdiscs are told by
+//! netlink too, removed pins by inotify. But when
 //! someone detaches a tcx link, or removes a program through it, the kernel tells nobody: that alone is why the
 //! attachments are also looked at every [`Times::look`](crate::Times), which costs a few system calls a port and
 //! reads no map.
@@ -48,6 +49,8 @@ struct Watch<'a> {
     sender: &'a mpsc::Sender<Event>,
     /// What was wrong when last looked.
     known: BTreeSet<Damage>,
+    /// What of it has to do with routes.
+    misrouted: BTreeSet<Damage>,
 }
 
 impl Watch<'_> {
@@ -63,9 +66,10 @@ impl Watch<'_> {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         drop(first);
 
-        let mut watch = Watch { driver, sender, known: BTreeSet::new() };
+        let mut watch = Watch { driver, sender, known: BTreeSet::new(), misrouted: BTreeSet::new() };
         let mut is_told = false;
         loop {
+            let mut routes = false;
             tokio::select! {
                 () = sender.closed() => return Ok(()),
                 ready = links.readable() => {
@@ -91,17 +95,20 @@ impl Watch<'_> {
         }
     }
 
-    /// `is_told`: netlink has said something.
+    /// `is_told`: netlink has said something. Only then routes can be others.
     async fn look(&mut self, driver: Arc<Inner>, is_told: bool) {
-        let damage = tokio::task::spawn_blocking(move || {
+        let look = move || {
             if is_told && let Err(error) = driver.refresh() {
                 tracing::debug!(element = %driver.config.element, %error, "cannot ask for ports and neighbours");
             }
-            driver.damage()
-        });
-        let damage = damage.await;
-        let damage = match damage {
-            Ok(Ok(damage)) => damage,
+            Ok((driver.damage()?, if is_told { Some(driver.misrouted()?) } else { None }))
+        };
+        let looked: Result<Result<_, DriverError>, _> = tokio::task::spawn_blocking(look).await;
+        let damage = match looked {
+            Ok(Ok((damage, misrouted))) => {
+                self.misrouted = misrouted.unwrap_or(std::mem::take(&mut self.misrouted));
+                &damage | &self.misrouted
+            }
             Ok(Err(error)) => BTreeSet::from([format!("cannot look at the element: {error}")]),
             // The driver ends, and the runtime with it.
             Err(_) => return,
@@ -131,6 +138,8 @@ fn listen() -> io::Result<Socket> {
     socket.add_membership(libc::RTNLGRP_LINK)?;
     socket.add_membership(libc::RTNLGRP_TC)?;
     socket.add_membership(libc::RTNLGRP_NEIGH)?;
+    socket.add_membership(libc::RTNLGRP_IPV4_ROUTE)?;
+    socket.add_membership(libc::RTNLGRP_IPV4_RULE)?;
     socket.set_non_blocking(true)?;
     Ok(socket)
 }

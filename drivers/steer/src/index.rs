@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use catena_driver::DriverError;
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{
-    Direction, Exits, Hop, Ingress, Instance, InstanceId, Kind, Object, Path, PathId, Policy, SiteId, Tunnel,
-    VlanId,
+    Direction, Exits, Hop, Ingress, Instance, InstanceId, Kind, Object, Oversize, Path, PathId, Policy,
+    SiteId, Tunnel, VlanId,
 };
 use catena_model::name::PortName;
 
+use crate::device::CUT_MTU;
 use crate::layout::{MAX_LENGTHS, TunnelEnd};
 use crate::numbers::Numbers;
 use crate::words;
@@ -107,6 +108,8 @@ pub(crate) struct Index {
     ends: HashMap<TunnelEnd, SiteId>,
     locals: HashMap<[u8; 16], u32>,
     mtus: BTreeMap<u16, usize>,
+    /// The tunnels that cut outer packets.
+    cutting: BTreeMap<SiteId, Tunnel>,
     pub(crate) numbers: Numbers,
 }
 
@@ -258,6 +261,9 @@ impl Index {
         self.ends.insert(words::tunnel_end(tunnel), tunnel.site);
         *self.locals.entry(words::mapped(tunnel.local)).or_default() += 1;
         *self.mtus.entry(tunnel.mtu).or_default() += 1;
+        if tunnel.oversize == Oversize::FragmentOuter {
+            self.cutting.insert(tunnel.site, tunnel.clone());
+        }
     }
 
     fn remove_tunnel(&mut self, tunnel: &Tunnel) {
@@ -276,6 +282,7 @@ impl Index {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(self.mtus.remove(&tunnel.mtu)),
         }
+        self.cutting.remove(&tunnel.site);
     }
 
     fn leave_port(&mut self, port: &PortName, leave: impl FnOnce(&mut PortUse)) {
@@ -336,9 +343,20 @@ impl Index {
         self.locals.get(local).copied().unwrap_or_default()
     }
 
-    /// The largest packet that all tunnels carry; `None` without tunnels.
+    /// The largest packet that all tunnels carry, in parts if need be; `None` without tunnels.
     pub(crate) fn tunnels_mtu(&self) -> Option<u16> {
-        self.mtus.keys().next().copied()
+        let whole = self.mtus.keys().next().copied()?;
+        Some(if self.cutting.is_empty() { whole } else { CUT_MTU })
+    }
+
+    /// The tunnels that cut outer packets.
+    pub(crate) fn cutting(&self) -> impl Iterator<Item = &Tunnel> {
+        self.cutting.values()
+    }
+
+    /// Whether some tunnels cut what others must tell the sender of. They share one interface, and its MTU says which.
+    pub(crate) fn cuts_some_only(&self) -> bool {
+        !self.cutting.is_empty() && self.cutting.len() != self.mtus.values().sum::<usize>()
     }
 }
 

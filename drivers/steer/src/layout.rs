@@ -241,6 +241,11 @@ layout! {
         next: u64,
     }
 
+    struct Identification {
+        lock: u32,
+        next: u32,
+    }
+
     struct FragmentKey {
         source: [u8; 16],
         destination: [u8; 16],

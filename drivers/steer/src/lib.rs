@@ -9,8 +9,7 @@
 //!
 //! Start reading at [`SteerDriver`], then `apply` and `observe`.
 //!
-//! Limits: fragments of *outer* packets of tunnels are left to the stack, which drops them (we send none: the outer
-//! header forbids fragmenting). A packet that was taken out of a tunnel cannot be put into another one on the same
+//! Limits: fragments of *outer* packets of tunnels that come in are dropped. A packet that was taken out of a tunnel cannot be put into another one on the same
 //! machine: the kernel refuses to encapsulate an skb twice, and the packet is counted as dropped by the kernel.
 
 mod apply;
@@ -276,6 +275,11 @@ impl Inner {
                 self.look(engine).damage(&engine.contents)
             })
         })
+    }
+
+    /// What is wrong with the element's routes.
+    pub(crate) fn misrouted(&self) -> Result<BTreeSet<Damage>, DriverError> {
+        self.in_netns(|| self.with_current_engine(|engine| self.look(engine).misrouted(&engine.contents)))
     }
 
     fn look<'a>(&'a self, engine: &'a Engine) -> Look<'a> {

@@ -2,20 +2,22 @@
 //! port's clsact qdisc.
 
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 
@@ -188,6 +190,49 @@ impl Connection {
         request.header.change_mask = LinkFlags::Up;
         request.attributes.push(LinkAttribute::Mtu(mtu));
         self.ask(RouteNetlinkMessage::SetLink(request), 0).map(drop)
+    }
+
+    /// Gives a port an address that is for the host alone; one that it has stays.
+    pub(crate) fn add_address(&mut self, ifindex: u32, address: Ipv4Addr) -> io::Result<()> {
+        let mut request = AddressMessage::default();
+        request.header.family = AddressFamily::Inet;
+        request.header.prefix_len = 32;
+        request.header.scope = AddressScope::Host;
+        request.header.index = ifindex;
+        request.attributes.push(AddressAttribute::Local(address.into()));
+        match self.ask(RouteNetlinkMessage::NewAddress(request), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    /// The port by which the element's own routing sends an IPv4 packet; `None` where it has no way, or is there itself.
+    pub(crate) fn way(&mut self, from: Ipv4Addr, to: Ipv4Addr) -> io::Result<Option<u32>> {
+        let mut request = RouteMessage::default();
+        request.header.address_family = AddressFamily::Inet;
+        (request.header.source_prefix_length, request.header.destination_prefix_length) = (32, 32);
+        request.attributes.push(RouteAttribute::Source(RouteAddress::Inet(from)));
+        request.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+        let found = match self.ask(RouteNetlinkMessage::GetRoute(request), 0) {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+                ) =>
+            {
+                return Ok(None);
+            }
+            found => found?,
+        };
+        Ok(found.iter().find_map(|message| match message {
+            RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Unicast => {
+                route.attributes.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(ifindex) => Some(*ifindex),
+                    _ => None,
+                })
+            }
+            _ => None,
+        }))
     }
 
     pub(crate) fn remove_link(&mut self, ifindex: u32) -> io::Result<()> {

@@ -62,6 +62,10 @@ impl Look<'_> {
             let damage = match (of_ports, object) {
                 (Some(damage), _) => Some(damage),
                 (None, Object::Tunnel(_)) if tunnels.is_some() => tunnels.clone(),
+                (None, Object::Tunnel(tunnel)) => match recorded.damage(object, &mut finder)? {
+                    None => finder.misrouted(tunnel)?,
+                    damage => damage,
+                },
                 (None, object) => recorded.damage(object, &mut finder)?,
             };
             match damage {
@@ -87,6 +91,12 @@ impl Look<'_> {
             damage.extend(self.tunnels_damage(&maps)?);
         }
         Ok(damage)
+    }
+
+    /// Which tunnels that cut outer packets would have them sent by another port.
+    pub(crate) fn misrouted(&self, contents: &Contents) -> Result<BTreeSet<Damage>, DriverError> {
+        let mut finder = Finder::open()?;
+        contents.index.cutting().filter_map(|tunnel| finder.misrouted(tunnel).transpose()).collect()
     }
 
     /// For each port that is to run our program, what is wrong with it, if anything.

@@ -1,10 +1,12 @@
 //! Ports: finding them, and what each of them is for.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use catena_driver::DriverError;
 use catena_model::forwarding::{
-    Action, Insertion, Instance, InstanceId, Key, Object, PathId, Purpose, SiteId, TUNNEL_PORT,
+    Action, Insertion, Instance, InstanceId, Key, Object, Oversize, PathId, Purpose, SiteId, TUNNEL_PORT,
+    Tunnel,
 };
 use catena_model::name::PortName;
 
@@ -41,6 +43,22 @@ impl Finder {
             self.found.insert(name.clone(), link);
         }
         Ok(self.found.get(name).and_then(Option::as_ref))
+    }
+
+    /// What is wrong with the way of what a tunnel has its element's stack cut, in words; `None` for one that has none cut.
+    pub(crate) fn misrouted(&mut self, tunnel: &Tunnel) -> Result<Option<String>, DriverError> {
+        let (Oversize::FragmentOuter, IpAddr::V4(local), IpAddr::V4(remote)) =
+            (tunnel.oversize, tunnel.local, tunnel.remote)
+        else {
+            return Ok(None);
+        };
+        let way = self.connection.way(local, remote);
+        let way =
+            way.map_err(|error| DriverError::failed(format!("cannot ask for the route to {remote}"), error))?;
+        let underlay = self.look(&tunnel.underlay)?.map(|link| link.ifindex);
+        Ok((way.is_none() || way != underlay).then(|| {
+            format!("the element's route from {local} to {remote} does not leave by {}", tunnel.underlay)
+        }))
     }
 
     pub(crate) fn find(&mut self, name: &PortName) -> Result<Link, DriverError> {

@@ -229,8 +229,8 @@ pub struct Gre {
     pub cloud: CloudEnd,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Located<u32>>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub oversize: Oversize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oversize: Option<Located<Oversize>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -210,7 +210,51 @@ fn a_tunnel_too_narrow_for_ipv6() {
         "      customer: {address: 192.0.2.9}\n",
         "      oversize: fragment-outer\n      customer: {address: 192.0.2.9}\n",
     );
-    assert_eq!(told_all(&[narrow.as_slice(), &[cut]].concat()), "nothing");
+    let no_other = (
+        "      customer: {element: access-a, address: 203.0.113.2}\n",
+        "      oversize: fragment-outer\n      customer: {address: 203.0.113.2}\n",
+    );
+    assert_eq!(told_all(&[narrow.as_slice(), &[cut, no_other]].concat()), "nothing");
+}
+
+/// Our end of a tunnel does not put fragments together.
+#[test]
+fn outer_packets_cut_between_two_driven_elements() {
+    let said = told(
+        "      customer: {element: access-a, address: 203.0.113.2}\n",
+        "      oversize: fragment-outer\n      customer: {element: access-a, address: 203.0.113.2}\n",
+    );
+    insta::assert_snapshot!(said, @"");
+}
+
+/// RFC 8200 section 5.
+#[test]
+fn outer_packets_of_ipv6_cut() {
+    let said = told_all(&[
+        (
+            "      customer: {address: 192.0.2.9}\n      cloud: {element: edge, address: 203.0.113.10}\n",
+            "      oversize: fragment-outer\n      customer: {address: \"2001:db8:9::9\"}\n      cloud: {element: edge, address: \"2001:db8:9::1\"}\n",
+        ),
+        (
+            "{node: edge, port: wan, addresses: [203.0.113.10/30]}",
+            "{node: edge, port: wan, addresses: [203.0.113.10/30, \"2001:db8:9::1/64\"]}",
+        ),
+        (
+            "{node: core, port: e, addresses: [203.0.113.9/30]}",
+            "{node: core, port: e, addresses: [203.0.113.9/30, \"2001:db8:9::2/64\"]}",
+        ),
+    ]);
+    insta::assert_snapshot!(said, @"");
+}
+
+/// All tunnels of an element share an interface.
+#[test]
+fn outer_packets_cut_by_some_tunnels_of_an_element() {
+    let said = told(
+        "      customer: {address: 192.0.2.9}\n",
+        "      oversize: fragment-outer\n      customer: {address: 192.0.2.9}\n",
+    );
+    insta::assert_snapshot!(said, @"");
 }
 
 /// A host decides itself what it sends into a tunnel.

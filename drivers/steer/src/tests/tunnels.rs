@@ -5,8 +5,9 @@ use catena_model::forwarding::{Object, Oversize, SiteId, Tunnel};
 use catena_model::packet::Packet;
 use etherparse::{IpNumber, Ipv4Header};
 
-use super::packets::{frame, frame_with, ip, raw_v4, v4, web};
+use super::packets::{fragment_v6, frame, frame_with, ip, raw_v4, raw_v6, v4, v6, web};
 use super::rig::{Case, Expect, MARK, NEXT, REDIRECT, Rig, SHOT, SITE};
+use crate::{Settings, Times};
 
 const LOCAL: &str = "203.0.113.10";
 const REMOTE: &str = "203.0.113.2";
@@ -63,6 +64,8 @@ fn what_comes_through_a_tunnel_is_taken_out() {
     let case = |name, because, frame, expect| Case { name, because, at: "wan", frame, expect };
     let mut fragment = outer(REMOTE, &gre(KEY, &[1001], ours));
     fragment[20] = 0x20;
+    let mut others_fragment = fragment.clone();
+    others_fragment[33] = 11;
     rig.expect(&[
         case("keyed", "the site's tunnel", outer(REMOTE, &gre(KEY, &[1001], ours)), taken(SITE)),
         case("IPv6 inside", "", outer(REMOTE, &gre(KEY, &[1001], ip(&frame(&up6)))), taken(SITE)),
@@ -127,7 +130,8 @@ fn what_comes_through_a_tunnel_is_taken_out() {
             Expect::Passes,
         ),
         case("version 1", "PPTP", outer(REMOTE, &gre(KEY | 1, &[1001], ours)), Expect::Passes),
-        case("fragment", "the stack would have to put it together first", fragment, Expect::Passes),
+        case("fragment", "neither we nor the stack put it together", fragment, dropped(DropReason::Fragment)),
+        case("another's fragment", "not for a tunnel's end", others_fragment, Expect::Passes),
         case("not GRE", "the port's own traffic", frame(&up), Expect::Passes),
     ]);
 }
@@ -228,4 +232,101 @@ fn what_fits_into_no_tunnel_is_dropped() {
             dropped(DropReason::NoTunnel),
         ]
     );
+}
+
+/// What ip6gre writes by default before GRE: destination options with an encapsulation limit of 4 (RFC 2473 section 5.1).
+#[test]
+fn destination_options_before_gre_are_skipped() {
+    const OPTIONS: u8 = 60;
+    const GRE: u8 = 47;
+    let [local, remote] = ["2001:db8:c3::2", "2001:db8:c1::2"];
+    let rig = Rig::new(&[Object::Tunnel(Tunnel {
+        site: SITE,
+        underlay: "wan".parse().unwrap(),
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        key: None,
+        mtu: 1448,
+        oversize: Oversize::TellSender,
+        allowed: ["172.16.1.0/24", "2001:db8:a1::/64"].map(|prefix| prefix.parse().unwrap()).into(),
+    })]);
+    for up in web(40_000) {
+        let inner = frame(&up);
+        let body = gre(0, &[], ip(&inner));
+        let outer = |next, header: &[u8]| raw_v6(v6(remote), v6(local), next, &[header, &body].concat());
+        let taken = Expect::Goes(Counted::Decapsulated { site: SITE });
+        let case = |name, because, frame, expect| Case { name, because, at: "wan", frame, expect };
+        let limit = outer(OPTIONS, &[GRE, 0, 4, 1, 4, 1, 1, 0]);
+        assert_eq!(ip(&rig.send("wan", &limit).frame)[..ip(&inner).len()], *ip(&inner));
+        rig.expect(&[
+            case("none", "RFC 7676 without a limit", outer(GRE, &[]), taken.clone()),
+            case("a limit", "as Linux writes it", limit, taken.clone()),
+            case(
+                "a limit, other padding",
+                "RFC 8200 section 4.2",
+                outer(OPTIONS, &[GRE, 0, 0, 4, 1, 4, 0, 0]),
+                taken.clone(),
+            ),
+            case("unknown", "to be skipped", outer(OPTIONS, &[GRE, 0, 0x1e, 4, 0, 0, 0, 0]), taken),
+            case(
+                "unknown",
+                "to be told of by the stack",
+                outer(OPTIONS, &[GRE, 0, 0x9e, 4, 0, 0, 0, 0]),
+                Expect::Passes,
+            ),
+            case(
+                "too long",
+                "beyond the header's end",
+                outer(OPTIONS, &[GRE, 0, 4, 1, 4, 1, 9, 0]),
+                Expect::Passes,
+            ),
+            case(
+                "options before UDP",
+                "the element's own",
+                outer(OPTIONS, &[17, 0, 4, 1, 4, 1, 1, 0]),
+                Expect::Passes,
+            ),
+            case(
+                "fragment",
+                "nobody puts it together",
+                outer(44, &fragment_v6(OPTIONS, 0, true, 1, &[GRE, 0, 4, 1, 4, 1, 1, 0])),
+                Expect::Dropped(DropReason::Fragment),
+            ),
+            case(
+                "fragment of UDP",
+                "the element's own",
+                outer(44, &fragment_v6(17, 0, true, 1, &[])),
+                Expect::Passes,
+            ),
+        ]);
+    }
+}
+
+/// What is longer than the underlay goes to the stack, which forwards it.
+#[test]
+fn what_is_to_be_cut_is_left_to_the_stack() {
+    let cutting = |object| match object {
+        Object::Tunnel(tunnel) => Object::Tunnel(Tunnel { oversize: Oversize::FragmentOuter, ..tunnel }),
+        other => other,
+    };
+    let rig = Rig::on(&["wan"], Settings::default(), Times::default(), &[]);
+    let lines = format!("address add {LOCAL}/24 dev wan\n");
+    rig.netns.run(|| super::rig::batch(&lines)).unwrap();
+    rig.put(&edge().into_iter().map(cutting).collect::<Vec<_>>());
+    let down = web(40_000)[0].reply();
+    let fits = rig.encapsulate(&frame_with(&down, 0x10, &[1; 1472 - 40]), 0);
+    assert_eq!((fits.verdict, fits.frame[20]), (REDIRECT, 0x40));
+    let long = frame_with(&down, 0x10, &[1; 1472 - 39]);
+    let identifications = [0, 1].map(|_| {
+        let outcome = rig.encapsulate(&long, MARK | 1);
+        assert_eq!((outcome.verdict, outcome.mark), (NEXT, 1));
+        let (header, rest) = Ipv4Header::from_slice(ip(&outcome.frame)).unwrap();
+        assert!(!header.dont_fragment && !header.more_fragments);
+        assert_eq!(header.time_to_live, 65, "the stack takes one off");
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(rest, gre(KEY, &[1001], ip(&long)));
+        header.identification
+    });
+    assert_eq!(identifications[1], identifications[0] + 1, "RFC 6864 section 4.3");
+    assert_eq!(rig.counters(), [(Counted::Encapsulated { site: SITE }, 3)]);
 }

@@ -45,7 +45,7 @@ fn refused() -> Vec<(&'static str, Vec<Object>, &'static str)> {
                 oversize: Oversize::FragmentOuter,
                 ..tunnel(1, "10.0.0.1", "10.0.0.2", None, &["172.16.1.0/24"])
             })],
-            "a larger MTU",
+            "give the element a route to 10.0.0.2 by a",
         ),
         ("too many instances", vec![Object::Path(many)], "at most 16"),
         ("too many functions", vec![path(1, 1, &[&[1][..]; 9])], "at most 8"),

@@ -10,6 +10,7 @@ mod chain;
 mod check;
 #[cfg(test)]
 mod conformance;
+mod cut;
 #[cfg(test)]
 mod events;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use crate::address::Prefix;
 use crate::forwarding::Oversize;
 use crate::name::{ChainName, LinkName, SiteName, TenantName};
-use crate::resource::fields::{Fields, list, located, number, one_of, value, word};
+use crate::resource::fields::{Fields, list, located, number, one_of, word};
 use crate::resource::problems::Problems;
 use crate::resource::source::Located;
 use crate::resource::written::{Attachment, Chain, CloudEnd, CustomerEnd, Gre, Scope, Site, Tenant, Traffic};
@@ -65,7 +65,7 @@ fn gre(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<Gre> {
     let customer = fields.required("customer", customer_end, problems);
     let cloud = fields.required("cloud", cloud_end, problems);
     let key = fields.optional("key", number(0..=u32::MAX), problems);
-    let oversize = fields.or("oversize", Oversize::default(), value(one_of(OVERSIZE)), problems);
+    let oversize = fields.optional("oversize", one_of(OVERSIZE), problems);
     fields.finish(problems);
     Some(Gre { customer: customer?, cloud: cloud?, key: key?, oversize: oversize? })
 }

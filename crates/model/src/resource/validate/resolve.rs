@@ -133,7 +133,7 @@ fn attachment(written: &written::Attachment) -> Attachment {
             },
             cloud: TunnelEnd { element: Some(gre.cloud.element.value.clone()), address: *gre.cloud.address },
             key: gre.key.map(|key| key.value),
-            oversize: gre.oversize,
+            oversize: gre.oversize.map(|oversize| oversize.value).unwrap_or_default(),
         }),
     }
 }

@@ -11,18 +11,20 @@ use super::report::Report;
 use crate::address::{Family, Prefix};
 use crate::forwarding::Oversize;
 use crate::name::{LinkName, NodeName, TenantName};
-use crate::resource::source::Located;
+use crate::resource::source::{Located, Span};
 use crate::resource::written::{Attachment, Gre, Site};
 use crate::resource::{self, Diagnostic, ResourceKind, Role};
 
 pub(super) fn check(catalogue: &Catalogue, report: &mut Report) {
     let mut tenants: HashMap<&TenantName, PrefixSet> = HashMap::new();
     let mut tunnels = HashMap::new();
+    let telling = telling(catalogue);
     for site in catalogue.sites.values() {
         prefixes(catalogue, *site, &mut tenants, report);
         match &site.spec.attachment {
             Attachment::Gre(gre) => {
                 tunnel(catalogue, *site, gre, report);
+                cutting(*site, gre, &telling, report);
                 let identity = (*gre.customer.address, *gre.cloud.address, gre.key.map(|key| key.value));
                 if let Some(other) = tunnels.insert(identity, (*site, gre)) {
                     report.add(same_tunnel((*site, gre), other));
@@ -92,12 +94,54 @@ fn tunnel(catalogue: &Catalogue, site: Entry<Site>, gre: &Gre, report: &mut Repo
     }
 }
 
+/// Where it is written that the tunnel's outer packets are cut, if it is.
+fn cuts(gre: &Gre) -> Option<Located<Oversize>> {
+    gre.oversize.filter(|oversize| **oversize == Oversize::FragmentOuter)
+}
+
+/// Whether outer packets can be cut, where that is asked for.
+fn cutting(site: Entry<Site>, gre: &Gre, telling: &Telling, report: &mut Report) {
+    let Some(cuts) = cuts(gre) else { return };
+    let message = format!("the tunnel of {} cannot cut outer packets", *site.name);
+    let leave_out = "leave `oversize` out, so that senders are told";
+    if Family::of(*gre.cloud.address) == Family::V6 {
+        let help = format!("take outer addresses of IPv4, or {leave_out}");
+        let diagnostic = Diagnostic::new(message, help)
+            .at(site.label(cuts.span, ""))
+            .at(site.label(gre.cloud.address.span, "no router cuts IPv6 packets (RFC 8200 section 5)"));
+        report.add(diagnostic);
+    } else if let Some(element) = &gre.customer.element {
+        let label = format!("{} would have to put them together", **element);
+        let help = format!("{leave_out}: neither end of a tunnel that the controller drives takes fragments");
+        let diagnostic =
+            Diagnostic::new(message, help).at(site.label(cuts.span, "")).at(site.label(element.span, label));
+        report.add(diagnostic);
+    } else if let Some((other, telling)) = telling.get(&gre.cloud.element.value) {
+        let label = format!("that of {} ends at {}, too, and tells senders", *other.name, *gre.cloud.element);
+        let help = "write the same `oversize` for all tunnels that end at one element: they share an interface and its MTU";
+        let diagnostic =
+            Diagnostic::new(message, help).at(site.label(cuts.span, "")).at(other.label(*telling, label));
+        report.add(diagnostic);
+    }
+}
+
+/// For each element at which tunnels end that cut nothing, one of their sites, and where it names the element.
+type Telling<'d> = HashMap<&'d NodeName, (Entry<'d, Site>, Span)>;
+
+fn telling<'d>(catalogue: &Catalogue<'d>) -> Telling<'d> {
+    let end = |site: &Entry<'d, Site>| match &site.spec.attachment {
+        Attachment::Gre(gre) if cuts(gre).is_none() => Some(&gre.cloud.element),
+        _ => None,
+    };
+    catalogue.sites.values().filter_map(|site| end(site).map(|end| (&end.value, (*site, end.span)))).collect()
+}
+
 /// What carries IPv6 carries packets of [`IPV6_MINIMUM_MTU`] (RFC 8200 section 5; for GRE, RFC 7676 section 3.1): senders
 /// make no smaller ones, whatever they are told.
 fn room_for_ipv6(catalogue: &Catalogue, site: Entry<Site>, gre: &Gre, report: &mut Report) {
     let prefixes = catalogue.prefixes_of(site);
     let Some(ipv6) = prefixes.iter().find(|prefix| prefix.prefix.family() == Family::V6) else { return };
-    if gre.oversize == Oversize::FragmentOuter {
+    if cuts(gre).is_some() {
         return;
     }
     let overhead = resource::Gre::overhead(*gre.cloud.address, gre.key.map(|key| key.value));

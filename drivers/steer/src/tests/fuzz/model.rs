@@ -838,8 +838,12 @@ impl Model {
         let is_end = |tunnel: &&Tunnel| {
             (tunnel.local, tunnel.remote, tunnel.key) == (outer.local, outer.remote, outer.key)
         };
+        let is_ours = self.world.tunnels.values().any(|tunnel| tunnel.local == outer.local);
+        if outer.is_fragment {
+            return if is_ours { Ok(way.dropped(None, DropReason::Fragment)) } else { Err(way) };
+        }
         let Some(tunnel) = self.world.tunnels.values().find(is_end) else {
-            if self.world.tunnels.values().any(|tunnel| tunnel.local == outer.local) {
+            if is_ours {
                 return Ok(way.dropped(None, DropReason::UnknownTunnel));
             }
             return Err(way);
@@ -1000,6 +1004,8 @@ struct Outer {
     key: Option<u32>,
     protocol: u16,
     traffic_class: u8,
+    /// Then nothing else is read.
+    is_fragment: bool,
     /// Where the inner packet begins, from the beginning of the frame.
     end: usize,
 }
@@ -1007,35 +1013,53 @@ struct Outer {
 impl Outer {
     fn read(frame: &Frame) -> Option<Self> {
         const GRE: u8 = 47;
+        const FRAGMENT: u8 = 44;
+        const OPTIONS: u8 = 60;
         let bytes = &frame.bytes;
         if frame.tag.is_some() {
             return None;
         }
-        let (remote, local, traffic_class, at): (IpAddr, IpAddr, u8, usize) = match frame.ether_type() {
-            IPV4 => {
-                let header = bytes.get(ETHERNET..ETHERNET + 20)?;
-                let words = usize::from(header[0] & 0x0f);
-                let is_whole = word(header, 6) & 0x3fff == 0;
-                if header[0] >> 4 != 4 || words < 5 || header[9] != GRE || !is_whole {
-                    return None;
+        let (remote, local, traffic_class, is_fragment, at): (IpAddr, IpAddr, u8, bool, usize) =
+            match frame.ether_type() {
+                IPV4 => {
+                    let header = bytes.get(ETHERNET..ETHERNET + 20)?;
+                    let words = usize::from(header[0] & 0x0f);
+                    if header[0] >> 4 != 4 || words < 5 || header[9] != GRE {
+                        return None;
+                    }
+                    (
+                        array::<4>(header, 12).into(),
+                        array::<4>(header, 16).into(),
+                        header[1],
+                        word(header, 6) & 0x3fff != 0,
+                        ETHERNET + 4 * words,
+                    )
                 }
-                (
-                    array::<4>(header, 12).into(),
-                    array::<4>(header, 16).into(),
-                    header[1],
-                    ETHERNET + 4 * words,
-                )
-            }
-            IPV6 => {
-                let header = bytes.get(ETHERNET..ETHERNET + 40)?;
-                if header[0] >> 4 != 6 || header[6] != GRE {
-                    return None;
+                IPV6 => {
+                    let header = bytes.get(ETHERNET..ETHERNET + 40)?;
+                    let behind = ETHERNET + 40;
+                    let (next, at) = match header[6] {
+                        OPTIONS => skippable_options(bytes, behind)?,
+                        next => (next, behind),
+                    };
+                    let is_fragment = header[6] == FRAGMENT && [GRE, OPTIONS].contains(bytes.get(behind)?);
+                    if header[0] >> 4 != 6 || !(next == GRE || is_fragment) {
+                        return None;
+                    }
+                    let traffic_class = (word(header, 0) >> 4) as u8;
+                    (
+                        array::<16>(header, 8).into(),
+                        array::<16>(header, 24).into(),
+                        traffic_class,
+                        is_fragment,
+                        at,
+                    )
                 }
-                let traffic_class = (word(header, 0) >> 4) as u8;
-                (array::<16>(header, 8).into(), array::<16>(header, 24).into(), traffic_class, ETHERNET + 40)
-            }
-            _ => return None,
-        };
+                _ => return None,
+            };
+        if is_fragment {
+            return Some(Self { local, remote, key: None, protocol: 0, traffic_class, is_fragment, end: at });
+        }
         let gre = bytes.get(at..at + 4)?;
         let flags = word(gre, 0);
         let protocol = word(gre, 2);
@@ -1055,6 +1079,23 @@ impl Outer {
         if flags & 0x1000 != 0 {
             end += 4;
         }
-        Some(Self { local, remote, key, protocol, traffic_class, end })
+        Some(Self { local, remote, key, protocol, traffic_class, is_fragment, end })
     }
+}
+
+/// What follows destination options, and where, if each can be skipped (RFC 8200 section 4.2) and they are eight at most.
+fn skippable_options(bytes: &[u8], begin: usize) -> Option<(u8, usize)> {
+    let header = bytes.get(begin..begin + 2)?;
+    let end = begin + 8 * (usize::from(header[1]) + 1);
+    let mut at = begin + 2;
+    for _ in 0..8 {
+        if at < end {
+            let option = bytes.get(at..at + 2)?;
+            if option[0] >> 6 != 0 {
+                return None;
+            }
+            at += if option[0] == 0 { 1 } else { 2 + usize::from(option[1]) };
+        }
+    }
+    (at == end).then_some((header[0], end))
 }
