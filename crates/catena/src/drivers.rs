@@ -136,13 +136,14 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
 }
 
 fn settings(steer: &SteerSettings) -> SteerEngine {
-    let SteerSettings { tenants, flows, tenant_limits, idle: _ } = *steer;
+    let SteerSettings { tenants, flows, tenant_limits, tell_too_big, idle: _ } = *steer;
     SteerEngine {
         tenants,
         flows,
         tenant_flows: tenant_limits.flows,
         tenant_half_open: tenant_limits.half_open,
         tenant_new_per_second: tenant_limits.new_per_second,
+        tell_too_big,
     }
 }
 

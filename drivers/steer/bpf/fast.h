@@ -132,6 +132,8 @@ static __noinline int go_out(struct __sk_buff *skb, struct entry *entry, __u32 f
 	__u32 family = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
 	int verdict = send_out(skb, exit_of(flow, direction), family, flow->site, flow->path);
 
+	if (verdict == TOO_BIG)
+		return NEXT;
 	if (verdict == TC_ACT_REDIRECT)
 		tally(skb, entry, flow->count, direction);
 	else

@@ -9,6 +9,8 @@
 #define CATENA_LAYOUT_H
 
 #include <linux/bpf.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
 #include <linux/types.h>
 
 #define MAX_HOPS 8
@@ -354,6 +356,30 @@ struct tunnel_end {
 	__u32 has_key;
 };
 
+/* Of ICMP and ICMPv6, as far as they tell of what is too big. */
+struct icmp {
+	__u8 type;
+	__u8 code;
+	__be16 checksum;
+	__be32 mtu;
+};
+
+/* As much as fits into what every host takes: 576 bytes (RFC 1812 section 4.3.2.3) and 1280 (RFC 4443 section 2.4 c). */
+#define QUOTE_V4 548
+#define QUOTE_V6 1232
+
+struct answer4 {
+	struct iphdr ip;
+	struct icmp icmp;
+	__u8 quote[QUOTE_V4];
+};
+
+struct answer6 {
+	struct ipv6hdr ip;
+	struct icmp icmp;
+	__u8 quote[QUOTE_V6];
+};
+
 /* Of a MAC address in 64 bits: its six bytes as on the wire, and this where it is known. */
 #define HEARD (1ULL << 48)
 /* The kernel was told it, and does not ask: no frame changes it. */
@@ -372,7 +398,9 @@ struct element {
 	__u32 tunnels;
 	__u32 hidden;
 	__u8 tunnels_mac[6];
-	__u8 pad[2];
+	/* Whether senders are told of what does not fit a port. */
+	__u8 tells_too_big;
+	__u8 pad;
 	/* Limits of each site; 0 for none. */
 	__u32 flows;
 	__u32 half_open;

@@ -62,6 +62,9 @@ MAP(tunnel_locals, BPF_MAP_TYPE_HASH, __be32[4], __u32, 65536, BPF_F_NO_PREALLOC
 /* By outer addresses; see identify(). */
 MAP(identifications, BPF_MAP_TYPE_ARRAY, __u32, struct identification, IDENTIFICATIONS, 0);
 
+/* Room for one ICMP error of either kind: what is written here is gone when the program ends. */
+MAP(answers, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct answer6, 1, 0);
+
 /* By port and address: the MAC address, 0 where it was not heard yet. Who wants to know one makes the entry. */
 MAP(neighbours, BPF_MAP_TYPE_HASH, struct neighbour_key, __u64, 4096, BPF_F_NO_PREALLOC);
 

@@ -72,8 +72,10 @@ static __noinline int send_nsh(struct __sk_buff *skb, __u32 family, const struct
 	struct nsh nsh = {};
 
 	/* Super-frames of GSO cannot be cut behind a header that the kernel does not know. */
-	if (bpf_check_mtu(skb, side->ifindex, &mtu, length, skb->gso_size ? BPF_MTU_CHK_SEGS : 0))
-		return drop_on(skb, place->path, mtu ? DROP_TOO_BIG : DROP_MISSING);
+	if (bpf_check_mtu(skb, side->ifindex, &mtu, length, skb->gso_size ? BPF_MTU_CHK_SEGS : 0)) {
+		skb->cb[0] = mtu - length;
+		return refuse(skb, place->path, 1 + (mtu ? DROP_TOO_BIG : DROP_MISSING));
+	}
 	nsh.first = bpf_htons(NSH_TTL << 6 | length / 4);
 	nsh.md_type = insertion == NSH_FIXED ? NSH_MD_FIXED : NSH_MD_VARIABLE;
 	nsh.next = family == 4 ? NSH_NEXT_V4 : NSH_NEXT_V6;

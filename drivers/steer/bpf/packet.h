@@ -38,6 +38,7 @@
 
 #define FRAGMENT_OFFSET 0x1fff
 #define MORE_FRAGMENTS 0x2000
+#define DONT_FRAGMENT 0x4000
 
 #define VLAN_VID 0x0fff
 

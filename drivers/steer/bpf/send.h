@@ -36,6 +36,9 @@
 /* What every link carries: no need to ask (RFC 791; an IPv6 link carries 1280). */
 #define SURELY_FITS 576
 
+/* Among verdicts: neither sent nor dropped yet. */
+#define TOO_BIG 64
+
 /* Which place of which path a packet is at. */
 struct place {
 	__u32 path;
@@ -88,21 +91,37 @@ static __always_inline int told_by_tag(struct __sk_buff *skb, const struct port 
 
 /*
  * Whether the packet fits the port: bpf_redirect drops what is too long in silence. Segments of a super-frame count alone.
- * 0, or why it is dropped, plus 1.
+ * 0, or why it is dropped, plus 1; if it is too big, the longest IP packet that fits is left in the control block.
  */
 __noinline int misfit(struct __sk_buff *skb, __u32 ifindex)
 {
 	__u32 mtu = 0;
 	long outcome = bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
 
-	if (outcome > 0)
+	if (outcome > 0) {
+		skb->cb[0] = mtu;
 		return DROP_TOO_BIG + 1;
+	}
 	return outcome < 0 ? DROP_MISSING + 1 : 0;
 }
 
 static __always_inline int does_not_fit(struct __sk_buff *skb, __u32 ifindex)
 {
 	return skb->len <= SURELY_FITS ? 0 : misfit(skb, ifindex);
+}
+
+static __always_inline int tells_too_big(void)
+{
+	__u32 zero = 0;
+	struct element *element = bpf_map_lookup_elem(&elements, &zero);
+
+	return element && element->tells_too_big;
+}
+
+/* What becomes of a packet that does not fit: TOO_BIG if whoever wanted to send it has to see to its sender being told. */
+static __always_inline int refuse(struct __sk_buff *skb, __u32 path, int misfits)
+{
+	return misfits == DROP_TOO_BIG + 1 && tells_too_big() ? TOO_BIG : drop_on(skb, path, misfits - 1);
 }
 
 /* Who answers for the neighbour, as far as it was heard: the kernel asks, and neighbour.h listens. */
@@ -161,7 +180,7 @@ static __always_inline int send_l3(struct __sk_buff *skb, __u32 path, __u8 famil
 	__u64 mac, now;
 
 	if (misfits)
-		return drop_on(skb, path, misfits - 1);
+		return refuse(skb, path, misfits);
 	if (side->direct) {
 		mac = family == 4 ? side->v4_mac : side->v6_mac;
 		now = bpf_ktime_get_coarse_ns();
@@ -193,7 +212,7 @@ static __always_inline int send_l2(struct __sk_buff *skb, const struct place *pl
 	int misfits = does_not_fit(skb, side->ifindex);
 
 	if (misfits)
-		return drop_on(skb, place->path, misfits - 1);
+		return refuse(skb, place->path, misfits);
 	if (write_tags(skb, place))
 		return drop_on(skb, place->path, DROP_KERNEL);
 	return side->direct ? bpf_redirect_peer(side->ifindex, 0) : bpf_redirect(side->ifindex, 0);

@@ -7,6 +7,7 @@
 #include "flow.h"
 #include "nsh.h"
 #include "send.h"
+#include "toobig.h"
 #include "tunnel.h"
 #include "vlan.h"
 
@@ -61,6 +62,20 @@ __noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path
 
 	return policy ? leave_by(skb, policy->exits[direction & 1], family, site, path, direction)
 		      : drop_on(skb, path, DROP_MISSING);
+}
+
+/* Out without functions. What is too long is answered by the other exit. */
+static __always_inline int pass(struct __sk_buff *skb, __u32 slot, __u32 family, __u32 site, __u32 direction)
+{
+	int verdict = leave_by(skb, slot, family, site, 0, direction);
+
+	if (verdict != TOO_BIG)
+		return verdict;
+	drop(skb, DROP_TOO_BIG);
+	if (answer_too_big(skb, skb->cb[0]))
+		return TC_ACT_SHOT;
+	verdict = leave(skb, family, site, 0, !direction);
+	return verdict == TOO_BIG ? drop(skb, DROP_TOO_BIG) : verdict;
 }
 
 /* Another instance for one hop of a flow, whose own is down or gone. What the other hops have stays. */
@@ -136,7 +151,7 @@ static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struc
  * From `place` on, in its direction: copies for the taps that stand there, and into the first function that hands packets
  * back, or out.
  */
-__noinline int forward(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
+__noinline int follow(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
 {
 	if (!packet || !flow || !place)
 		return drop(skb, DROP_KERNEL);
@@ -162,6 +177,22 @@ __noinline int forward(struct __sk_buff *skb, const struct packet *packet, struc
 		place->position += place->direction == UP ? 1 : -1;
 	}
 	return leave(skb, packet->family, flow->site, place->path, place->direction);
+}
+
+/* The same; where the packet does not fit, its sender is told, back through the functions that it came out of. */
+__noinline int forward(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
+{
+	int verdict = follow(skb, packet, flow, place);
+
+	if (verdict != TOO_BIG || !place)
+		return verdict;
+	drop_on(skb, place->path, DROP_TOO_BIG);
+	if (answer_too_big(skb, skb->cb[0]))
+		return TC_ACT_SHOT;
+	place->direction = !place->direction;
+	place->position += place->direction == UP ? 1 : -1;
+	verdict = follow(skb, packet, flow, place);
+	return verdict == TOO_BIG ? drop_on(skb, place->path, DROP_TOO_BIG) : verdict;
 }
 
 /* Of a closed connection whose ports are used again. */
@@ -236,9 +267,9 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 		flow->site = site;
 		if (!packet->error && remember_unmarked(packet, flow, realm, direction) == TOO_FAST)
 			return drop(skb, DROP_LIMIT);
-		return leave_by(skb, slot, packet->family, site, 0, direction);
+		return pass(skb, slot, packet->family, site, direction);
 	case UNCLAIMED:
-		return leave_by(skb, slot, packet->family, site, 0, direction);
+		return pass(skb, slot, packet->family, site, direction);
 	default:
 		return drop(skb, DROP_MISSING);
 	}

@@ -40,7 +40,6 @@
 #define ECN_MASK 3
 #define ECN_CE 3
 
-#define DONT_FRAGMENT 0x4000
 #define MAX_PACKET 65535
 
 /* RFC 8200 section 4.2: what a node that does not know an option does. Anything but skipping it is for the stack. */
@@ -471,7 +470,7 @@ static __always_inline int send_to_tunnel(struct __sk_buff *skb, __u32 path, __u
 	int misfits = does_not_fit(skb, side->ifindex);
 
 	if (misfits)
-		return drop_on(skb, path, misfits - 1);
+		return refuse(skb, path, misfits);
 	__builtin_memcpy(destination + 2, &site, sizeof(site));
 	if (bpf_skb_store_bytes(skb, 0, destination, sizeof(destination), 0))
 		return drop_on(skb, path, DROP_KERNEL);

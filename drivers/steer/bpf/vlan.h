@@ -15,7 +15,7 @@ static __noinline int send_vlan(struct __sk_buff *skb, const struct place *place
 	int misfits = does_not_fit(skb, side->ifindex);
 
 	if (misfits)
-		return drop_on(skb, id, misfits - 1);
+		return refuse(skb, id, misfits);
 	if (!path || !path->vlan)
 		return drop_on(skb, id, DROP_MISSING);
 	/* A priority tag would go on behind ours, where the function does not look for IP. */

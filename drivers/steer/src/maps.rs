@@ -259,6 +259,7 @@ maps! {
     tunnel_ends: TunnelEnd => u32,
     tunnel_locals: [u8; 16] => u32,
     identifications: u32 => Identification,
+    answers: u32 => [u8; 1280],
     elements: u32 => Element,
     counters: CounterKey => Counter,
     returned: u32 => Counter,

@@ -19,6 +19,8 @@ pub struct Settings {
     /// How many flows one site may open in a second, on average; packets that would open more are dropped. 0 for any
     /// number.
     pub tenant_new_per_second: u32,
+    /// Whether senders are told of packets that do not fit a port (ICMP "fragmentation needed", ICMPv6 "packet too big").
+    pub tell_too_big: bool,
 }
 
 impl Default for Settings {
@@ -29,6 +31,7 @@ impl Default for Settings {
             tenant_flows: 65_536,
             tenant_half_open: 16_384,
             tenant_new_per_second: 0,
+            tell_too_big: false,
         }
     }
 }
@@ -97,6 +100,7 @@ pub(crate) fn write(settings: &Settings, times: &Times, element: Element) -> Ele
     Element {
         flows: settings.tenant_flows,
         half_open: settings.tenant_half_open,
+        tells_too_big: settings.tell_too_big.into(),
         interval,
         burst: nanoseconds(BURST),
         closed: nanoseconds(times.closed),

@@ -38,12 +38,13 @@ const PROGRAMS: [&str; 7] = ["sh", "seq", "ip", "tc", "nft", "ping", "ethtool"];
 
 /// What those tests need of the kernel, besides what it has built in. What these depend on comes along. Nobody loads a
 /// module when it is first asked for: it must be here.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 11] = [
     "veth",
     "bridge",
     "sch_ingress",
     "cls_bpf",
     "ip_gre",
+    "ip6_gre",
     "nf_tables",
     "nft_reject_ipv4",
     "nft_reject_ipv6",

@@ -144,6 +144,9 @@ pub struct SteerSettings {
     pub flows: u32,
     pub tenant_limits: TenantLimits,
     pub idle: IdleTimes,
+    /// Whether senders are told of packets that do not fit a port of the element.
+    #[serde(default)]
+    pub tell_too_big: bool,
 }
 
 /// What one site may take of the flow table, so that a flood of its packets moves, evicts and delays no flow of another.
@@ -188,6 +191,7 @@ impl Default for SteerSettings {
             flows: 262_144,
             tenant_limits: TenantLimits::default(),
             idle: IdleTimes::default(),
+            tell_too_big: false,
         }
     }
 }

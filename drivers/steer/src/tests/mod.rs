@@ -24,4 +24,5 @@ mod rig;
 mod steering;
 mod sums;
 mod tallies;
+mod toobig;
 mod tunnels;

@@ -10,6 +10,7 @@ mod chain;
 mod check;
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
 mod cut;
 #[cfg(test)]
 mod events;
@@ -23,6 +24,8 @@ mod meddling;
 mod objects;
 #[cfg(test)]
 mod pins;
+#[cfg(test)]
+mod toobig;
 #[cfg(test)]
 mod traffic;
 #[cfg(test)]

@@ -99,8 +99,15 @@ fn steer(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<SteerSettings> 
     let flows = fields.or("flows", default.flows, value(number(ENTRIES)), problems);
     let tenant_limits = fields.or("tenantLimits", default.tenant_limits, tenant_limits, problems);
     let idle = fields.or("idle", default.idle, idle, problems);
+    let tell_too_big = fields.or("tellTooBig", default.tell_too_big, boolean, problems);
     fields.finish(problems);
-    Some(SteerSettings { tenants: tenants?, flows: flows?, tenant_limits: tenant_limits?, idle: idle? })
+    Some(SteerSettings {
+        tenants: tenants?,
+        flows: flows?,
+        tenant_limits: tenant_limits?,
+        idle: idle?,
+        tell_too_big: tell_too_big?,
+    })
 }
 
 fn tenant_limits(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<TenantLimits> {
