@@ -344,11 +344,6 @@ struct tunnel {
 /* Pairs of outer addresses share these counters: a few may share one, which then counts on faster. */
 #define IDENTIFICATIONS 256
 
-struct identification {
-	struct bpf_spin_lock lock;
-	__u32 next;
-};
-
 struct tunnel_end {
 	__be32 local[4];
 	__be32 remote[4];

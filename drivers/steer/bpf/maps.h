@@ -60,7 +60,7 @@ MAP(tunnel_ends, BPF_MAP_TYPE_HASH, struct tunnel_end, __u32, 65536, BPF_F_NO_PR
 MAP(tunnel_locals, BPF_MAP_TYPE_HASH, __be32[4], __u32, 65536, BPF_F_NO_PREALLOC);
 
 /* By outer addresses; see identify(). */
-MAP(identifications, BPF_MAP_TYPE_ARRAY, __u32, struct identification, IDENTIFICATIONS, 0);
+MAP(identifications, BPF_MAP_TYPE_ARRAY, __u32, __u32, IDENTIFICATIONS, 0);
 
 /* Room for one ICMP error of either kind: what is written here is gone when the program ends. */
 MAP(answers, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct answer6, 1, 0);

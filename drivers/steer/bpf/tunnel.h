@@ -357,16 +357,9 @@ static __always_inline __u16 header_checksum(const struct iphdr *ip)
 static __always_inline __be16 identify(const struct __sk_buff *skb, const struct tunnel *tunnel)
 {
 	__u32 at = (tunnel->local[3] ^ tunnel->remote[3]) % IDENTIFICATIONS;
-	struct identification *of = bpf_map_lookup_elem(&identifications, &at);
-	__u32 first;
+	__u32 *next = bpf_map_lookup_elem(&identifications, &at);
 
-	if (!of)
-		return 0;
-	bpf_spin_lock(&of->lock);
-	first = of->next;
-	of->next += skb->gso_segs > 1 ? skb->gso_segs : 1;
-	bpf_spin_unlock(&of->lock);
-	return bpf_htons(first);
+	return next ? bpf_htons(__sync_fetch_and_add(next, skb->gso_segs > 1 ? skb->gso_segs : 1)) : 0;
 }
 
 /* Outer headers before a packet, with DF unless it is to be cut. */

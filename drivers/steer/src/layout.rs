@@ -241,11 +241,6 @@ layout! {
         next: u64,
     }
 
-    struct Identification {
-        lock: u32,
-        next: u32,
-    }
-
     struct FragmentKey {
         source: [u8; 16],
         destination: [u8; 16],

@@ -12,9 +12,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::bpf;
 use crate::layout::{
-    Counter, CounterKey, Element, Entry, FlowKey4, FlowKey6, FragmentKey, Group, Identification, Instance,
-    Lengths, Load, NEAR_PORTS, NeighbourKey, Path, Policy, Port, PrefixKey, Rules, RulesKey, Side, Tunnel,
-    TunnelEnd, Tuple,
+    Counter, CounterKey, Element, Entry, FlowKey4, FlowKey6, FragmentKey, Group, Instance, Lengths, Load,
+    NEAR_PORTS, NeighbourKey, Path, Policy, Port, PrefixKey, Rules, RulesKey, Side, Tunnel, TunnelEnd, Tuple,
 };
 
 /// How many entries are read or written by one system call.
@@ -258,7 +257,7 @@ maps! {
     tunnels: u32 => Tunnel,
     tunnel_ends: TunnelEnd => u32,
     tunnel_locals: [u8; 16] => u32,
-    identifications: u32 => Identification,
+    identifications: u32 => u32,
     answers: u32 => [u8; 1280],
     elements: u32 => Element,
     counters: CounterKey => Counter,

@@ -35,7 +35,6 @@ fn structures_are_the_same_on_both_sides() {
     same::<Flow>(&btf, "flow");
     same::<Entry>(&btf, "entry");
     same::<Load>(&btf, "load");
-    same::<Identification>(&btf, "identification");
     same::<FragmentKey>(&btf, "fragment_key");
     same::<Tunnel>(&btf, "tunnel");
     same::<TunnelEnd>(&btf, "tunnel_end");
