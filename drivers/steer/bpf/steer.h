@@ -64,20 +64,6 @@ __noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path
 		      : drop_on(skb, path, DROP_MISSING);
 }
 
-/* Out without functions. What is too long is answered by the other exit. */
-static __always_inline int pass(struct __sk_buff *skb, __u32 slot, __u32 family, __u32 site, __u32 direction)
-{
-	int verdict = leave_by(skb, slot, family, site, 0, direction);
-
-	if (verdict != TOO_BIG)
-		return verdict;
-	drop(skb, DROP_TOO_BIG);
-	if (answer_too_big(skb, skb->cb[0]))
-		return TC_ACT_SHOT;
-	verdict = leave(skb, family, site, 0, !direction);
-	return verdict == TOO_BIG ? drop(skb, DROP_TOO_BIG) : verdict;
-}
-
 /* Another instance for one hop of a flow, whose own is down or gone. What the other hops have stays. */
 __noinline __u32 pick_again(const struct packet *packet, struct flow *flow, __u32 position, __u32 direction)
 {
@@ -180,7 +166,7 @@ __noinline int follow(struct __sk_buff *skb, const struct packet *packet, struct
 }
 
 /* The same; where the packet does not fit, its sender is told, back through the functions that it came out of. */
-__noinline int forward(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
+static __always_inline int forward(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
 {
 	int verdict = follow(skb, packet, flow, place);
 
@@ -236,7 +222,7 @@ static __always_inline enum room remember_unmarked(const struct packet *packet, 
 
 /*
  * What the policy says about a packet of no known flow. `site` is 0 where its addresses have to tell. The verdict is that
- * for the packet; NEXT with `flow` filled if it is to be steered, and without if it is of no site.
+ * for the packet; NEXT with `flow` filled if it is to be steered, and without if it is of no site; TOO_BIG with the site in it.
  */
 static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, __u32 site, int direction,
 			    struct flow *flow)
@@ -267,9 +253,10 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 		flow->site = site;
 		if (!packet->error && remember_unmarked(packet, flow, realm, direction) == TOO_FAST)
 			return drop(skb, DROP_LIMIT);
-		return pass(skb, slot, packet->family, site, direction);
+		return leave_by(skb, slot, packet->family, site, 0, direction);
 	case UNCLAIMED:
-		return pass(skb, slot, packet->family, site, direction);
+		flow->site = site;
+		return leave_by(skb, slot, packet->family, site, 0, direction);
 	default:
 		return drop(skb, DROP_MISSING);
 	}
@@ -293,6 +280,18 @@ static __always_inline int steer(struct __sk_buff *skb, const struct packet *pac
 	return forward(skb, packet, flow, &place);
 }
 
+/* What passes no function and does not fit the way out: its sender is told, by the other exit. */
+static __always_inline int turn_back(struct __sk_buff *skb, __u32 family, __u32 site, int direction)
+{
+	int verdict;
+
+	drop(skb, DROP_TOO_BIG);
+	if (answer_too_big(skb, skb->cb[0]))
+		return TC_ACT_SHOT;
+	verdict = leave(skb, family, site, 0, !direction);
+	return verdict == TOO_BIG ? drop(skb, DROP_TOO_BIG) : verdict;
+}
+
 /* A packet that comes from the site or from the Internet, in a direction that its port is for. */
 __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct packet *packet, int direction)
 {
@@ -307,6 +306,8 @@ __noinline int from_edge_in(struct __sk_buff *skb, __u32 site, const struct pack
 		return steer(skb, packet, flow, direction);
 	}
 	verdict = begin(skb, packet, site, direction, &chosen);
+	if (verdict == TOO_BIG)
+		return turn_back(skb, packet->family, chosen.site, direction);
 	if (verdict != NEXT || !chosen.site)
 		return verdict;
 	return steer(skb, packet, &chosen, direction);

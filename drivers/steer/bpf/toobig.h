@@ -72,7 +72,7 @@ static __always_inline long replace(struct __sk_buff *skb, const void *answer, _
 	return bpf_skb_store_bytes(skb, ETH_HLEN, answer, size, BPF_F_RECOMPUTE_CSUM | BPF_F_INVALIDATE_HASH);
 }
 
-static __noinline int tell4(struct __sk_buff *skb, __u32 mtu)
+__noinline int tell4(struct __sk_buff *skb, __u32 mtu)
 {
 	__u32 zero = 0;
 	struct answer4 *answer = (void *)bpf_map_lookup_elem(&answers, &zero);
@@ -130,7 +130,7 @@ static __noinline int is_untellable(struct __sk_buff *skb)
 	return bpf_skb_load_bytes(skb, header.payload, &type, sizeof(type)) || type < 128 || type == 137;
 }
 
-static __noinline int tell6(struct __sk_buff *skb, __u32 mtu)
+__noinline int tell6(struct __sk_buff *skb, __u32 mtu)
 {
 	__u32 zero = 0;
 	struct answer6 *answer = (void *)bpf_map_lookup_elem(&answers, &zero);
@@ -171,7 +171,7 @@ static __noinline int tell6(struct __sk_buff *skb, __u32 mtu)
 }
 
 /* Makes of a packet that is longer than `mtu` what tells its sender so. Not 0 where nobody may be told. */
-__noinline int answer_too_big(struct __sk_buff *skb, __u32 mtu)
+static __always_inline int answer_too_big(struct __sk_buff *skb, __u32 mtu)
 {
 	return skb->protocol == bpf_htons(ETH_P_IP) ? tell4(skb, mtu) : tell6(skb, mtu);
 }
