@@ -69,7 +69,6 @@ impl Watch<'_> {
         let mut watch = Watch { driver, sender, known: BTreeSet::new(), misrouted: BTreeSet::new() };
         let mut is_told = false;
         loop {
-            let mut routes = false;
             tokio::select! {
                 () = sender.closed() => return Ok(()),
                 ready = links.readable() => {

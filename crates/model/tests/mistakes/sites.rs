@@ -224,7 +224,18 @@ fn outer_packets_cut_between_two_driven_elements() {
         "      customer: {element: access-a, address: 203.0.113.2}\n",
         "      oversize: fragment-outer\n      customer: {element: access-a, address: 203.0.113.2}\n",
     );
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r#"
+    error: the tunnel of acme-hq cannot cut outer packets
+       --> world.yaml:224:17
+        |
+    224 |       oversize: fragment-outer
+        |                 ^^^^^^^^^^^^^^
+       ::: world.yaml:225:27
+        |
+    225 |       customer: {element: access-a, address: 203.0.113.2}
+        |                           -------- access-a would have to put them together
+        = help: leave `oversize` out, so that senders are told: no end of a tunnel that the controller drives takes fragments
+    "#);
 }
 
 /// RFC 8200 section 5.
@@ -244,7 +255,18 @@ fn outer_packets_of_ipv6_cut() {
             "{node: core, port: e, addresses: [203.0.113.9/30, \"2001:db8:9::2/64\"]}",
         ),
     ]);
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r#"
+    error: the tunnel of acme-branch cannot cut outer packets
+       --> world.yaml:236:17
+        |
+    236 |       oversize: fragment-outer
+        |                 ^^^^^^^^^^^^^^
+       ::: world.yaml:238:39
+        |
+    238 |       cloud: {element: edge, address: "2001:db8:9::1"}
+        |                                       --------------- no router cuts IPv6 packets (RFC 8200 section 5)
+        = help: take outer addresses of IPv4, or leave `oversize` out, so that senders are told
+    "#);
 }
 
 /// All tunnels of an element share an interface.
@@ -254,7 +276,18 @@ fn outer_packets_cut_by_some_tunnels_of_an_element() {
         "      customer: {address: 192.0.2.9}\n",
         "      oversize: fragment-outer\n      customer: {address: 192.0.2.9}\n",
     );
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r#"
+    error: the tunnel of acme-branch cannot cut outer packets
+       --> world.yaml:236:17
+        |
+    236 |       oversize: fragment-outer
+        |                 ^^^^^^^^^^^^^^
+       ::: world.yaml:225:24
+        |
+    225 |       cloud: {element: edge, address: 203.0.113.10}
+        |                        ---- that of acme-hq ends at edge, too, and tells senders
+        = help: write the same `oversize` for all tunnels that end at one element: they share an interface and its MTU
+    "#);
 }
 
 /// A host decides itself what it sends into a tunnel.

@@ -112,7 +112,7 @@ fn cutting(site: Entry<Site>, gre: &Gre, telling: &Telling, report: &mut Report)
         report.add(diagnostic);
     } else if let Some(element) = &gre.customer.element {
         let label = format!("{} would have to put them together", **element);
-        let help = format!("{leave_out}: neither end of a tunnel that the controller drives takes fragments");
+        let help = format!("{leave_out}: no end of a tunnel that the controller drives takes fragments");
         let diagnostic =
             Diagnostic::new(message, help).at(site.label(cuts.span, "")).at(site.label(element.span, label));
         report.add(diagnostic);
