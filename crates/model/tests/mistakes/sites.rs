@@ -224,7 +224,7 @@ fn outer_packets_cut_between_two_driven_elements() {
         "      customer: {element: access-a, address: 203.0.113.2}\n",
         "      oversize: fragment-outer\n      customer: {element: access-a, address: 203.0.113.2}\n",
     );
-    insta::assert_snapshot!(said, @r#"
+    insta::assert_snapshot!(said, @"
     error: the tunnel of acme-hq cannot cut outer packets
        --> world.yaml:224:17
         |
@@ -235,7 +235,7 @@ fn outer_packets_cut_between_two_driven_elements() {
     225 |       customer: {element: access-a, address: 203.0.113.2}
         |                           -------- access-a would have to put them together
         = help: leave `oversize` out, so that senders are told: no end of a tunnel that the controller drives takes fragments
-    "#);
+    ");
 }
 
 /// RFC 8200 section 5.
@@ -276,7 +276,7 @@ fn outer_packets_cut_by_some_tunnels_of_an_element() {
         "      customer: {address: 192.0.2.9}\n",
         "      oversize: fragment-outer\n      customer: {address: 192.0.2.9}\n",
     );
-    insta::assert_snapshot!(said, @r#"
+    insta::assert_snapshot!(said, @"
     error: the tunnel of acme-branch cannot cut outer packets
        --> world.yaml:236:17
         |
@@ -287,7 +287,7 @@ fn outer_packets_cut_by_some_tunnels_of_an_element() {
     225 |       cloud: {element: edge, address: 203.0.113.10}
         |                        ---- that of acme-hq ends at edge, too, and tells senders
         = help: write the same `oversize` for all tunnels that end at one element: they share an interface and its MTU
-    "#);
+    ");
 }
 
 /// A host decides itself what it sends into a tunnel.
