@@ -165,18 +165,26 @@ __noinline int follow(struct __sk_buff *skb, const struct packet *packet, struct
 	return leave(skb, packet->family, flow->site, place->path, place->direction);
 }
 
+/* Makes the answer of a packet that does not fit where it is, on its way back to the function that it came out of. */
+__noinline int turn_round(struct __sk_buff *skb, struct place *place)
+{
+	if (!place)
+		return -1;
+	drop_on(skb, place->path, DROP_TOO_BIG);
+	place->direction = !place->direction;
+	place->position += place->direction == UP ? 1 : -1;
+	return answer_too_big(skb, skb->cb[0]);
+}
+
 /* The same; where the packet does not fit, its sender is told, back through the functions that it came out of. */
 static __always_inline int forward(struct __sk_buff *skb, const struct packet *packet, struct flow *flow, struct place *place)
 {
 	int verdict = follow(skb, packet, flow, place);
 
-	if (verdict != TOO_BIG || !place)
+	if (verdict != TOO_BIG)
 		return verdict;
-	drop_on(skb, place->path, DROP_TOO_BIG);
-	if (answer_too_big(skb, skb->cb[0]))
+	if (turn_round(skb, place))
 		return TC_ACT_SHOT;
-	place->direction = !place->direction;
-	place->position += place->direction == UP ? 1 : -1;
 	verdict = follow(skb, packet, flow, place);
 	return verdict == TOO_BIG ? drop_on(skb, place->path, DROP_TOO_BIG) : verdict;
 }
