@@ -53,6 +53,16 @@ pub enum End {
         node: NodeName,
         port: PortName,
     },
+    /// Out by a port of a node, onto a link where the inventory knows nobody with the destination address.
+    Link {
+        node: NodeName,
+        port: PortName,
+    },
+    /// Into the tunnel of a site, whose other end is not driven.
+    Site {
+        node: NodeName,
+        site: Option<SiteName>,
+    },
     Dropped {
         node: NodeName,
         why: String,
@@ -113,6 +123,11 @@ impl fmt::Display for End {
         match self {
             End::Delivered { node } => write!(f, "delivered at {node}"),
             End::Internet { node, port } => write!(f, "to the Internet by {port} of {node}"),
+            End::Link { node, port } => {
+                write!(f, "out by {port} of {node}, where the inventory knows nobody with this address")
+            }
+            End::Site { node, site: Some(site) } => write!(f, "into the tunnel to {site} at {node}"),
+            End::Site { node, site: None } => write!(f, "into a tunnel at {node}"),
             End::Dropped { node, why } => write!(f, "dropped at {node}: {why}"),
             End::Loop { node } => write!(f, "loops at {node}"),
             End::Undecided { node, why } => write!(f, "undecided at {node}: {why}"),

@@ -24,6 +24,7 @@ use catena_model::topology::Topology;
 use serde::{Deserialize, Serialize};
 
 pub use decision::{Decision, End};
+pub use walk::{Entry, walk_from};
 
 /// All that decides where a packet goes.
 #[derive(Clone, Copy, Debug)]

@@ -35,21 +35,24 @@ pub enum Outcome {
 }
 
 pub fn route(base: &BaseRouting, ours: &ElementState, arrival: &Arrival) -> Outcome {
-    let mut our_rules: Vec<&Rule> = ours
-        .iter()
-        .filter_map(|object| match object {
-            Object::Rule(rule) => Some(rule),
-            _ => None,
+    enum Line<'a> {
+        Foreign(&'a BaseRule),
+        Ours(&'a Rule),
+    }
+    let foreign = base.rules.iter().map(|rule| (rule.priority, Line::Foreign(rule)));
+    let ours_too = ours.iter().filter_map(|object| match object {
+        Object::Rule(rule) => Some((base.our_priority + u32::from(rule.order), Line::Ours(rule))),
+        _ => None,
+    });
+    let mut lines: Vec<(u32, Line)> = foreign.chain(ours_too).collect();
+    // Of equal priority the foreign one comes first: what it does with our packets has to be looked at.
+    lines.sort_by_key(|(priority, _)| *priority);
+    lines
+        .into_iter()
+        .find_map(|(_, line)| match line {
+            Line::Foreign(rule) => foreign_rule(base, rule, arrival),
+            Line::Ours(rule) => our_rule(ours, rule, arrival),
         })
-        .collect();
-    our_rules.sort_by_key(|rule| rule.order);
-    let (before, after): (Vec<&BaseRule>, Vec<&BaseRule>) =
-        base.rules.iter().partition(|rule| rule.priority < base.our_priority);
-    let foreign =
-        |rules: Vec<&BaseRule>| rules.into_iter().find_map(|rule| foreign_rule(base, rule, arrival));
-    foreign(before)
-        .or_else(|| our_rules.into_iter().find_map(|rule| our_rule(ours, rule, arrival)))
-        .or_else(|| foreign(after))
         .unwrap_or_else(|| Outcome::Drop { why: format!("no route to {}", arrival.packet.destination) })
 }
 

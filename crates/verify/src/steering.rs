@@ -69,6 +69,10 @@ fn policy_of<'a>(
     ingress: &Ingress,
     packet: &Packet,
 ) -> Option<(&'a Policy, Direction)> {
+    if let Some(site) = ingress.site {
+        let Some(Object::Policy(policy)) = state.get(&Key::Policy(site)) else { return None };
+        return ingress.directions.first().map(|direction| (policy, *direction));
+    }
     ingress.directions.iter().find_map(|direction| {
         let site_end: IpAddr = packet.seen_from_site(*direction).source;
         let policies = state.iter().filter_map(|object| match object {

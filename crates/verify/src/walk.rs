@@ -1,13 +1,16 @@
 //! From node to node.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
-use catena_model::forwarding::{Direction, Instance, InstanceId, Key, Object, SiteId, Tunnel};
+use catena_model::forwarding::{Direction, Insertion, Instance, InstanceId, Key, Object, Side, SiteId, Tunnel};
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
 use catena_model::packet::Packet;
+use catena_model::resource::{FunctionInstance, PortRef};
 use catena_model::topology::{Cable, external_ports};
+use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, End};
 use crate::lookup::{Arrival, Outcome, of_inventory, route};
@@ -21,17 +24,48 @@ struct Place {
     in_port: Option<PortName>,
 }
 
+/// Where packets come into the network.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    pub node: NodeName,
+    pub port: PortName,
+    /// Out of the tunnel of this site, whose other end is not driven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<SiteName>,
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tunnel {
+            None => write!(f, "{} of {}", self.port, self.node),
+            Some(site) => write!(f, "the tunnel of {site} at {}", self.node),
+        }
+    }
+}
+
 /// What happens next.
 enum Next {
     Go(Place),
     End(End),
 }
 
+/// From the node that sends `packet`, as far as the inventory knows which one that is.
 pub fn walk(network: &Network, packet: Packet) -> Walk {
     let mut walker = Walker { network, packet, visits: Vec::new() };
     let end = match walker.start() {
         Ok(place) => walker.go(place),
         Err(why) => End::NoStart { why },
+    };
+    Walk { packet, visits: walker.visits, end }
+}
+
+/// From where `packet` comes in.
+pub fn walk_from(network: &Network, entry: &Entry, packet: Packet) -> Walk {
+    let mut walker = Walker { network, packet, visits: Vec::new() };
+    let end = match walker.enter(entry) {
+        Ok(place) => walker.go(place),
+        Err(end) => end,
     };
     Walk { packet, visits: walker.visits, end }
 }
@@ -70,6 +104,25 @@ impl Walker<'_> {
         Ok(at(cable))
     }
 
+    fn enter(&self, Entry { node, port, tunnel }: &Entry) -> Result<Place, End> {
+        if let Some(site) = tunnel {
+            let of_site = |tunnel: &&Tunnel| self.site(tunnel.site).as_ref() == Some(site);
+            let dropped = |why| Err(End::Dropped { node: node.clone(), why });
+            match self.tunnels(node).find(of_site) {
+                None => return dropped(format!("no end of the tunnel of {site} is here")),
+                Some(tunnel) if self.has_no_underlay(node, tunnel) => {
+                    return dropped(format!("{} is no address of {}", tunnel.local, tunnel.underlay));
+                }
+                Some(tunnel) if !allows(tunnel, self.packet.source) => {
+                    let source = self.packet.source;
+                    return dropped(format!("{source} is not at the far end of the tunnel of {site}"));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(Place { node: node.clone(), in_port: Some(port.clone()) })
+    }
+
     fn go(&mut self, mut place: Place) -> End {
         let mut been = BTreeSet::new();
         loop {
@@ -103,7 +156,7 @@ impl Walker<'_> {
                     let side = exits.of(direction);
                     let via = side.next_hops.of(self.packet.family());
                     decisions.push(Decision::Transit { site: self.site(site), port: side.port.clone(), via });
-                    return self.along(node, &side.port);
+                    return self.leave(node, side);
                 }
                 Verdict::Steered { site, by, path, direction, hops, exits } => {
                     let chain = self.network.numbering.owner(path).and_then(|owner| match owner {
@@ -118,7 +171,7 @@ impl Walker<'_> {
                     let side = exits.of(direction);
                     let via = side.next_hops.of(self.packet.family());
                     decisions.push(Decision::Exit { port: side.port.clone(), via });
-                    return self.along(node, &side.port);
+                    return self.leave(node, side);
                 }
             }
         }
@@ -162,7 +215,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// An instance and its name, if the switch knows how to reach it.
+    /// An instance, and the name of what the switch reaches as such: by the port, not by the number.
     fn instance(
         &self,
         switch: &NodeName,
@@ -170,21 +223,58 @@ impl Walker<'_> {
         instance: InstanceId,
     ) -> Result<(&Instance, String), String> {
         let known = self.network.state.element(switch).get(&Key::Instance(instance));
-        let name = match self.network.numbering.instance_name(instance) {
-            Some(name) => name.to_string(),
-            None => format!("number {instance}"),
-        };
         let Some(Object::Instance(known)) = known else {
-            return Err(format!("instance {name} is not installed"));
+            return Err(format!("instance {} is not installed", self.instance_name(instance)));
         };
         let side = match direction {
             Direction::Up => &known.inside,
             Direction::Down => &known.outside,
         };
-        if self.network.topology.cable(switch, &side.port).is_none() {
-            return Err(format!("no link at port {} of instance {name}", side.port));
+        if known.insertion == Insertion::L3 {
+            self.neighbour(switch, side)?;
         }
-        Ok((known, name))
+        let place = PortRef { element: switch.clone(), port: side.port.clone() };
+        let here = |there: &&FunctionInstance| match direction {
+            Direction::Up => there.inside == place,
+            Direction::Down => there.outside == place,
+        };
+        let mut all = self.network.model.functions.values().flat_map(|function| &function.instances);
+        match all.find(here) {
+            Some(there) => Ok((known, there.name.to_string())),
+            None => Err(format!(
+                "port {} of instance {} leads to no function's side for what goes {direction}",
+                side.port,
+                self.instance_name(instance)
+            )),
+        }
+    }
+
+    fn instance_name(&self, instance: InstanceId) -> String {
+        match self.network.numbering.instance_name(instance) {
+            Some(name) => name.to_string(),
+            None => format!("number {instance}"),
+        }
+    }
+
+    /// Whether somebody at the port has the address that packets are handed to.
+    fn neighbour(&self, switch: &NodeName, side: &Side) -> Result<(), String> {
+        let Some(cable) = self.network.topology.cable(switch, &side.port) else {
+            return Err(format!("no link of the inventory is at {}", side.port));
+        };
+        let family = self.packet.family();
+        match side.next_hops.of(family) {
+            None => Err(format!("no {family} next hop at {}", side.port)),
+            Some(via) if cable.far.addresses.iter().any(|address| address.addr() == via) => Ok(()),
+            Some(via) => Err(format!("nobody at {} has {via}", side.port)),
+        }
+    }
+
+    /// Out of a switch, to the neighbour that its policy names.
+    fn leave(&self, switch: &NodeName, side: &Side) -> Next {
+        match self.neighbour(switch, side) {
+            Ok(()) => self.along(switch, &side.port),
+            Err(why) => Next::End(End::Dropped { node: switch.clone(), why }),
+        }
     }
 
     fn route(&self, place: &Place, released: bool, decisions: &mut Vec<Decision>) -> Next {
@@ -199,8 +289,12 @@ impl Walker<'_> {
             }
         };
         let arrival = Arrival { packet: &self.packet, in_port: in_port.as_ref(), released };
+        let stays = in_port.is_some() && model.hosts.get(node).is_some_and(|host| !host.forwarding);
         match route(base, state.element(node), &arrival) {
             Outcome::Local => Next::End(End::Delivered { node: node.clone() }),
+            _ if stays => {
+                Next::End(End::Dropped { node: node.clone(), why: format!("{node} does not forward") })
+            }
             Outcome::Drop { why } => Next::End(End::Dropped { node: node.clone(), why }),
             Outcome::Undecided { why } => Next::End(End::Undecided { node: node.clone(), why }),
             Outcome::Forward { port, via, decision } => {
@@ -221,16 +315,19 @@ impl Walker<'_> {
                 why: format!("no link of the inventory is at {port}"),
             });
         };
-        let taker = via.unwrap_or(self.packet.destination);
-        let takes = cable.far.addresses.iter().any(|address| address.addr() == taker);
+        let has = |taker| cable.far.addresses.iter().any(|address| address.addr() == taker);
         let driven = self.network.model.elements.contains_key(&cable.far.node);
-        match () {
-            () if takes => self.along(node, port),
-            () if cable.near.external && !driven => {
-                Next::End(End::Internet { node: node.clone(), port: port.clone() })
+        let end = |end| Next::End(end);
+        match via {
+            _ if cable.near.external && !driven && !has(self.packet.destination) => {
+                end(End::Internet { node: node.clone(), port: port.clone() })
             }
-            () => {
-                Next::End(End::Dropped { node: node.clone(), why: format!("nobody at {port} has {taker}") })
+            Some(via) if has(via) => self.along(node, port),
+            None if has(self.packet.destination) => self.along(node, port),
+            None if !driven => end(End::Link { node: node.clone(), port: port.clone() }),
+            _ => {
+                let taker = via.unwrap_or(self.packet.destination);
+                end(End::Dropped { node: node.clone(), why: format!("nobody at {port} has {taker}") })
             }
         }
     }
@@ -251,30 +348,49 @@ impl Walker<'_> {
     fn tunnel(&self, node: &NodeName, decisions: &mut Vec<Decision>) -> Next {
         let dropped = |node: &NodeName, why: String| Next::End(End::Dropped { node: node.clone(), why });
         let Packet { source, destination, .. } = self.packet;
-        let Some(entry) = self.tunnels(node).find(|tunnel| allows(tunnel, destination)) else {
+        let longest = |tunnel: &&Tunnel| {
+            let fitting = tunnel.allowed.iter().filter(|prefix| prefix.contains(destination));
+            fitting.map(|prefix| prefix.length()).max()
+        };
+        let fitting = self.tunnels(node).filter(|tunnel| allows(tunnel, destination));
+        let Some(entry) = fitting.max_by_key(longest) else {
             return dropped(node, format!("{destination} is at the far end of no tunnel"));
         };
         let (local, remote, key) = (entry.local, entry.remote, entry.key);
+        if self.has_no_underlay(node, entry) {
+            return dropped(node, format!("{local} is no address of {}", entry.underlay));
+        }
         decisions.push(Decision::Encapsulated { site: self.site(entry.site), local, remote, key });
         let ends_here =
             |tunnel: &&Tunnel| tunnel.local == remote && tunnel.remote == local && tunnel.key == key;
-        let far_ends = self
-            .network
-            .state
-            .elements
-            .keys()
-            .flat_map(|far| self.tunnels(far).filter(ends_here).map(move |tunnel| (far, tunnel)));
-        let mut far_ends = far_ends;
-        match far_ends.next() {
-            None => Next::End(End::Undecided {
-                node: node.clone(),
-                why: format!("the far end of the tunnel, {remote}, is not driven by this controller"),
-            }),
+        let elements = self.network.model.elements.keys();
+        let mut ends = elements.flat_map(|far| self.tunnels(far).map(move |tunnel| (far, tunnel)));
+        match ends.find(|(_, tunnel)| ends_here(tunnel)) {
+            None => match self.driven_with(remote) {
+                Some(far) => dropped(far, format!("no tunnel from {local} with this key ends here")),
+                None => Next::End(End::Site { node: node.clone(), site: self.site(entry.site) }),
+            },
+            Some((far, exit)) if self.has_no_underlay(far, exit) => {
+                dropped(far, format!("{remote} is no address of {}", exit.underlay))
+            }
             Some((far, exit)) if !allows(exit, source) => {
                 dropped(far, format!("{source} is not at the far end of the tunnel that it came through"))
             }
             Some((far, _)) => Next::Go(Place { node: far.clone(), in_port: Some(PortName::tunnel()) }),
         }
+    }
+
+    /// The element that has an address.
+    fn driven_with(&self, address: IpAddr) -> Option<&NodeName> {
+        let has = |cable: &Cable| cable.near.addresses.iter().any(|near| near.addr() == address);
+        let Network { model, topology, .. } = self.network;
+        model.elements.keys().find(|node| topology.cables(node).any(has))
+    }
+
+    /// Whether a tunnel's outer packets would neither leave nor come by the port that it names.
+    fn has_no_underlay(&self, node: &NodeName, tunnel: &Tunnel) -> bool {
+        let cable = self.network.topology.cable(node, &tunnel.underlay);
+        !cable.is_some_and(|cable| cable.near.addresses.iter().any(|near| near.addr() == tunnel.local))
     }
 
     fn tunnels(&self, node: &NodeName) -> impl Iterator<Item = &Tunnel> {

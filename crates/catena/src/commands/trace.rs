@@ -47,7 +47,7 @@ fn way(what: &str, walk: &Walk) -> String {
         }
     }
     let end = match &walk.end {
-        End::Delivered { .. } | End::Internet { .. } => GOOD,
+        End::Delivered { .. } | End::Internet { .. } | End::Link { .. } | End::Site { .. } => GOOD,
         End::Undecided { .. } => WARN,
         End::Dropped { .. } | End::Loop { .. } | End::NoStart { .. } => BAD,
     };
