@@ -7,9 +7,18 @@
 //!
 //! Start reading at [`trace`].
 
+mod class;
 mod decision;
+mod example;
+mod fabric;
+mod intent;
 mod lookup;
+mod prefix_index;
+mod property;
 mod steering;
+mod symbolic;
+mod verdict;
+mod verify;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -24,6 +33,8 @@ use catena_model::topology::Topology;
 use serde::{Deserialize, Serialize};
 
 pub use decision::{Decision, End};
+pub use verdict::{Coverage, Property, Report, Undecided, Verdict, Violation};
+pub use verify::verify;
 pub use walk::{Entry, walk_from};
 
 /// All that decides where a packet goes.

@@ -1,0 +1,450 @@
+//! Sets of packets. A [`Class`] is a box: all packets whose every field is in a set of its own. Boxes are closed under
+//! intersection, and what one has that another has not is a few disjoint boxes: so splitting where rules tell packets
+//! apart is exact.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use catena_model::address::{Dscp, Family, Prefix, Protocol};
+use catena_model::forwarding::{Direction, FlowMatch};
+use catena_model::packet::Packet;
+
+/// All values from `first` to `last`, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Span<T> {
+    pub first: T,
+    pub last: T,
+}
+
+impl<T: Copy + Ord> Span<T> {
+    pub fn contains(&self, value: T) -> bool {
+        self.first <= value && value <= self.last
+    }
+
+    pub fn covers(&self, other: &Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
+
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let (first, last) = (self.first.max(other.first), self.last.min(other.last));
+        (first <= last).then_some(Self { first, last })
+    }
+}
+
+impl Span<u16> {
+    pub const ALL: Self = Self { first: 0, last: u16::MAX };
+}
+
+impl Span<u128> {
+    /// The addresses of a family, as numbers.
+    pub fn all(family: Family) -> Self {
+        Self::of(Prefix::all(family))
+    }
+
+    pub fn of(prefix: Prefix) -> Self {
+        let first = number(prefix.address());
+        let host_bits = prefix.family().bits() - prefix.length();
+        let last = first | 1_u128.checked_shl(host_bits.into()).map_or(u128::MAX, |size| size - 1);
+        Self { first, last }
+    }
+
+    pub fn host(address: IpAddr) -> Self {
+        let first = number(address);
+        Self { first, last: first }
+    }
+}
+
+/// What is in `$whole` and not in the part `$part`, which lies within it: below it and above it.
+macro_rules! around {
+    ($whole:expr, $part:expr) => {{
+        let (whole, part) = ($whole, $part);
+        let below = (whole.first < part.first).then(|| Span { first: whole.first, last: part.first - 1 });
+        let above = (part.last < whole.last).then(|| Span { first: part.last + 1, last: whole.last });
+        [below, above].into_iter().flatten()
+    }};
+}
+
+pub fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u32::from(address).into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+pub fn address(family: Family, number: u128) -> IpAddr {
+    match family {
+        // An IPv4 address is no larger.
+        Family::V4 => IpAddr::V4(Ipv4Addr::from(number as u32)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(number)),
+    }
+}
+
+/// A set of protocols, one bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Protocols([u128; 2]);
+
+impl Protocols {
+    pub const ALL: Self = Self([u128::MAX; 2]);
+    const NONE: Self = Self([0; 2]);
+
+    pub fn only(protocol: Protocol) -> Self {
+        let mut set = Self::NONE;
+        set.0[usize::from(protocol.0 / 128)] = 1 << (protocol.0 % 128);
+        set
+    }
+
+    /// Those whose packets begin with ports.
+    pub fn with_ports() -> Self {
+        let all = [Protocol::TCP, Protocol::UDP, Protocol::SCTP].map(Self::only);
+        all.into_iter().fold(Self::NONE, Self::union)
+    }
+
+    pub fn contains(self, protocol: Protocol) -> bool {
+        self.0[usize::from(protocol.0 / 128)] >> (protocol.0 % 128) & 1 == 1
+    }
+
+    pub fn is_empty(self) -> bool {
+        self == Self::NONE
+    }
+
+    pub fn first(self) -> Option<Protocol> {
+        (0..=u8::MAX).map(Protocol).find(|protocol| self.contains(*protocol))
+    }
+
+    pub fn intersection(self, other: Self) -> Self {
+        Self([self.0[0] & other.0[0], self.0[1] & other.0[1]])
+    }
+
+    pub fn union(self, other: Self) -> Self {
+        Self([self.0[0] | other.0[0], self.0[1] | other.0[1]])
+    }
+
+    pub fn minus(self, other: Self) -> Self {
+        Self([self.0[0] & !other.0[0], self.0[1] & !other.0[1]])
+    }
+}
+
+/// A set of DSCPs, one bit for each.
+pub type Dscps = u64;
+
+/// A box of packets. Ports are limited only where all protocols have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Class {
+    pub family: Family,
+    pub source: Span<u128>,
+    pub destination: Span<u128>,
+    pub protocols: Protocols,
+    pub source_ports: Span<u16>,
+    pub destination_ports: Span<u16>,
+    /// What the flow's first packet was marked with.
+    pub dscps: Dscps,
+}
+
+impl Class {
+    pub fn all(family: Family) -> Self {
+        Self {
+            family,
+            source: Span::all(family),
+            destination: Span::all(family),
+            protocols: Protocols::ALL,
+            source_ports: Span::<u16>::ALL,
+            destination_ports: Span::<u16>::ALL,
+            dscps: Dscps::MAX,
+        }
+    }
+
+    /// All packets from the site's end `prefix` on the way up; all to it on the way down.
+    pub fn of_end(prefix: Prefix, direction: Direction) -> Self {
+        let mut class = Self::all(prefix.family());
+        *class.site_end_mut(direction) = Span::of(prefix);
+        class
+    }
+
+    /// What `matches` matches of a family, as the site sends it; `None` if that is nothing.
+    pub fn of_flow(matches: &FlowMatch, family: Family) -> Option<Self> {
+        let FlowMatch { protocol, ports, local, remote, dscp } = matches;
+        let mut class = Self::all(family);
+        for (prefix, span) in [(local, &mut class.source), (remote, &mut class.destination)] {
+            match prefix {
+                Some(prefix) if prefix.family() != family => return None,
+                Some(prefix) => *span = Span::of(*prefix),
+                None => {}
+            }
+        }
+        if let Some(protocol) = protocol {
+            class.protocols = Protocols::only(*protocol);
+        }
+        if let Some(ports) = ports {
+            class.protocols = class.protocols.intersection(Protocols::with_ports());
+            class.destination_ports = Span { first: ports.first(), last: ports.last() };
+        }
+        if let Some(dscp) = dscp {
+            class.dscps = 1 << dscp.get();
+        }
+        (!class.protocols.is_empty()).then_some(class)
+    }
+
+    pub fn of_packet(packet: &Packet) -> Self {
+        let port = |port| Span { first: port, last: port };
+        Self {
+            family: packet.family(),
+            source: Span::host(packet.source),
+            destination: Span::host(packet.destination),
+            protocols: Protocols::only(packet.protocol),
+            source_ports: port(packet.source_port),
+            destination_ports: port(packet.destination_port),
+            dscps: 1 << packet.dscp.get(),
+        }
+    }
+
+    pub fn contains(&self, packet: &Packet) -> bool {
+        self.family == packet.family()
+            && self.source.contains(number(packet.source))
+            && self.destination.contains(number(packet.destination))
+            && self.protocols.contains(packet.protocol)
+            && self.source_ports.contains(packet.source_port)
+            && self.destination_ports.contains(packet.destination_port)
+            && self.dscps >> packet.dscp.get() & 1 == 1
+    }
+
+    pub fn intersection(&self, other: &Self) -> Option<Self> {
+        let class = Self {
+            family: self.family,
+            source: self.source.intersection(&other.source)?,
+            destination: self.destination.intersection(&other.destination)?,
+            protocols: self.protocols.intersection(other.protocols),
+            source_ports: self.source_ports.intersection(&other.source_ports)?,
+            destination_ports: self.destination_ports.intersection(&other.destination_ports)?,
+            dscps: self.dscps & other.dscps,
+        };
+        (self.family == other.family && !class.protocols.is_empty() && class.dscps != 0).then_some(class)
+    }
+
+    /// What is in `self` and not in `other`, as disjoint boxes.
+    pub fn minus(&self, other: &Self) -> Vec<Self> {
+        let Some(common) = self.intersection(other) else { return vec![*self] };
+        // Field by field: what differs in this one, and agrees in all before it.
+        let mut rest = *self;
+        let mut pieces = Vec::new();
+        pieces.extend(around!(rest.source, common.source).map(|source| Self { source, ..rest }));
+        rest.source = common.source;
+        pieces.extend(
+            around!(rest.destination, common.destination).map(|destination| Self { destination, ..rest }),
+        );
+        rest.destination = common.destination;
+        // Before the ports, which only some protocols have.
+        let protocols = rest.protocols.minus(common.protocols);
+        pieces.extend((!protocols.is_empty()).then_some(Self { protocols, ..rest }));
+        rest.protocols = common.protocols;
+        pieces.extend(
+            around!(rest.source_ports, common.source_ports).map(|source_ports| Self { source_ports, ..rest }),
+        );
+        rest.source_ports = common.source_ports;
+        pieces.extend(
+            around!(rest.destination_ports, common.destination_ports)
+                .map(|destination_ports| Self { destination_ports, ..rest }),
+        );
+        rest.destination_ports = common.destination_ports;
+        let dscps = rest.dscps & !common.dscps;
+        pieces.extend((dscps != 0).then_some(Self { dscps, ..rest }));
+        pieces
+    }
+
+    /// The packets that answer these.
+    pub fn reply(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_ports: self.destination_ports,
+            destination_ports: self.source_ports,
+            ..*self
+        }
+    }
+
+    /// These packets as the site would have sent them, and back again: the same either way.
+    pub fn seen_from_site(&self, direction: Direction) -> Self {
+        match direction {
+            Direction::Up => *self,
+            Direction::Down => self.reply(),
+        }
+    }
+
+    /// The site's end, if the packets go in this direction.
+    pub fn site_end(&self, direction: Direction) -> &Span<u128> {
+        match direction {
+            Direction::Up => &self.source,
+            Direction::Down => &self.destination,
+        }
+    }
+
+    pub fn site_end_mut(&mut self, direction: Direction) -> &mut Span<u128> {
+        match direction {
+            Direction::Up => &mut self.source,
+            Direction::Down => &mut self.destination,
+        }
+    }
+
+    /// Packets of the class, the most readable first: addresses that `known` has, else the tenth of their span; TCP, and
+    /// ports that people know. Further ones are other flows, some at the edges of the class.
+    pub fn examples(&self, known: &[IpAddr]) -> impl Iterator<Item = Packet> {
+        let class = *self;
+        let sources = readable_addresses(self.family, self.source, known);
+        let destinations = readable_addresses(self.family, self.destination, known);
+        let protocol = self.readable_protocol();
+        let ports = protocol.has_ports();
+        let (from, to) = (self.source_ports, self.destination_ports);
+        let dscp = Dscp::new(self.dscps.trailing_zeros() as u8).unwrap_or_default();
+        const FLOWS: u16 = 64;
+        (0..FLOWS).flat_map(move |flow| {
+            let destinations = destinations.clone();
+            let packet = move |source, destination| Packet {
+                source,
+                destination,
+                protocol,
+                source_port: if ports { nth_port(from, &[40_000, 80, 443], flow) } else { 0 },
+                destination_port: if ports { nth_port(to, &[80, 443, 22, 53, 25], flow / 8) } else { 0 },
+                dscp,
+            };
+            let all = sources.clone().into_iter().flat_map(move |source| {
+                destinations.clone().into_iter().map(move |destination| packet(source, destination))
+            });
+            all.filter(move |packet| class.contains(packet))
+        })
+    }
+
+    fn readable_protocol(&self) -> Protocol {
+        let icmp = match self.family {
+            Family::V4 => Protocol::ICMP,
+            Family::V6 => Protocol::ICMPV6,
+        };
+        let known = [Protocol::TCP, Protocol::UDP, icmp].into_iter().find(|known| self.protocols.contains(*known));
+        known.or_else(|| self.protocols.first()).unwrap_or(Protocol::TCP)
+    }
+}
+
+fn readable_addresses(family: Family, span: Span<u128>, known: &[IpAddr]) -> Vec<IpAddr> {
+    let known = known.iter().filter(|known| Family::of(**known) == family && span.contains(number(**known)));
+    let tenth = span.first.saturating_add(10);
+    let tenth = if span.contains(tenth) { tenth } else { span.first };
+    let mut addresses: Vec<IpAddr> = known.copied().take(2).collect();
+    for other in [tenth, span.last] {
+        addresses.push(address(family, other));
+    }
+    addresses
+}
+
+/// The first of `known` that is in the span, then one port after the other.
+fn nth_port(span: Span<u16>, known: &[u16], nth: u16) -> u16 {
+    let first = known.iter().copied().find(|port| span.contains(*port)).unwrap_or(span.first);
+    let next = first.saturating_add(nth);
+    if span.contains(next) { next } else { span.first.saturating_add(nth % (span.last - span.first).saturating_add(1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Few values, so that boxes meet.
+    fn span(last: u128) -> impl Strategy<Value = Span<u128>> {
+        (0..=last, 0..=last).prop_map(|(a, b)| Span { first: a.min(b), last: a.max(b) })
+    }
+
+    fn ports() -> impl Strategy<Value = Span<u16>> {
+        (0..6_u16, 0..6_u16).prop_map(|(a, b)| Span { first: a.min(b), last: a.max(b) })
+    }
+
+    fn class() -> impl Strategy<Value = Class> {
+        let protocols = prop::sample::select(vec![
+            Protocols::ALL,
+            Protocols::only(Protocol::TCP),
+            Protocols::only(Protocol::TCP).union(Protocols::only(Protocol::SCTP)),
+            Protocols::ALL.minus(Protocols::only(Protocol::UDP)),
+        ]);
+        let family = prop::sample::select(Family::BOTH.to_vec());
+        (family, span(6), span(6), protocols, ports(), ports(), 1..16_u64).prop_map(
+            |(family, source, destination, protocols, source_ports, destination_ports, dscps)| Class {
+                family,
+                source,
+                destination,
+                protocols,
+                source_ports,
+                destination_ports,
+                dscps,
+            },
+        )
+    }
+
+    fn packet() -> impl Strategy<Value = Packet> {
+        let protocol = prop::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol(0)]);
+        let family = prop::sample::select(Family::BOTH.to_vec());
+        (family, 0..8_u128, 0..8_u128, protocol, 0..8_u16, 0..8_u16, 0..5_u8).prop_map(
+            |(family, source, destination, protocol, source_port, destination_port, dscp)| Packet {
+                source: address(family, source),
+                destination: address(family, destination),
+                protocol,
+                source_port,
+                destination_port,
+                dscp: Dscp::new(dscp).unwrap_or_default(),
+            },
+        )
+    }
+
+    fn flow() -> impl Strategy<Value = FlowMatch> {
+        let prefix = || prop::option::of(prop::sample::select(vec!["0.0.0.4/30", "0.0.0.0/31", "::4/126", "::/127"]));
+        let protocol = prop::option::of(prop::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol(0)]));
+        let ports = prop::option::of(prop::sample::select(vec!["2", "1-4"]));
+        (prefix(), prefix(), protocol, ports, prop::option::of(0..3_u8)).prop_map(
+            |(local, remote, protocol, ports, dscp)| FlowMatch {
+                protocol,
+                ports: ports.map(|ports| ports.parse().unwrap()),
+                local: local.map(|prefix| prefix.parse().unwrap()),
+                remote: remote.map(|prefix| prefix.parse().unwrap()),
+                dscp: dscp.and_then(Dscp::new),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn the_algebra_agrees_with_the_packets(a in class(), b in class(), packet in packet()) {
+            let (in_a, in_b) = (a.contains(&packet), b.contains(&packet));
+            prop_assert_eq!(a.intersection(&b).is_some_and(|both| both.contains(&packet)), in_a && in_b);
+            let pieces = a.minus(&b);
+            let holding = pieces.iter().filter(|piece| piece.contains(&packet)).count();
+            prop_assert_eq!(holding, usize::from(in_a && !in_b));
+            prop_assert_eq!(a.reply().contains(&packet.reply()), in_a);
+            prop_assert_eq!(a.reply().reply(), a);
+        }
+
+        #[test]
+        fn a_flow_is_the_packets_that_it_matches(flow in flow(), packet in packet()) {
+            let class = Class::of_flow(&flow, packet.family());
+            prop_assert_eq!(class.is_some_and(|class| class.contains(&packet)), flow.matches(&packet));
+        }
+
+        #[test]
+        fn a_prefix_is_the_addresses_in_it(length in 0..=32_u8, number in any::<u32>(), other in any::<u32>()) {
+            let net = ipnet::IpNet::new(address(Family::V4, number.into()), length).unwrap();
+            let prefix = Prefix::of(net);
+            prop_assert_eq!(Span::of(prefix).contains(other.into()), prefix.contains(address(Family::V4, other.into())));
+        }
+
+        #[test]
+        fn examples_are_of_the_class(class in class()) {
+            let mut examples = class.examples(&[]).peekable();
+            // A protocol without ports has none but 0.
+            let some = class.readable_protocol().has_ports();
+            prop_assert!(!some || examples.peek().is_some());
+            prop_assert!(examples.all(|packet| class.contains(&packet)));
+        }
+    }
+
+    #[test]
+    fn examples_are_readable() {
+        let class = Class::of_end("172.16.1.0/24".parse().unwrap(), Direction::Up);
+        let first = class.examples(&["198.51.100.10".parse().unwrap()]).next().unwrap();
+        assert_eq!((first.source.to_string(), first.destination.to_string()), ("172.16.1.10".to_owned(), "198.51.100.10".to_owned()));
+        assert_eq!((first.protocol, first.source_port, first.destination_port), (Protocol::TCP, 40_000, 80));
+    }
+}

@@ -1,0 +1,168 @@
+//! Counter-examples: for each finding one concrete packet, confirmed by the walk of single packets.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use catena_model::forwarding::{Direction, ForwardingState, InstanceState, Key, Object, Purpose};
+use catena_model::packet::Packet;
+
+use crate::class::Class;
+use crate::fabric::Fabric;
+use crate::intent::{Gate, ServedSite};
+use crate::property::Gone;
+use crate::symbolic::{self, Way};
+use crate::verdict::{Property, Undecided, Violation};
+use crate::verify::Finding;
+use crate::walk::walk_from;
+use crate::{End, Network, Walk};
+
+/// How many packets of a class are tried.
+const TRIES: usize = 512;
+
+pub struct Examples<'v> {
+    network: &'v Network<'v>,
+    fabric: &'v Fabric,
+    /// Addresses that people know: the hosts' of the inventory.
+    known: Vec<IpAddr>,
+    found: Found,
+    told: BTreeSet<(Option<Property>, String, String, Direction)>,
+}
+
+#[derive(Default)]
+pub struct Found {
+    pub violations: Vec<Violation>,
+    pub undecided: Vec<Undecided>,
+}
+
+impl<'v> Examples<'v> {
+    pub fn new(network: &'v Network<'v>, fabric: &'v Fabric) -> Self {
+        // Those that talk, rather than those that pass on what others say.
+        let talking = network.model.hosts.values().filter(|host| !host.forwarding);
+        let hosts = talking.flat_map(|host| network.topology.cables(&host.name));
+        let known = hosts.flat_map(|cable| &cable.near.addresses).map(|address| address.addr()).collect();
+        Self { network, fabric, known, found: Found::default(), told: BTreeSet::new() }
+    }
+
+    pub fn finish(mut self) -> Found {
+        self.found.violations.sort_by_key(|found| (found.chain.clone(), found.site.clone(), found.property));
+        self.found
+    }
+
+    /// Adds a finding with its packet. Of findings that say the same of one chain the first is told.
+    pub fn add(&mut self, served: &ServedSite, finding: Finding) {
+        let Some(chain) = served.chains.get(finding.chain).map(|served| served.chain.name.clone()) else { return };
+        let site = served.site.name.clone();
+        let Finding { fault, direction, gate, class, way, .. } = finding;
+        let key = (fault.property, chain.to_string(), site.to_string(), direction);
+        if self.told.contains(&key) {
+            return;
+        }
+        let shown = match (&gate, class) {
+            (Some(gate), Some(class)) => self.show(gate, class, way.as_ref(), fault.without.as_ref()),
+            _ => None,
+        };
+        let entry = gate.map(|gate| gate.entry);
+        match (fault.property, shown, entry) {
+            (Some(property), Some(walk), Some(entry)) => {
+                let without = fault.without.as_ref().map(|gone| self.name(gone));
+                let what = fault.what;
+                let violation = Violation { property, chain, site, direction, what, without, entry, walk };
+                self.found.violations.push(violation);
+            }
+            (property, walk, entry) => {
+                let what = match property {
+                    // The two walks are written apart from each other, so that one can judge the other.
+                    Some(property) => format!(
+                        "{}: {property}, says the walk of classes, but no packet was found that shows it",
+                        fault.what
+                    ),
+                    None => match walk.as_ref().map(|walk| &walk.end) {
+                        Some(End::Undecided { node, why }) => format!("{node}: {why}"),
+                        _ => fault.what,
+                    },
+                };
+                self.found.undecided.push(Undecided { chain, site, direction, what, entry, walk });
+            }
+        }
+        self.told.insert(key);
+    }
+
+    /// The walk of the first packet of the class that goes the way.
+    fn show(&self, gate: &Gate, class: Class, way: Option<&Way>, gone: Option<&Gone>) -> Option<Walk> {
+        let damaged = gone.map(|gone| self.without(gone));
+        let network = Network { state: damaged.as_ref().unwrap_or(self.network.state), ..*self.network };
+        let walks = class
+            .examples(&self.known)
+            .take(TRIES)
+            .map(|packet: Packet| walk_from(&network, &gate.entry, packet));
+        let mut walks = walks;
+        walks.find(|walk| way.is_none_or(|way| self.agree(way, walk)))
+    }
+
+    /// Whether a packet went the way of its class.
+    fn agree(&self, way: &Way, walk: &Walk) -> bool {
+        agree(self.fabric, way, walk)
+    }
+
+    fn without(&self, gone: &Gone) -> ForwardingState {
+        let mut state = self.network.state.clone();
+        match gone {
+            Gone::Function { instances, .. } => {
+                for element in state.elements.values_mut() {
+                    for id in instances {
+                        if let Some(Object::Instance(instance)) = element.get(&Key::Instance(*id)) {
+                            let instance = instance.clone();
+                            element.insert(Object::Instance(catena_model::forwarding::Instance {
+                                state: InstanceState::Down,
+                                ..instance
+                            }));
+                        }
+                    }
+                }
+            }
+            Gone::Claims(node) => {
+                if let Some(element) = state.elements.get_mut(&self.fabric.node(*node).name) {
+                    let claims = element.iter().filter(
+                        |object| matches!(object, Object::Ingress(ingress) if ingress.purpose == Purpose::Claim),
+                    );
+                    let keys: Vec<Key> = claims.map(Object::key).collect();
+                    for key in keys {
+                        element.remove(&key);
+                    }
+                }
+            }
+        }
+        state
+    }
+
+    fn name(&self, gone: &Gone) -> String {
+        match gone {
+            Gone::Function { name, .. } => format!("an instance of {name}"),
+            Gone::Claims(node) => format!("the claims of {}", self.fabric.node(*node).name),
+        }
+    }
+}
+
+/// Whether a packet went the way of its class: by the same places, to the same end.
+pub fn agree(fabric: &Fabric, way: &Way, walk: &Walk) -> bool {
+    let places = way.hops.iter().map(|hop| {
+        let node = fabric.node(hop.place.node);
+        (&node.name, &node.port_of(hop.place.port).name)
+    });
+    let visits = walk.visits.iter().filter_map(|visit| Some((&visit.node, visit.in_port.as_ref()?)));
+    if way.end == symbolic::End::Home {
+        return visits.take(way.hops.len()).eq(places);
+    }
+    let same_end = matches!(
+        (way.end, &walk.end),
+        (symbolic::End::Delivered, End::Delivered { .. })
+            | (symbolic::End::Internet, End::Internet { .. })
+            | (symbolic::End::Link(_), End::Link { .. })
+            | (symbolic::End::Site(_), End::Site { .. })
+            | (symbolic::End::Dropped(_), End::Dropped { .. })
+            | (symbolic::End::Loop, End::Loop { .. })
+            | (symbolic::End::Undecided, End::Undecided { .. })
+    );
+    // Where packets loop, the last place is told once by the one walk and twice by the other.
+    same_end && places.eq(visits)
+}

@@ -1,0 +1,518 @@
+//! The network as the symbolic walk sees it: names are numbers, and rules, policies, routes and tunnels are found by the
+//! addresses that they are about.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+
+use catena_model::address::{Family, Prefix};
+use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
+use catena_model::forwarding::{
+    Direction, Ingress, Instance, InstanceId, Object, Path, PathId, Policy, Rule, SiteId, Tunnel, VlanId,
+};
+use catena_model::name::{FunctionName, InstanceName, NodeName, PortName};
+use catena_model::resource::{LinkEnd, Role};
+
+use crate::Network;
+use crate::class::Span;
+use crate::lookup::of_inventory;
+use crate::prefix_index::PrefixIndex;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+/// A port of a node; only together with the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(u32);
+
+/// Where packets are: at a node, having come in by a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub node: NodeId,
+    pub port: PortId,
+}
+
+pub struct Fabric {
+    nodes: Vec<Node>,
+    by_name: HashMap<NodeName, NodeId>,
+    tunnel_ends: HashMap<(IpAddr, IpAddr, Option<u32>), BTreeSet<(NodeId, SiteId)>>,
+    /// The addresses of driven elements.
+    driven: HashSet<IpAddr>,
+    /// The addresses of all sites.
+    customers: PrefixIndex<()>,
+    /// What a switch reaches by a port, for packets that go in a direction.
+    functions: HashMap<(NodeId, PortId, Direction), FunctionSide>,
+}
+
+/// A side of an instance, as the inventory has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FunctionSide {
+    pub function: FunctionName,
+    pub instance: InstanceName,
+}
+
+pub struct Node {
+    pub name: NodeName,
+    /// `None`: a host, which is not driven.
+    pub role: Option<Role>,
+    pub forwards: bool,
+    ports: Vec<Port>,
+    port_ids: HashMap<PortName, PortId>,
+    pub base_rules: Vec<ForeignRule>,
+    our_priority: u32,
+    pub base_tables: HashMap<u32, PrefixIndex<Route>>,
+    rules: HashMap<Option<PortId>, Rules>,
+    pub tables: HashMap<(PathId, Family), NextHop>,
+    pub ingresses: HashMap<PortId, Ingress>,
+    pub policies: HashMap<SiteId, Policy>,
+    pub policies_by_prefix: PrefixIndex<SiteId>,
+    pub paths: HashMap<PathId, Path>,
+    vlans: HashMap<VlanId, BTreeSet<PathId>>,
+    pub instances: HashMap<InstanceId, Instance>,
+    pub tunnels: BTreeMap<SiteId, Tunnel>,
+    pub tunnels_by_prefix: PrefixIndex<SiteId>,
+}
+
+pub struct Port {
+    pub name: PortName,
+    pub cable: Option<Far>,
+}
+
+/// The other end of a cable.
+pub struct Far {
+    pub place: Place,
+    pub addresses: Vec<IpAddr>,
+    pub driven: bool,
+    /// Whether the Internet is beyond the cable.
+    pub external: bool,
+    /// The near end's.
+    pub own_addresses: Vec<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    pub port: PortId,
+    pub via: Option<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct OurRule {
+    pub priority: u32,
+    pub from: Option<Span<u128>>,
+    pub to: Option<Span<u128>>,
+    pub unless_released: bool,
+    pub table: PathId,
+}
+
+/// The rules of one node for one port, found by what they ask for.
+#[derive(Default)]
+struct Rules {
+    by_source: PrefixIndex<OurRule>,
+    by_destination: PrefixIndex<OurRule>,
+}
+
+pub struct ForeignRule {
+    pub priority: u32,
+    pub family: Family,
+    pub from: Option<Span<u128>>,
+    pub to: Option<Span<u128>>,
+    pub port: Option<PortId>,
+    pub action: ForeignAction,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum ForeignAction {
+    Lookup(u32),
+    Drop,
+    /// Not understood.
+    Opaque,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    pub metric: u32,
+    pub action: RouteAction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteAction {
+    Forward(NextHop),
+    Local,
+    Drop,
+}
+
+impl Fabric {
+    pub fn new(network: &Network) -> Self {
+        let Network { model, state, .. } = network;
+        let mut fabric = Self {
+            nodes: Vec::new(),
+            by_name: HashMap::new(),
+            tunnel_ends: HashMap::new(),
+            driven: HashSet::new(),
+            customers: PrefixIndex::default(),
+            functions: HashMap::new(),
+        };
+        for element in model.elements.values() {
+            fabric.add_node(&element.name, Some(element.role), true);
+        }
+        for host in model.hosts.values() {
+            fabric.add_node(&host.name, None, host.forwarding);
+        }
+        for prefix in model.sites.values().flat_map(|site| &site.prefixes) {
+            fabric.customers.insert(*prefix, ());
+        }
+        fabric.add_cables(network);
+        fabric.add_functions(network);
+        let names: Vec<NodeName> = model.elements.keys().chain(model.hosts.keys()).cloned().collect();
+        for name in names {
+            fabric.add_base(network, &name);
+            for object in state.element(&name).iter() {
+                fabric.put(&name, object);
+            }
+        }
+        fabric
+    }
+
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    pub fn id(&self, name: &NodeName) -> Option<NodeId> {
+        self.by_name.get(name).copied()
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = (NodeId, &Node)> {
+        (0..).map(NodeId).zip(&self.nodes)
+    }
+
+    pub fn place(&self, node: &NodeName, port: &PortName) -> Option<Place> {
+        let id = self.id(node)?;
+        Some(Place { node: id, port: self.node(id).port_id(port)? })
+    }
+
+    pub fn function(&self, node: NodeId, port: PortId, direction: Direction) -> Option<&FunctionSide> {
+        self.functions.get(&(node, port, direction))
+    }
+
+    /// The other end of a tunnel, where it is driven.
+    pub fn other_end(&self, tunnel: &Tunnel) -> Option<(NodeId, &Tunnel)> {
+        let ends = self.tunnel_ends.get(&(tunnel.remote, tunnel.local, tunnel.key))?;
+        let (node, site) = ends.first()?;
+        Some((*node, self.node(*node).tunnels.get(site)?))
+    }
+
+    /// Whether all these addresses are a site's.
+    pub fn is_of_customers(&self, family: Family, addresses: Span<u128>) -> bool {
+        self.customers.overlapping(family, addresses).any(|found| found.span.covers(&addresses))
+    }
+
+    /// Whether a place is where the Internet is.
+    pub fn is_outside(&self, place: Place) -> bool {
+        let port = self.node(place.node).cable(place.port);
+        port.and_then(|far| self.node(far.place.node).cable(far.place.port)).is_some_and(|back| back.external)
+    }
+
+    pub fn is_driven(&self, address: IpAddr) -> bool {
+        self.driven.contains(&address)
+    }
+
+    /// Puts an object in the place of the one with its key.
+    pub fn put(&mut self, name: &NodeName, object: &Object) {
+        let Some(id) = self.id(name) else { return };
+        let node = &mut self.nodes[id.0 as usize];
+        match object {
+            Object::Table(table) => {
+                let next_hop = NextHop { port: node.port(&table.port), via: table.via };
+                node.tables.insert((table.path, table.family), next_hop);
+            }
+            Object::Rule(rule) => node.put_rule(rule),
+            Object::Ingress(ingress) => {
+                let port = node.port(&ingress.port);
+                node.ingresses.insert(port, ingress.clone());
+            }
+            Object::Instance(instance) => {
+                node.port(&instance.inside.port);
+                node.port(&instance.outside.port);
+                node.instances.insert(instance.id, instance.clone());
+            }
+            Object::Path(path) => {
+                node.remove_path(path.id);
+                if let Some(vlan) = path.vlan {
+                    node.vlans.entry(vlan).or_default().insert(path.id);
+                }
+                node.paths.insert(path.id, path.clone());
+            }
+            Object::Policy(policy) => {
+                node.remove_policy(policy.site);
+                for side in policy.exits.iter().flat_map(|exits| [&exits.up, &exits.down]) {
+                    node.port(&side.port);
+                }
+                for prefix in &policy.prefixes {
+                    node.policies_by_prefix.insert(*prefix, policy.site);
+                }
+                node.policies.insert(policy.site, policy.clone());
+            }
+            Object::Tunnel(tunnel) => {
+                self.remove_tunnel(id, tunnel.site);
+                let node = &mut self.nodes[id.0 as usize];
+                node.port(&tunnel.underlay);
+                for prefix in &tunnel.allowed {
+                    node.tunnels_by_prefix.insert(*prefix, tunnel.site);
+                }
+                node.tunnels.insert(tunnel.site, tunnel.clone());
+                let ends = self.tunnel_ends.entry((tunnel.local, tunnel.remote, tunnel.key)).or_default();
+                ends.insert((id, tunnel.site));
+            }
+        }
+    }
+
+    /// Removes the object with the key of this one.
+    pub fn remove(&mut self, name: &NodeName, object: &Object) {
+        let Some(id) = self.id(name) else { return };
+        let node = &mut self.nodes[id.0 as usize];
+        match object {
+            Object::Table(table) => drop(node.tables.remove(&(table.path, table.family))),
+            Object::Rule(rule) => node.remove_rule(rule),
+            Object::Ingress(ingress) => {
+                let port = node.port(&ingress.port);
+                node.ingresses.remove(&port);
+            }
+            Object::Instance(instance) => drop(node.instances.remove(&instance.id)),
+            Object::Path(path) => node.remove_path(path.id),
+            Object::Policy(policy) => node.remove_policy(policy.site),
+            Object::Tunnel(tunnel) => self.remove_tunnel(id, tunnel.site),
+        }
+    }
+
+    fn remove_tunnel(&mut self, id: NodeId, site: SiteId) {
+        let node = &mut self.nodes[id.0 as usize];
+        let Some(tunnel) = node.tunnels.remove(&site) else { return };
+        for prefix in &tunnel.allowed {
+            node.tunnels_by_prefix.remove(*prefix, |other| *other == site);
+        }
+        if let Some(ends) = self.tunnel_ends.get_mut(&(tunnel.local, tunnel.remote, tunnel.key)) {
+            ends.remove(&(id, site));
+        }
+    }
+
+    fn add_node(&mut self, name: &NodeName, role: Option<Role>, forwards: bool) {
+        self.by_name.insert(name.clone(), NodeId(self.nodes.len() as u32));
+        self.nodes.push(Node::new(name.clone(), role, forwards));
+    }
+
+    fn add_cables(&mut self, network: &Network) {
+        for link in network.model.links.values() {
+            let [a, b] = &link.ends;
+            let (Some(place_a), Some(place_b)) = (self.end(a), self.end(b)) else { continue };
+            for (near, far, here, there) in [(a, b, place_a, place_b), (b, a, place_b, place_a)] {
+                let addresses = |end: &LinkEnd| end.addresses.iter().map(|address| address.addr()).collect();
+                let driven = self.node(there.node).role.is_some();
+                let own_addresses: Vec<IpAddr> = addresses(near);
+                if self.node(here.node).role.is_some() {
+                    self.driven.extend(&own_addresses);
+                }
+                let (addresses, external) = (addresses(far), near.external);
+                let far = Far { place: there, addresses, driven, external, own_addresses };
+                let node = &mut self.nodes[here.node.0 as usize];
+                node.ports[here.port.0 as usize].cable = Some(far);
+            }
+        }
+    }
+
+    fn end(&mut self, end: &LinkEnd) -> Option<Place> {
+        let node = self.id(&end.node)?;
+        Some(Place { node, port: self.nodes[node.0 as usize].port(&end.port) })
+    }
+
+    fn add_functions(&mut self, network: &Network) {
+        for function in network.model.functions.values() {
+            for instance in &function.instances {
+                let sides = [(&instance.inside, Direction::Up), (&instance.outside, Direction::Down)];
+                for (side, direction) in sides {
+                    let Some(node) = self.id(&side.element) else { continue };
+                    let port = self.nodes[node.0 as usize].port(&side.port);
+                    let (function, instance) = (function.name.clone(), instance.name.clone());
+                    let known = FunctionSide { function, instance };
+                    self.functions.entry((node, port, direction)).or_insert(known);
+                }
+            }
+        }
+    }
+
+    fn add_base(&mut self, network: &Network, name: &NodeName) {
+        let Some(id) = self.id(name) else { return };
+        let node = &mut self.nodes[id.0 as usize];
+        match network.base.get(name) {
+            Some(base) => node.set_base(base),
+            None => node.set_base(&of_inventory(network.model, network.topology, name)),
+        }
+    }
+}
+
+impl Node {
+    fn new(name: NodeName, role: Option<Role>, forwards: bool) -> Self {
+        let mut node = Self {
+            name,
+            role,
+            forwards,
+            ports: Vec::new(),
+            port_ids: HashMap::new(),
+            base_rules: Vec::new(),
+            our_priority: 0,
+            base_tables: HashMap::new(),
+            rules: HashMap::new(),
+            tables: HashMap::new(),
+            ingresses: HashMap::new(),
+            policies: HashMap::new(),
+            policies_by_prefix: PrefixIndex::default(),
+            paths: HashMap::new(),
+            vlans: HashMap::new(),
+            instances: HashMap::new(),
+            tunnels: BTreeMap::new(),
+            tunnels_by_prefix: PrefixIndex::default(),
+        };
+        node.port(&PortName::tunnel());
+        node
+    }
+
+    /// The port by which all tunnels are entered and left.
+    pub const TUNNEL: PortId = PortId(0);
+
+    pub fn port_of(&self, id: PortId) -> &Port {
+        &self.ports[id.0 as usize]
+    }
+
+    pub fn port_id(&self, name: &PortName) -> Option<PortId> {
+        self.port_ids.get(name).copied()
+    }
+
+    pub fn cable(&self, port: PortId) -> Option<&Far> {
+        self.port_of(port).cable.as_ref()
+    }
+
+    pub fn cable_at(&self, name: &PortName) -> Option<&Far> {
+        self.cable(self.port_id(name)?)
+    }
+
+    pub fn ports(&self) -> impl Iterator<Item = (PortId, &Port)> {
+        (0..).map(PortId).zip(&self.ports)
+    }
+
+    /// Our rules for packets that come in by a port which could match some of the class's addresses.
+    pub fn rules(
+        &self,
+        family: Family,
+        port: PortId,
+        source: Span<u128>,
+        destination: Span<u128>,
+    ) -> impl Iterator<Item = OurRule> {
+        let groups = [Some(port), None].into_iter().filter_map(|port| self.rules.get(&port));
+        groups.flat_map(move |rules| {
+            let by_source = rules.by_source.overlapping(family, source);
+            by_source.chain(rules.by_destination.overlapping(family, destination)).map(|found| *found.thing)
+        })
+    }
+
+    /// How many paths have this VLAN.
+    pub fn paths_of_vlan(&self, vlan: VlanId) -> usize {
+        self.vlans.get(&vlan).map_or(0, BTreeSet::len)
+    }
+
+    fn remove_path(&mut self, id: PathId) {
+        let Some(vlan) = self.paths.remove(&id).and_then(|path| path.vlan) else { return };
+        if let Some(paths) = self.vlans.get_mut(&vlan) {
+            paths.remove(&id);
+        }
+    }
+
+    /// The number of a port, new if it has none.
+    fn port(&mut self, name: &PortName) -> PortId {
+        if let Some(id) = self.port_ids.get(name) {
+            return *id;
+        }
+        let id = PortId(self.ports.len() as u32);
+        self.ports.push(Port { name: name.clone(), cable: None });
+        self.port_ids.insert(name.clone(), id);
+        id
+    }
+
+    fn put_rule(&mut self, rule: &Rule) {
+        self.remove_rule(rule);
+        let selector = &rule.selector;
+        let port = selector.in_port.as_ref().map(|port| self.port(port));
+        let ours = OurRule {
+            priority: self.our_priority + u32::from(rule.order),
+            from: selector.from.map(Span::of),
+            to: selector.to.map(Span::of),
+            unless_released: selector.unless_released,
+            table: rule.table,
+        };
+        let (index, prefix) = self.index_of(rule, port);
+        index.insert(prefix, ours);
+    }
+
+    fn remove_rule(&mut self, rule: &Rule) {
+        let port = rule.selector.in_port.as_ref().map(|port| self.port(port));
+        let selector = &rule.selector;
+        let (from, to) = (selector.from.map(Span::of), selector.to.map(Span::of));
+        let priority = self.our_priority + u32::from(rule.order);
+        let (index, prefix) = self.index_of(rule, port);
+        index.remove(prefix, |other| {
+            (other.priority, other.from, other.to, other.unless_released, other.table)
+                == (priority, from, to, selector.unless_released, rule.table)
+        });
+    }
+
+    /// Where a rule is found: by its source, or else by its destination.
+    fn index_of(&mut self, rule: &Rule, port: Option<PortId>) -> (&mut PrefixIndex<OurRule>, Prefix) {
+        let rules = self.rules.entry(port).or_default();
+        let selector = &rule.selector;
+        match (selector.from, selector.to) {
+            (None, Some(to)) => (&mut rules.by_destination, to),
+            (from, _) => (&mut rules.by_source, from.unwrap_or(Prefix::all(selector.family))),
+        }
+    }
+
+    fn remove_policy(&mut self, site: SiteId) {
+        let Some(policy) = self.policies.remove(&site) else { return };
+        for prefix in &policy.prefixes {
+            self.policies_by_prefix.remove(*prefix, |other| *other == site);
+        }
+    }
+
+    fn set_base(&mut self, base: &BaseRouting) {
+        self.our_priority = base.our_priority;
+        for route in &base.routes {
+            let action = match &route.action {
+                BaseRouteAction::Forward { port, via } => {
+                    RouteAction::Forward(NextHop { port: self.port(port), via: *via })
+                }
+                BaseRouteAction::Local => RouteAction::Local,
+                BaseRouteAction::Drop => RouteAction::Drop,
+            };
+            let route_of = Route { metric: route.metric, action };
+            self.base_tables.entry(route.table).or_default().insert(route.prefix, route_of);
+        }
+        for rule in &base.rules {
+            let rule = self.foreign(rule);
+            self.base_rules.push(rule);
+        }
+        self.base_rules.sort_by_key(|rule| rule.priority);
+    }
+
+    fn foreign(&mut self, rule: &BaseRule) -> ForeignRule {
+        let action = match &rule.action {
+            _ if !rule.opaque.is_empty() => ForeignAction::Opaque,
+            BaseRuleAction::Lookup(table) => ForeignAction::Lookup(*table),
+            BaseRuleAction::Drop => ForeignAction::Drop,
+            BaseRuleAction::Other(_) => ForeignAction::Opaque,
+        };
+        ForeignRule {
+            priority: rule.priority,
+            family: rule.family,
+            from: rule.from.map(Span::of),
+            to: rule.to.map(Span::of),
+            port: rule.in_port.as_ref().map(|port| self.port(port)),
+            action,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What was asked for, as the verifier sees it: whose packets come in where, and which chain claims them. It is read from
+//! the model alone, never from what was rendered.
+
+use std::collections::BTreeMap;
+
+use catena_model::address::Family;
+use catena_model::forwarding::{Direction, FlowMatch, SiteId};
+use catena_model::name::{NodeName, PortName, SiteName};
+use catena_model::resource::{Attachment, Chain, Model, Role, ServiceFunction, Site, Traffic};
+use catena_model::topology::{Cable, external_ports};
+
+use crate::class::{Class, Span};
+use crate::fabric::{Fabric, Node, NodeId, Place};
+use crate::{Entry, Network};
+
+/// All sites that have a chain, and where packets come from.
+pub struct Intent<'a> {
+    pub sites: BTreeMap<SiteName, ServedSite<'a>>,
+    /// Where the Internet's packets come in.
+    pub external: Vec<Gate>,
+}
+
+/// A site with its chains, those that claim first first.
+pub struct ServedSite<'a> {
+    pub site: &'a Site,
+    /// `None` where nothing was ever rendered for it.
+    pub id: Option<SiteId>,
+    pub chains: Vec<ServedChain<'a>>,
+    /// Where the site's own packets come in.
+    pub gates: Vec<Gate>,
+    /// The customer's end of the attachment: what gets there is with the site.
+    pub home: Option<NodeId>,
+    home_is_driven: bool,
+}
+
+pub struct ServedChain<'a> {
+    pub chain: &'a Chain,
+    /// In the order of the way up.
+    pub functions: Vec<&'a ServiceFunction>,
+}
+
+/// A place where packets come in.
+#[derive(Clone, Debug)]
+pub struct Gate {
+    pub entry: Entry,
+    pub place: Place,
+    /// Out of this site's tunnel.
+    pub tunnel: Option<SiteId>,
+}
+
+/// Some of a site's packets, as the site sends them.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    pub class: Class,
+    pub by: ClaimedBy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClaimedBy {
+    /// By the chain that stands here among the site's.
+    Chain(usize),
+    Nothing,
+    /// By no chain, for its DSCP alone: only the switch tells that, so they may go that way.
+    NothingForItsDscp,
+}
+
+impl<'a> Intent<'a> {
+    pub fn new(network: &Network<'a>, fabric: &Fabric) -> Self {
+        let Network { model, topology, numbering, .. } = network;
+        let numbers: BTreeMap<&SiteName, SiteId> = numbering.sites().collect();
+        let mut sites: BTreeMap<SiteName, ServedSite> = BTreeMap::new();
+        for chain in model.chains.values() {
+            for site in chain.sites.iter().filter_map(|name| model.sites.get(name)) {
+                let served = sites.entry(site.name.clone()).or_insert_with(|| ServedSite {
+                    site,
+                    id: numbers.get(&site.name).copied(),
+                    chains: Vec::new(),
+                    gates: Vec::new(),
+                    home: None,
+                    home_is_driven: false,
+                });
+                let functions = chain.functions.iter().filter_map(|name| model.functions.get(name)).collect();
+                served.chains.push(ServedChain { chain, functions });
+            }
+        }
+        for served in sites.values_mut() {
+            served.chains.sort_by_key(|served| std::cmp::Reverse(served.chain.priority));
+            served.gates = gates(network, fabric, served.site, served.id);
+            served.home = home(model, served.site).and_then(|node| fabric.id(node));
+            served.home_is_driven = served.home.is_some_and(|node| fabric.node(node).role.is_some());
+        }
+        let external = external_ports(model, topology)
+            .filter_map(|(_, cable)| gate_at(fabric, &cable.near.node, &cable.near.port))
+            .collect();
+        Self { sites, external }
+    }
+}
+
+impl ServedSite<'_> {
+    /// All packets of the site, divided by who claims them. Nothing is claimed of what is not routed.
+    pub fn claims(&self) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        for prefix in &self.site.prefixes {
+            let family = prefix.family();
+            let mut rest = vec![Class { destination: routed(family), ..Class::of_end(*prefix, Direction::Up) }];
+            for (nth, served) in self.chains.iter().enumerate() {
+                for flow in flows(served.chain) {
+                    rest = part(rest, &flow, family, ClaimedBy::Chain(nth), &mut claims);
+                }
+            }
+            for flow in self.chains.iter().flat_map(|served| flows(served.chain)) {
+                if flow.dscp.is_some() {
+                    let flow = FlowMatch { dscp: None, ..flow };
+                    rest = part(rest, &flow, family, ClaimedBy::NothingForItsDscp, &mut claims);
+                }
+            }
+            claims.extend(rest.into_iter().map(|class| Claim { class, by: ClaimedBy::Nothing }));
+        }
+        claims
+    }
+
+    /// Whether the site's own packets are told apart where they come in.
+    pub fn claims_at_gates(&self) -> bool {
+        match &self.site.attachment {
+            Attachment::Gre(gre) => gre.customer.element.is_some(),
+            Attachment::L2 { .. } => self.gates.iter().all(|gate| Some(gate.place.node) == self.home),
+        }
+    }
+
+    /// Where packets for the site are no longer ours: at the customer's own router.
+    pub fn stop(&self, direction: Direction) -> Option<NodeId> {
+        let own = direction == Direction::Down && !self.home_is_driven;
+        self.home.filter(|_| own)
+    }
+
+    /// Whether all these addresses are the site's.
+    pub fn has(&self, family: Family, addresses: Span<u128>) -> bool {
+        let own = self.site.prefixes.iter().filter(|prefix| prefix.family() == family);
+        own.map(|prefix| Span::of(*prefix)).any(|own| own.covers(&addresses))
+    }
+}
+
+/// The addresses that packets can be routed to: no multicast, no link-local ones (RFC 4291 section 2.5.6, RFC 5771).
+pub fn routed(family: Family) -> Span<u128> {
+    match family {
+        Family::V4 => Span { first: 0x0100_0000, last: 0xdfff_ffff },
+        Family::V6 => Span { first: 1 << 120, last: (0xfe80 << 112) - 1 },
+    }
+}
+
+fn flows(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
+    chain.matches.iter().flat_map(Traffic::flow_matches)
+}
+
+fn part(rest: Vec<Class>, flow: &FlowMatch, family: Family, by: ClaimedBy, claims: &mut Vec<Claim>) -> Vec<Class> {
+    let Some(asks) = Class::of_flow(flow, family) else { return rest };
+    let mut left = Vec::new();
+    for class in rest {
+        claims.extend(class.intersection(&asks).map(|class| Claim { class, by }));
+        left.extend(class.minus(&asks));
+    }
+    left
+}
+
+/// Where a site's packets come in: at its access element's ports towards it; else at the cloud's end of the attachment.
+pub fn gates(network: &Network, fabric: &Fabric, site: &Site, id: Option<SiteId>) -> Vec<Gate> {
+    let at_access = |access: &NodeName| {
+        let cables = network.topology.cables(access).filter(|cable| faces(network.model, site, cable));
+        cables.filter_map(|cable| gate_at(fabric, access, &cable.near.port)).collect()
+    };
+    match (&site.attachment, home(network.model, site)) {
+        (Attachment::Gre(gre), None) => {
+            let Some(node) = &gre.cloud.element else { return Vec::new() };
+            let Some(place) = fabric.id(node).map(|node| Place { node, port: Node::TUNNEL }) else { return Vec::new() };
+            let entry = Entry { node: node.clone(), port: PortName::tunnel(), tunnel: Some(site.name.clone()) };
+            vec![Gate { entry, place, tunnel: id }]
+        }
+        (Attachment::Gre(_), Some(access)) => at_access(access),
+        (Attachment::L2 { .. }, Some(customer)) if network.model.elements.contains_key(customer) => at_access(customer),
+        (Attachment::L2 { link }, Some(customer)) => {
+            let ends = network.model.links.get(link).map(|link| &link.ends);
+            let cloud = ends.into_iter().flatten().filter(|end| end.node != *customer);
+            cloud.filter_map(|end| gate_at(fabric, &end.node, &end.port)).collect()
+        }
+        (Attachment::L2 { .. }, None) => Vec::new(),
+    }
+}
+
+/// The customer's end of a site's attachment, where the inventory has it.
+fn home<'a>(model: &'a Model, site: &'a Site) -> Option<&'a NodeName> {
+    match &site.attachment {
+        Attachment::Gre(gre) => gre.customer.element.as_ref(),
+        Attachment::L2 { link } => {
+            let [a, b] = &model.links.get(link)?.ends;
+            let is_cloud = |node| model.elements.get(node).is_some_and(|element| element.role != Role::Access);
+            Some(if is_cloud(&b.node) { &a.node } else { &b.node })
+        }
+    }
+}
+
+/// Whether a cable of the access element leads to the site's own network.
+fn faces(model: &Model, site: &Site, cable: &Cable) -> bool {
+    let of_site = |address| site.prefixes.iter().any(|prefix| prefix.contains(address));
+    let routes = model.elements.get(&cable.near.node).into_iter().flat_map(|element| &element.routes);
+    let mut to_site = routes
+        .filter(|route| route.to.length() > 0 && site.prefixes.iter().any(|prefix| prefix.overlaps(route.to)));
+    cable.near.addresses.iter().any(|near| of_site(near.addr()))
+        || to_site.any(|route| cable.near.addresses.iter().any(|near| near.contains(&route.via)))
+}
+
+fn gate_at(fabric: &Fabric, node: &NodeName, port: &PortName) -> Option<Gate> {
+    let place = fabric.place(node, port)?;
+    Some(Gate { entry: Entry { node: node.clone(), port: port.clone(), tunnel: None }, place, tunnel: None })
+}
