@@ -316,7 +316,8 @@ impl Class {
             Family::V4 => Protocol::ICMP,
             Family::V6 => Protocol::ICMPV6,
         };
-        let known = [Protocol::TCP, Protocol::UDP, icmp].into_iter().find(|known| self.protocols.contains(*known));
+        let known =
+            [Protocol::TCP, Protocol::UDP, icmp].into_iter().find(|known| self.protocols.contains(*known));
         known.or_else(|| self.protocols.first()).unwrap_or(Protocol::TCP)
     }
 }
@@ -336,7 +337,11 @@ fn readable_addresses(family: Family, span: Span<u128>, known: &[IpAddr]) -> Vec
 fn nth_port(span: Span<u16>, known: &[u16], nth: u16) -> u16 {
     let first = known.iter().copied().find(|port| span.contains(*port)).unwrap_or(span.first);
     let next = first.saturating_add(nth);
-    if span.contains(next) { next } else { span.first.saturating_add(nth % (span.last - span.first).saturating_add(1)) }
+    if span.contains(next) {
+        next
+    } else {
+        span.first.saturating_add(nth % (span.last - span.first).saturating_add(1))
+    }
 }
 
 #[cfg(test)]
@@ -391,8 +396,10 @@ mod tests {
     }
 
     fn flow() -> impl Strategy<Value = FlowMatch> {
-        let prefix = || prop::option::of(prop::sample::select(vec!["0.0.0.4/30", "0.0.0.0/31", "::4/126", "::/127"]));
-        let protocol = prop::option::of(prop::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol(0)]));
+        let prefix =
+            || prop::option::of(prop::sample::select(vec!["0.0.0.4/30", "0.0.0.0/31", "::4/126", "::/127"]));
+        let protocol =
+            prop::option::of(prop::sample::select(vec![Protocol::TCP, Protocol::UDP, Protocol(0)]));
         let ports = prop::option::of(prop::sample::select(vec!["2", "1-4"]));
         (prefix(), prefix(), protocol, ports, prop::option::of(0..3_u8)).prop_map(
             |(local, remote, protocol, ports, dscp)| FlowMatch {
@@ -444,7 +451,10 @@ mod tests {
     fn examples_are_readable() {
         let class = Class::of_end("172.16.1.0/24".parse().unwrap(), Direction::Up);
         let first = class.examples(&["198.51.100.10".parse().unwrap()]).next().unwrap();
-        assert_eq!((first.source.to_string(), first.destination.to_string()), ("172.16.1.10".to_owned(), "198.51.100.10".to_owned()));
+        assert_eq!(
+            (first.source.to_string(), first.destination.to_string()),
+            ("172.16.1.10".to_owned(), "198.51.100.10".to_owned())
+        );
         assert_eq!((first.protocol, first.source_port, first.destination_port), (Protocol::TCP, 40_000, 80));
     }
 }

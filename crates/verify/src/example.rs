@@ -50,7 +50,9 @@ impl<'v> Examples<'v> {
 
     /// Adds a finding with its packet. Of findings that say the same of one chain the first is told.
     pub fn add(&mut self, served: &ServedSite, finding: Finding) {
-        let Some(chain) = served.chains.get(finding.chain).map(|served| served.chain.name.clone()) else { return };
+        let Some(chain) = served.chains.get(finding.chain).map(|served| served.chain.name.clone()) else {
+            return;
+        };
         let site = served.site.name.clone();
         let Finding { fault, direction, gate, class, way, .. } = finding;
         let key = (fault.property, chain.to_string(), site.to_string(), direction);
@@ -161,7 +163,7 @@ pub fn agree(fabric: &Fabric, way: &Way, walk: &Walk) -> bool {
             | (symbolic::End::Site(_), End::Site { .. })
             | (symbolic::End::Dropped(_), End::Dropped { .. })
             | (symbolic::End::Loop, End::Loop { .. })
-            | (symbolic::End::Undecided, End::Undecided { .. })
+            | (symbolic::End::Undecided(_), End::Undecided { .. })
     );
     // Where packets loop, the last place is told once by the one walk and twice by the other.
     same_end && places.eq(visits)

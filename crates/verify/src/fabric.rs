@@ -39,6 +39,8 @@ pub struct Fabric {
     driven: HashSet<IpAddr>,
     /// The addresses of all sites.
     customers: PrefixIndex<()>,
+    /// The addresses of the links between the network's own nodes.
+    inner: PrefixIndex<()>,
     /// What a switch reaches by a port, for packets that go in a direction.
     functions: HashMap<(NodeId, PortId, Direction), FunctionSide>,
 }
@@ -119,7 +121,7 @@ pub struct ForeignRule {
     pub action: ForeignAction,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ForeignAction {
     Lookup(u32),
     Drop,
@@ -149,6 +151,7 @@ impl Fabric {
             tunnel_ends: HashMap::new(),
             driven: HashSet::new(),
             customers: PrefixIndex::default(),
+            inner: PrefixIndex::default(),
             functions: HashMap::new(),
         };
         for element in model.elements.values() {
@@ -203,6 +206,11 @@ impl Fabric {
     /// Whether all these addresses are a site's.
     pub fn is_of_customers(&self, family: Family, addresses: Span<u128>) -> bool {
         self.customers.overlapping(family, addresses).any(|found| found.span.covers(&addresses))
+    }
+
+    /// Whether all these addresses are on one link within the network.
+    pub fn is_inner(&self, family: Family, addresses: Span<u128>) -> bool {
+        self.inner.overlapping(family, addresses).any(|found| found.span.covers(&addresses))
     }
 
     /// Whether a place is where the Internet is.
@@ -303,6 +311,11 @@ impl Fabric {
         for link in network.model.links.values() {
             let [a, b] = &link.ends;
             let (Some(place_a), Some(place_b)) = (self.end(a), self.end(b)) else { continue };
+            if !a.external && !b.external {
+                for address in a.addresses.iter().chain(&b.addresses) {
+                    self.inner.insert(Prefix::of(*address), ());
+                }
+            }
             for (near, far, here, there) in [(a, b, place_a, place_b), (b, a, place_b, place_a)] {
                 let addresses = |end: &LinkEnd| end.addresses.iter().map(|address| address.addr()).collect();
                 let driven = self.node(there.node).role.is_some();

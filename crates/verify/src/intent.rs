@@ -102,7 +102,8 @@ impl ServedSite<'_> {
         let mut claims = Vec::new();
         for prefix in &self.site.prefixes {
             let family = prefix.family();
-            let mut rest = vec![Class { destination: routed(family), ..Class::of_end(*prefix, Direction::Up) }];
+            let mut rest =
+                vec![Class { destination: routed(family), ..Class::of_end(*prefix, Direction::Up) }];
             for (nth, served) in self.chains.iter().enumerate() {
                 for flow in flows(served.chain) {
                     rest = part(rest, &flow, family, ClaimedBy::Chain(nth), &mut claims);
@@ -152,7 +153,13 @@ fn flows(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
     chain.matches.iter().flat_map(Traffic::flow_matches)
 }
 
-fn part(rest: Vec<Class>, flow: &FlowMatch, family: Family, by: ClaimedBy, claims: &mut Vec<Claim>) -> Vec<Class> {
+fn part(
+    rest: Vec<Class>,
+    flow: &FlowMatch,
+    family: Family,
+    by: ClaimedBy,
+    claims: &mut Vec<Claim>,
+) -> Vec<Class> {
     let Some(asks) = Class::of_flow(flow, family) else { return rest };
     let mut left = Vec::new();
     for class in rest {
@@ -171,12 +178,17 @@ pub fn gates(network: &Network, fabric: &Fabric, site: &Site, id: Option<SiteId>
     match (&site.attachment, home(network.model, site)) {
         (Attachment::Gre(gre), None) => {
             let Some(node) = &gre.cloud.element else { return Vec::new() };
-            let Some(place) = fabric.id(node).map(|node| Place { node, port: Node::TUNNEL }) else { return Vec::new() };
-            let entry = Entry { node: node.clone(), port: PortName::tunnel(), tunnel: Some(site.name.clone()) };
+            let Some(place) = fabric.id(node).map(|node| Place { node, port: Node::TUNNEL }) else {
+                return Vec::new();
+            };
+            let entry =
+                Entry { node: node.clone(), port: PortName::tunnel(), tunnel: Some(site.name.clone()) };
             vec![Gate { entry, place, tunnel: id }]
         }
         (Attachment::Gre(_), Some(access)) => at_access(access),
-        (Attachment::L2 { .. }, Some(customer)) if network.model.elements.contains_key(customer) => at_access(customer),
+        (Attachment::L2 { .. }, Some(customer)) if network.model.elements.contains_key(customer) => {
+            at_access(customer)
+        }
         (Attachment::L2 { link }, Some(customer)) => {
             let ends = network.model.links.get(link).map(|link| &link.ends);
             let cloud = ends.into_iter().flatten().filter(|end| end.node != *customer);
@@ -192,7 +204,8 @@ fn home<'a>(model: &'a Model, site: &'a Site) -> Option<&'a NodeName> {
         Attachment::Gre(gre) => gre.customer.element.as_ref(),
         Attachment::L2 { link } => {
             let [a, b] = &model.links.get(link)?.ends;
-            let is_cloud = |node| model.elements.get(node).is_some_and(|element| element.role != Role::Access);
+            let is_cloud =
+                |node| model.elements.get(node).is_some_and(|element| element.role != Role::Access);
             Some(if is_cloud(&b.node) { &a.node } else { &b.node })
         }
     }
@@ -202,8 +215,9 @@ fn home<'a>(model: &'a Model, site: &'a Site) -> Option<&'a NodeName> {
 fn faces(model: &Model, site: &Site, cable: &Cable) -> bool {
     let of_site = |address| site.prefixes.iter().any(|prefix| prefix.contains(address));
     let routes = model.elements.get(&cable.near.node).into_iter().flat_map(|element| &element.routes);
-    let mut to_site = routes
-        .filter(|route| route.to.length() > 0 && site.prefixes.iter().any(|prefix| prefix.overlaps(route.to)));
+    let mut to_site = routes.filter(|route| {
+        route.to.length() > 0 && site.prefixes.iter().any(|prefix| prefix.overlaps(route.to))
+    });
     cable.near.addresses.iter().any(|near| of_site(near.addr()))
         || to_site.any(|route| cable.near.addresses.iter().any(|near| near.contains(&route.via)))
 }

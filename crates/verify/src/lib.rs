@@ -33,6 +33,7 @@ use catena_model::topology::Topology;
 use serde::{Deserialize, Serialize};
 
 pub use decision::{Decision, End};
+pub use lookup::of_inventory;
 pub use verdict::{Coverage, Property, Report, Undecided, Verdict, Violation};
 pub use verify::verify;
 pub use walk::{Entry, walk_from};

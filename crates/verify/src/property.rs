@@ -9,7 +9,7 @@ use catena_model::resource::{Role, ServiceFunction};
 
 use crate::fabric::{Fabric, FunctionSide, NodeId, Place};
 use crate::intent::{ClaimedBy, ServedChain, ServedSite};
-use crate::symbolic::{By, Cause, End, Pass, Walker, Way, in_order, is_up, side_of};
+use crate::symbolic::{By, Cause, End, Pass, Unknown, Walker, Way, in_order, is_up, side_of};
 use crate::verdict::Property;
 
 /// Something that is wrong.
@@ -88,19 +88,13 @@ impl<'v> Seen<'v> {
 
 /// All that is wrong with a way of packets that a chain claims.
 pub fn of_claimed(seen: &Seen, chain: &ServedChain) -> Vec<Fault> {
-    if seen.way.end == End::Undecided {
-        return vec![Fault::undecided(format!("at {} something decides that is not understood", seen.end_name()))];
+    if let End::Undecided(unknown) = seen.way.end {
+        return vec![not_understood(seen, unknown)];
     }
-    [
-        no_bypass(seen),
-        order(seen, chain),
-        no_loop(seen),
-        no_black_hole(seen, chain),
-        isolation(seen),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    [no_bypass(seen), order(seen, chain), no_loop(seen), no_black_hole(seen, chain), isolation(seen)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Claimed packets that get out of the network have taken a path of the chain.
@@ -161,17 +155,31 @@ fn order(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
         let wanted = chain.functions[position];
         let node = seen.fabric.node(pass.switch);
         let mut up = members.filter(|id| is_up(node, *id)).peekable();
-        if up.peek().is_none() && path.hops[position].on_failure == OnFailure::Skip && wanted.on_failure == OnFailure::Closed
+        if up.peek().is_none()
+            && path.hops[position].on_failure == OnFailure::Skip
+            && wanted.on_failure == OnFailure::Closed
         {
             return Some(Fault::new(
                 Property::NoBypass,
-                format!("function {} is left out: none of its instances is up, and it may not be skipped", wanted.name),
+                format!(
+                    "function {} is left out: none of its instances is up, and it may not be skipped",
+                    wanted.name
+                ),
+            ));
+        }
+        if up.peek().is_none() && !path.hops[position].ids().any(|id| node.instances.contains_key(&id)) {
+            return violated(format!(
+                "function {} is left out: none of its instances is installed",
+                wanted.name
             ));
         }
         for id in up {
             match reached(seen.fabric, pass, id) {
                 Some(there) if there.function != wanted.name => {
-                    return violated(format!("{} is passed in the place of function {}", there.instance, wanted.name));
+                    return violated(format!(
+                        "{} is passed in the place of function {}",
+                        there.instance, wanted.name
+                    ));
                 }
                 _ => {}
             }
@@ -180,10 +188,18 @@ fn order(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
     None
 }
 
-/// No packet comes twice to a place, unless it would without us.
+/// No packet comes twice to a place, unless the owners' routing, or the customer's, has it go in circles anyway: once it has
+/// left what is ours.
 fn no_loop(seen: &Seen) -> Option<Fault> {
-    let loops = seen.way.end == End::Loop && !seen.before().iter().all(|way| way.end == End::Loop);
-    loops.then(|| Fault::new(Property::NoLoop, format!("packets go in circles by {}", seen.end_name())))
+    if seen.way.end != End::Loop {
+        return None;
+    }
+    let left = match seen.direction {
+        Direction::Up => seen.passes().next().is_some(),
+        Direction::Down => seen.way.hops.iter().any(|hop| Some(hop.place.node) == seen.served.home),
+    };
+    let excused = left && seen.before().iter().all(|way| way.end == End::Loop);
+    (!excused).then(|| Fault::new(Property::NoLoop, format!("packets go in circles by {}", seen.end_name())))
 }
 
 /// Claimed packets are dropped only where their owner's routing drops them with or without us, or where a function that
@@ -210,7 +226,8 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
     }
     let by_us = cause == Cause::NoNeighbour && !ends_by_base(way);
     let home = way.last().is_some_and(|last| {
-        Some(last.node) == seen.served.home || seen.fabric.node(last.node).role.is_none_or(|role| role == Role::Access)
+        Some(last.node) == seen.served.home
+            || seen.fabric.node(last.node).role.is_none_or(|role| role == Role::Access)
     });
     // Beyond the functions and the way home, the owners' routing decides, and decides as it would.
     let on_our_way = match (passed, seen.direction) {
@@ -218,8 +235,7 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
         (Some(_), Direction::Up) => false,
         (Some(_), Direction::Down) => !home,
     };
-    // A rule that drops is more than a route that is not there: it was written for packets that would get on.
-    if by_us || on_our_way || cause == Cause::ForeignRule || seen.would_get_out() {
+    if by_us || on_our_way || seen.would_get_out() {
         return violated(format!("packets are dropped at {at}: {}", in_words(cause)));
     }
     None
@@ -259,11 +275,15 @@ fn isolation(seen: &Seen) -> Option<Fault> {
         return Some(Fault::new(Property::Isolation, "packets for the site go into another site's tunnel"));
     }
     let foreign = seen.way.hops[..until].iter().skip(1).find(|hop| {
-        seen.fabric.node(hop.place.node).role == Some(Role::Access) && Some(hop.place.node) != seen.served.home
+        seen.fabric.node(hop.place.node).role == Some(Role::Access)
+            && Some(hop.place.node) != seen.served.home
     });
     foreign.map(|hop| {
         let at = seen.name(hop.place.node);
-        Fault::new(Property::Isolation, format!("packets of the site pass {at}, the place of another customer"))
+        Fault::new(
+            Property::Isolation,
+            format!("packets of the site pass {at}, the place of another customer"),
+        )
     })
 }
 
@@ -285,9 +305,7 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
         let at = seen.end_name();
         let would = gets_to_somebody(seen.fabric, before);
         match way.end {
-            End::Undecided => {
-                return vec![Fault::undecided(format!("at {at} something decides that is not understood"))];
-            }
+            End::Undecided(unknown) => return vec![not_understood(seen, unknown)],
             End::Loop if before.end != End::Loop => {
                 let what = format!("packets that no chain claims go in circles by {at}");
                 return vec![Fault::new(Property::NoLoop, what)];
@@ -317,17 +335,24 @@ pub fn unmodified(fabric: &Fabric, chain: &ServedChain, pass: &Pass) -> Option<F
     for (hop, wanted) in path.hops.iter().zip(&chain.functions) {
         for instance in hop.ids().filter_map(|id| node.instances.get(&id)) {
             if instance.rewrites != wanted.changes_addresses {
-                let known = if wanted.changes_addresses { "changes addresses" } else { "changes no addresses" };
+                let known =
+                    if wanted.changes_addresses { "changes addresses" } else { "changes no addresses" };
                 return violated(format!("function {} {known}, and is not treated so", wanted.name));
             }
             if instance.insertion != wanted.insertion {
-                return violated(format!("function {} is spoken to in another way than it understands", wanted.name));
+                return violated(format!(
+                    "function {} is spoken to in another way than it understands",
+                    wanted.name
+                ));
             }
         }
     }
-    let needs_vlan = chain.functions.iter().any(|wanted| wanted.insertion == catena_model::forwarding::Insertion::Vlan);
+    let needs_vlan =
+        chain.functions.iter().any(|wanted| wanted.insertion == catena_model::forwarding::Insertion::Vlan);
     match path.vlan {
-        None if needs_vlan => violated(format!("path {} has no VLAN, by which its functions tell it", path.id)),
+        None if needs_vlan => {
+            violated(format!("path {} has no VLAN, by which its functions tell it", path.id))
+        }
         Some(vlan) if needs_vlan && node.paths_of_vlan(vlan) > 1 => {
             violated(format!("path {} has VLAN {} together with another path", path.id, vlan.get()))
         }
@@ -342,18 +367,25 @@ pub fn degraded(fabric: &Fabric, chain: &ServedChain, pass: &Pass) -> Option<Fau
     let path = node.paths.get(&pass.path)?;
     for ((position, hop), wanted) in path.hops.iter().enumerate().zip(&chain.functions) {
         let gone = || Gone::Function { instances: hop.ids().collect(), name: wanted.name.to_string() };
-        let violated = |what: String| Some(Fault { property: Some(Property::Degraded), what, without: Some(gone()) });
+        let violated =
+            |what: String| Some(Fault { property: Some(Property::Degraded), what, without: Some(gone()) });
         match (wanted.on_failure, hop.on_failure) {
             (OnFailure::Closed, OnFailure::Skip) => {
-                return violated(format!("packets go round function {}, which may not be skipped,", wanted.name));
+                return violated(format!(
+                    "packets go round function {}, which may not be skipped,",
+                    wanted.name
+                ));
             }
             (OnFailure::Skip, OnFailure::Closed) => {
-                return violated(format!("packets are dropped for want of function {}, which may be skipped,", wanted.name));
+                return violated(format!(
+                    "packets are dropped for want of function {}, which may be skipped,",
+                    wanted.name
+                ));
             }
             _ => {}
         }
         if let Some(missing) = unused(fabric, chain.functions[position], pass, path, position) {
-            return violated(format!("packets are dropped though {missing} is there,"));
+            return violated(format!("packets are not given to {missing},"));
         }
     }
     None
@@ -369,9 +401,8 @@ fn unused(
 ) -> Option<String> {
     let reached: Vec<&FunctionSide> =
         path.hops[position].ids().filter_map(|id| self::reached(fabric, pass, id)).collect();
-    let missing = wanted.instances.iter().find(|instance| {
-        wanted.on_failure == OnFailure::Closed && !reached.iter().any(|there| there.instance == instance.name)
-    });
+    let missing =
+        wanted.instances.iter().find(|instance| !reached.iter().any(|there| there.instance == instance.name));
     missing.map(|instance| instance.name.to_string())
 }
 
@@ -389,7 +420,8 @@ pub fn same_way_back(
         let node = fabric.node(pass.switch);
         let path = node.paths.get(&pass.path)?;
         let hop = |hop: &catena_model::forwarding::Hop| {
-            let members: Vec<_> = hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect();
+            let members: Vec<_> =
+                hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect();
             (hop.stickiness, members)
         };
         Some(path.hops.iter().map(hop).collect::<Vec<_>>())
@@ -399,9 +431,12 @@ pub fn same_way_back(
         return None;
     }
     let chosen = |hops: &[(_, Vec<_>)], packet: &Packet| -> Vec<Option<InstanceId>> {
-        hops.iter().map(|(stickiness, members)| pick(packet.flow_hash(*stickiness), members.iter().copied())).collect()
+        hops.iter()
+            .map(|(stickiness, members)| pick(packet.flow_hash(*stickiness), members.iter().copied()))
+            .collect()
     };
-    let differs = |packet: &Packet| up.switch != down.switch || chosen(&there, packet) != chosen(&back, packet);
+    let differs =
+        |packet: &Packet| up.switch != down.switch || chosen(&there, packet) != chosen(&back, packet);
     if let Some(packet) = flows.find(differs) {
         return Some(Ok(packet));
     }
@@ -409,7 +444,10 @@ pub fn same_way_back(
     if alone(&there) && alone(&back) {
         return None;
     }
-    Some(Err(format!("requests take path {}, replies path {}, which choose instances differently", up.path, down.path)))
+    Some(Err(format!(
+        "requests take path {}, replies path {}, which choose instances differently",
+        up.path, down.path
+    )))
 }
 
 /// Whether packets get out of what we drive: to a site, to a host, to the Internet.
@@ -420,17 +458,23 @@ pub fn gets_out(fabric: &Fabric, way: &Way) -> bool {
             // The gateway is out, and so is a customer's own router.
             !matches!(fabric.node(last.node).role, Some(Role::Physical | Role::Router | Role::Switch))
         }),
-        End::Dropped(_) | End::Loop | End::Undecided => false,
+        End::Dropped(_) | End::Loop | End::Undecided(_) => false,
     }
 }
 
 /// Whether packets get to the Internet or to a customer. What is addressed to the network's own nodes is nobody's traffic.
 fn gets_to_somebody(fabric: &Fabric, way: &Way) -> bool {
-    let to_customer = || fabric.is_of_customers(way.class.family, way.class.destination);
+    let (family, destination) = (way.class.family, way.class.destination);
+    let to_customer = fabric.is_of_customers(family, destination);
+    if !to_customer && fabric.is_inner(family, destination) {
+        return false;
+    }
     match way.end {
         End::Internet | End::Site(_) | End::Home => true,
-        End::Delivered | End::Link(_) => to_customer() || way.last().is_some_and(|last| fabric.is_outside(last)),
-        End::Dropped(_) | End::Loop | End::Undecided => false,
+        End::Delivered | End::Link(_) => {
+            to_customer || way.last().is_some_and(|last| fabric.is_outside(last))
+        }
+        End::Dropped(_) | End::Loop | End::Undecided(_) => false,
     }
 }
 
@@ -456,7 +500,21 @@ fn same_end(a: End, b: End) -> bool {
 }
 
 fn is_ours(cause: Cause) -> bool {
-    matches!(cause, Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::NoNeighbour | Cause::Unreachable)
+    matches!(
+        cause,
+        Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::NoNeighbour | Cause::Unreachable
+    )
+}
+
+fn not_understood(seen: &Seen, unknown: Unknown) -> Fault {
+    let why = match unknown {
+        Unknown::ForeignRule => "a foreign rule decides that is not understood",
+        Unknown::EqualRules => "two rules of equal priority lead to different places",
+        Unknown::EqualRoutes => "several equally good routes lead to different places",
+        Unknown::NoLink => "packets leave by a port that has no link in the inventory",
+        Unknown::Rewritten => "a function has changed addresses, and it is not known how",
+    };
+    Fault::undecided(format!("{}: {why}", seen.end_name()))
 }
 
 fn in_words(cause: Cause) -> &'static str {

@@ -5,12 +5,14 @@
 
 use catena_model::address::Family;
 use catena_model::forwarding::{
-    Action, Direction, Exits, Insertion, Instance, InstanceId, InstanceState, OnFailure, Path, PathId, Policy,
-    Purpose, Side, SiteId,
+    Action, Direction, Exits, Insertion, Instance, InstanceId, InstanceState, OnFailure, Path, PathId,
+    Policy, Purpose, Side, SiteId,
 };
 
 use crate::class::{Class, Span};
-use crate::fabric::{Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction};
+use crate::fabric::{
+    Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
+};
 
 /// Where the packets of one class go.
 #[derive(Clone, Debug)]
@@ -65,7 +67,22 @@ pub enum End {
     Home,
     Dropped(Cause),
     Loop,
-    Undecided,
+    Undecided(Unknown),
+}
+
+/// Why it is not known what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// A foreign rule asks for something that we cannot evaluate.
+    ForeignRule,
+    /// Rules of equal priority lead to different places: which comes first was decided by when they were made.
+    EqualRules,
+    /// Several routes of the owner's are equally good.
+    EqualRoutes,
+    /// No link of the inventory is at the port.
+    NoLink,
+    /// A function has changed the addresses.
+    Rewritten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +158,8 @@ impl<'f> Walker<'f> {
 
     /// The ways of all packets of `class` that come to `place`.
     pub fn walk(&self, class: Class, place: Place) -> Vec<Way> {
-        let begun = Way { class, hops: Vec::with_capacity(8), passes: Vec::new(), fault: None, end: End::Loop };
+        let begun =
+            Way { class, hops: Vec::with_capacity(8), passes: Vec::new(), fault: None, end: End::Loop };
         let mut pending = vec![(begun, place)];
         let mut ways = Vec::new();
         let mut branches = Vec::new();
@@ -293,10 +311,13 @@ impl<'f> Walker<'f> {
         let instance = node.instances.get(&id)?;
         let side = side_of(instance, pass.direction);
         let reached = instance.insertion != Insertion::L3 || neighbour(node, side, family);
-        let known = node.port_id(&side.port).and_then(|port| self.fabric.function(pass.switch, port, pass.direction));
+        let known =
+            node.port_id(&side.port).and_then(|port| self.fabric.function(pass.switch, port, pass.direction));
         match () {
             () if !reached || known.is_none() => Some(End::Dropped(Cause::Unreachable)),
-            () if instance.rewrites && (pass.direction == Direction::Down || !is_last) => Some(End::Undecided),
+            () if instance.rewrites && (pass.direction == Direction::Down || !is_last) => {
+                Some(End::Undecided(Unknown::Rewritten))
+            }
             () => None,
         }
     }
@@ -311,6 +332,7 @@ impl<'f> Walker<'f> {
 
     /// By the rules of the node, ours and its owner's, in the order of their priorities.
     fn route(&self, place: Place, class: Class, released: bool, branches: &mut Vec<Branch>) {
+        #[derive(Clone, Copy, PartialEq)]
         enum Line {
             Foreign(ForeignAction),
             Ours(PathId),
@@ -339,17 +361,31 @@ impl<'f> Walker<'f> {
         // Of equal priority the foreign ones come first, as they stand first here.
         lines.sort_by_key(|(priority, ..)| *priority);
         let mut rest = vec![class];
-        for (_, asks, line) in lines {
+        for (nth, (priority, asks, line)) in lines.iter().enumerate() {
             if rest.is_empty() {
                 break;
             }
+            // Of two equal ones the older comes first, which nobody tells us.
+            let equal = lines[nth + 1..].iter().take_while(|(other, ..)| other == priority);
+            for (_, also_asks, other) in equal {
+                if line != other
+                    && matches!((line, other), (Line::Ours(_), _) | (_, Line::Ours(_)))
+                    && let Some(both) = asks.intersection(also_asks)
+                {
+                    rest = take(rest, &both, |class| {
+                        branches.push(Branch::end(class, End::Undecided(Unknown::EqualRules)));
+                    });
+                }
+            }
             let mut passed_on = Vec::new();
-            rest = take(rest, &asks, |class| match line {
+            rest = take(rest, asks, |class| match *line {
                 Line::Ours(path) => self.by_our_rule(place.node, path, class, branches),
                 Line::Foreign(ForeignAction::Drop) => {
                     branches.push(Branch::end(class, End::Dropped(Cause::ForeignRule)));
                 }
-                Line::Foreign(ForeignAction::Opaque) => branches.push(Branch::end(class, End::Undecided)),
+                Line::Foreign(ForeignAction::Opaque) => {
+                    branches.push(Branch::end(class, End::Undecided(Unknown::ForeignRule)));
+                }
                 Line::Foreign(ForeignAction::Lookup(table)) => {
                     passed_on.extend(self.by_base_table(place, table, class, branches));
                 }
@@ -367,7 +403,13 @@ impl<'f> Walker<'f> {
     }
 
     /// By the longest prefix, then the lowest metric; gives back what no route is for.
-    fn by_base_table(&self, place: Place, table: u32, class: Class, branches: &mut Vec<Branch>) -> Vec<Class> {
+    fn by_base_table(
+        &self,
+        place: Place,
+        table: u32,
+        class: Class,
+        branches: &mut Vec<Branch>,
+    ) -> Vec<Class> {
         let node = self.fabric.node(place.node);
         let Some(table) = node.base_tables.get(&table) else { return vec![class] };
         let mut routes: Vec<(u8, Span<u128>, Route)> = table
@@ -383,16 +425,19 @@ impl<'f> Walker<'f> {
             let equal = |(other_length, other_span, other): &&(u8, Span<u128>, Route)| {
                 (other_length, other_span, other.metric) == (length, span, route.metric)
             };
-            let several = routes[nth + 1..].iter().take_while(equal).any(|(_, _, other)| other.action != route.action);
+            let several =
+                routes[nth + 1..].iter().take_while(equal).any(|(_, _, other)| other.action != route.action);
             let asks = both_ends(class.family, None, Some(*span));
             rest = take(rest, &asks, |class| match route.action {
-                _ if several => branches.push(Branch::end(class, End::Undecided)),
+                _ if several => branches.push(Branch::end(class, End::Undecided(Unknown::EqualRoutes))),
                 RouteAction::Local => branches.push(Branch::end(class, End::Delivered)),
-                _ if !node.forwards && place.port != Node::TUNNEL => {
+                _ if !node.forwards => {
                     branches.push(Branch::end(class, End::Dropped(Cause::Host)));
                 }
                 RouteAction::Drop => branches.push(Branch::end(class, End::Dropped(Cause::Route))),
-                RouteAction::Forward(next_hop) => self.forward(place.node, next_hop, By::Base, class, branches),
+                RouteAction::Forward(next_hop) => {
+                    self.forward(place.node, next_hop, By::Base, class, branches)
+                }
             });
         }
         rest
@@ -405,7 +450,7 @@ impl<'f> Walker<'f> {
             return self.tunnel(id, by, class, branches);
         }
         let Some(far) = self.fabric.node(id).cable(port) else {
-            branches.push(Branch::new(class, by, Next::End(End::Undecided)));
+            branches.push(Branch::new(class, by, Next::End(End::Undecided(Unknown::NoLink))));
             return;
         };
         let go = Next::Go(far.place);

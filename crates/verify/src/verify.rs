@@ -191,8 +191,10 @@ impl Visitor<'_> {
                 continue;
             }
             let chain = &self.served.chains[*chain];
-            let faults =
-                [property::unmodified(self.fabric, chain, pass), property::degraded(self.fabric, chain, pass)];
+            let faults = [
+                property::unmodified(self.fabric, chain, pass),
+                property::degraded(self.fabric, chain, pass),
+            ];
             for fault in faults.into_iter().flatten() {
                 self.findings.push(taken.finding(fault, None));
             }
@@ -234,7 +236,8 @@ impl Visitor<'_> {
                 for (destination, gate) in outside.arrivals(place, family, self.served) {
                     let class = Class { destination: *destination, ..Class::of_end(*prefix, Direction::Up) };
                     self.classes += 1;
-                    let walker = Walker { home: self.served.stop(Direction::Down), ..Walker::new(self.fabric) };
+                    let walker =
+                        Walker { home: self.served.stop(Direction::Down), ..Walker::new(self.fabric) };
                     let suspicious = walker.walk(class, place).iter().any(|way| property::enters_as(way, id));
                     if !suspicious {
                         continue;
@@ -287,7 +290,8 @@ impl Visitor<'_> {
     }
 
     fn stray(&mut self, gate: &Gate, stray: &Stray, way: Way) {
-        if gate.tunnel.is_some() && gate.tunnel == self.served.id && way.end != End::Dropped(Cause::NoTunnel) {
+        if gate.tunnel.is_some() && gate.tunnel == self.served.id && way.end != End::Dropped(Cause::NoTunnel)
+        {
             let what = "the site's tunnel lets in packets whose sources are not the site's";
             self.findings.push(stray.finding(Property::Isolation, what, gate, way));
             return;
@@ -295,7 +299,8 @@ impl Visitor<'_> {
         let seen = Seen::new(self.fabric, self.served, stray.direction, gate.place, &way);
         let by_us = way.hops.iter().any(|hop| matches!(hop.by, By::Rule(_) | By::Path(_) | By::Transit(_)));
         let astray = by_us && !property::of_unclaimed(&seen, ClaimedBy::Nothing).is_empty();
-        let diverted = astray || (!way.passes.is_empty() && by_us) || matches!(way.end, End::Dropped(Cause::NoTable));
+        let diverted =
+            astray || (!way.passes.is_empty() && by_us) || matches!(way.end, End::Dropped(Cause::NoTable));
         if diverted {
             let what = "packets that are not the site's are led the way of its chain";
             self.findings.push(stray.finding(Property::UnclaimedUntouched, what, gate, way));
@@ -326,7 +331,8 @@ pub fn enter(walker: Walker, gate: &Gate, class: Class) -> Vec<Way> {
         return vec![refused(class)];
     }
     let mut ways = Vec::new();
-    let outside = walker.decapsulated(gate.place.node, site, class, |class| ways.extend(walker.walk(class, gate.place)));
+    let outside = walker
+        .decapsulated(gate.place.node, site, class, |class| ways.extend(walker.walk(class, gate.place)));
     ways.extend(outside.into_iter().map(refused));
     ways
 }
@@ -461,11 +467,14 @@ impl Outside {
             return;
         }
         // What belongs to nobody is told with the first chain there is.
-        let Some(name) = served.map(|served| &served.site.name).or_else(|| intent.sites.keys().next()) else { return };
+        let Some(name) = served.map(|served| &served.site.name).or_else(|| intent.sites.keys().next()) else {
+            return;
+        };
         let stray = Stray { direction, family: prefix.family(), addresses: Span::of(prefix) };
         let strays = self.strays.entry(name.clone()).or_default();
         let known = |other: &Stray| {
-            (other.direction, other.family, other.addresses) == (stray.direction, stray.family, stray.addresses)
+            (other.direction, other.family, other.addresses)
+                == (stray.direction, stray.family, stray.addresses)
         };
         if !strays.iter().any(known) {
             strays.push(stray);

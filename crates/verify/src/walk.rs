@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use catena_model::forwarding::{Direction, Insertion, Instance, InstanceId, Key, Object, Side, SiteId, Tunnel};
+use catena_model::forwarding::{
+    Direction, Insertion, Instance, InstanceId, Key, Object, Side, SiteId, Tunnel,
+};
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
 use catena_model::packet::Packet;

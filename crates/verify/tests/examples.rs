@@ -25,3 +25,10 @@ fn replies_to_changed_addresses_are_not_decided() {
         assert!(undecided.what.contains("changes addresses"), "{undecided}");
     }
 }
+
+#[test]
+fn the_worlds_of_the_tests_are_proven() {
+    for world in [World::insertion_without_nat(), World::one_armed_and_guarded(), World::provider(3)] {
+        assert_proven(&world.verify());
+    }
+}

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use catena_model::base::BaseRouting;
+use catena_model::address::Family;
+use catena_model::base::{BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::forwarding::{ElementState, ForwardingState, Key, Object};
 use catena_model::name::NodeName;
 use catena_model::numbering::Numbering;
@@ -24,7 +25,8 @@ pub struct World {
 
 impl World {
     pub fn of(texts: &[&str]) -> Self {
-        let sources: Vec<Source> = texts.iter().map(|text| Source::new("world", (*text).to_owned())).collect();
+        let sources: Vec<Source> =
+            texts.iter().map(|text| Source::new("world", (*text).to_owned())).collect();
         let model = load(&sources).unwrap_or_else(|problems| panic!("{problems:#?}"));
         let topology = Topology::of(&model);
         let mut numbering = Numbering::default();
@@ -42,14 +44,95 @@ impl World {
 
     /// The paper's network: acme by a tunnel, globex by a cable, both with a chain.
     pub fn paper() -> Self {
-        let files =
-            ["network.yaml", "functions.yaml", "tenants.yaml", "chain.yaml", "globex-chain.yaml"];
+        let files = ["network.yaml", "functions.yaml", "tenants.yaml", "chain.yaml", "globex-chain.yaml"];
         Self::example("paper", &files)
     }
 
     /// Functions of every kind, for a customer whose router is not driven.
     pub fn insertion() -> Self {
         Self::example("insertion", &["network.yaml", "functions.yaml", "tenants.yaml", "chains.yaml"])
+    }
+
+    /// The same without the chain whose replies nobody can follow.
+    pub fn insertion_without_nat() -> Self {
+        let mut world = Self::insertion();
+        let mut model = world.model.clone();
+        model.chains.retain(|name, _| name.as_str() != "mail");
+        world.state = render(&model, &mut world.numbering).unwrap();
+        world.model = model;
+        world
+    }
+
+    pub fn one_armed() -> Self {
+        Self::of(&[include_str!("one-armed.yaml")])
+    }
+
+    /// The same where nobody may talk to the switch itself.
+    pub fn one_armed_and_guarded() -> Self {
+        let mut world = Self::one_armed();
+        world.foreign_rule("access", |rule| {
+            rule.to = Some("10.21.0.0/24".parse().unwrap());
+            rule.action = BaseRuleAction::Drop;
+        });
+        world
+    }
+
+    /// Puts a foreign IPv4 rule in front of all of ours.
+    pub fn foreign_rule(&mut self, element: &str, change: impl FnOnce(&mut BaseRule)) {
+        let mut rule = BaseRule {
+            priority: 100,
+            family: Family::V4,
+            from: None,
+            to: None,
+            in_port: None,
+            opaque: Vec::new(),
+            action: BaseRuleAction::Lookup(254),
+        };
+        change(&mut rule);
+        self.base(element).rules.insert(0, rule);
+    }
+
+    /// The routing of an element as its owner has it.
+    pub fn base(&mut self, element: &str) -> &mut BaseRouting {
+        let name: NodeName = element.parse().unwrap();
+        let of_inventory = catena_verify::of_inventory(&self.model, &self.topology, &name);
+        self.base.entry(name).or_insert(of_inventory)
+    }
+
+    /// Customers with routers of their own, each with a chain of three functions, in both families.
+    pub fn provider(tenants: u32) -> Self {
+        let mut text = include_str!("provider.yaml").to_owned();
+        for number in 0..tenants {
+            let (high, low) = (number / 256, number % 256);
+            text += &format!(
+                "---
+apiVersion: catena/v1alpha1
+kind: Tenant
+metadata: {{name: tenant-{number}}}
+spec: {{prefixes: [10.{high}.{low}.0/24, '2001:db8:a:{number:x}::/64']}}
+---
+apiVersion: catena/v1alpha1
+kind: Site
+metadata: {{name: site-{number}}}
+spec:
+  tenant: tenant-{number}
+  attachment:
+    gre:
+      customer: {{address: 192.0.{high}.{low}}}
+      cloud: {{element: edge, address: 203.0.113.10}}
+      key: {number}
+---
+apiVersion: catena/v1alpha1
+kind: Chain
+metadata: {{name: chain-{number}}}
+spec:
+  tenant: tenant-{number}
+  match: [{{protocol: tcp, ports: [80, 443]}}]
+  functions: [fw, ips, web]
+"
+            );
+        }
+        Self::of(&[&text])
     }
 
     pub fn network(&self) -> Network<'_> {
@@ -96,7 +179,8 @@ impl World {
 }
 
 pub fn properties(report: &Report) -> Vec<Property> {
-    let mut properties: Vec<Property> = report.violations.iter().map(|violation| violation.property).collect();
+    let mut properties: Vec<Property> =
+        report.violations.iter().map(|violation| violation.property).collect();
     properties.sort_unstable();
     properties.dedup();
     properties
