@@ -152,7 +152,7 @@ pub fn agree(fabric: &Fabric, way: &Way, walk: &Walk) -> bool {
         (&node.name, &node.port_of(hop.place.port).name)
     });
     let visits = walk.visits.iter().filter_map(|visit| Some((&visit.node, visit.in_port.as_ref()?)));
-    if way.end == symbolic::End::Home {
+    if matches!(way.end, symbolic::End::Home | symbolic::End::Beyond) {
         return visits.take(way.hops.len()).eq(places);
     }
     let same_end = matches!(

@@ -34,7 +34,7 @@ pub struct Place {
 pub struct Fabric {
     nodes: Vec<Node>,
     by_name: HashMap<NodeName, NodeId>,
-    tunnel_ends: HashMap<(IpAddr, IpAddr, Option<u32>), BTreeSet<(NodeId, SiteId)>>,
+    tunnel_ends: HashMap<TunnelIdentity, BTreeSet<(NodeId, SiteId)>>,
     /// The addresses of driven elements.
     driven: HashSet<IpAddr>,
     /// The addresses of all sites.
@@ -44,6 +44,9 @@ pub struct Fabric {
     /// What a switch reaches by a port, for packets that go in a direction.
     functions: HashMap<(NodeId, PortId, Direction), FunctionSide>,
 }
+
+/// What an end of a tunnel is told by: its own address, the other end's, the key.
+type TunnelIdentity = (IpAddr, IpAddr, Option<u32>);
 
 /// A side of an instance, as the inventory has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,12 +208,12 @@ impl Fabric {
 
     /// Whether all these addresses are a site's.
     pub fn is_of_customers(&self, family: Family, addresses: Span<u128>) -> bool {
-        self.customers.overlapping(family, addresses).any(|found| found.span.covers(&addresses))
+        self.customers.covers(family, addresses)
     }
 
     /// Whether all these addresses are on one link within the network.
     pub fn is_inner(&self, family: Family, addresses: Span<u128>) -> bool {
-        self.inner.overlapping(family, addresses).any(|found| found.span.covers(&addresses))
+        self.inner.covers(family, addresses)
     }
 
     /// Whether a place is where the Internet is.
@@ -223,8 +226,7 @@ impl Fabric {
         self.driven.contains(&address)
     }
 
-    /// Puts an object in the place of the one with its key.
-    pub fn put(&mut self, name: &NodeName, object: &Object) {
+    fn put(&mut self, name: &NodeName, object: &Object) {
         let Some(id) = self.id(name) else { return };
         let node = &mut self.nodes[id.0 as usize];
         match object {
@@ -243,14 +245,12 @@ impl Fabric {
                 node.instances.insert(instance.id, instance.clone());
             }
             Object::Path(path) => {
-                node.remove_path(path.id);
                 if let Some(vlan) = path.vlan {
                     node.vlans.entry(vlan).or_default().insert(path.id);
                 }
                 node.paths.insert(path.id, path.clone());
             }
             Object::Policy(policy) => {
-                node.remove_policy(policy.site);
                 for side in policy.exits.iter().flat_map(|exits| [&exits.up, &exits.down]) {
                     node.port(&side.port);
                 }
@@ -260,8 +260,6 @@ impl Fabric {
                 node.policies.insert(policy.site, policy.clone());
             }
             Object::Tunnel(tunnel) => {
-                self.remove_tunnel(id, tunnel.site);
-                let node = &mut self.nodes[id.0 as usize];
                 node.port(&tunnel.underlay);
                 for prefix in &tunnel.allowed {
                     node.tunnels_by_prefix.insert(*prefix, tunnel.site);
@@ -270,35 +268,6 @@ impl Fabric {
                 let ends = self.tunnel_ends.entry((tunnel.local, tunnel.remote, tunnel.key)).or_default();
                 ends.insert((id, tunnel.site));
             }
-        }
-    }
-
-    /// Removes the object with the key of this one.
-    pub fn remove(&mut self, name: &NodeName, object: &Object) {
-        let Some(id) = self.id(name) else { return };
-        let node = &mut self.nodes[id.0 as usize];
-        match object {
-            Object::Table(table) => drop(node.tables.remove(&(table.path, table.family))),
-            Object::Rule(rule) => node.remove_rule(rule),
-            Object::Ingress(ingress) => {
-                let port = node.port(&ingress.port);
-                node.ingresses.remove(&port);
-            }
-            Object::Instance(instance) => drop(node.instances.remove(&instance.id)),
-            Object::Path(path) => node.remove_path(path.id),
-            Object::Policy(policy) => node.remove_policy(policy.site),
-            Object::Tunnel(tunnel) => self.remove_tunnel(id, tunnel.site),
-        }
-    }
-
-    fn remove_tunnel(&mut self, id: NodeId, site: SiteId) {
-        let node = &mut self.nodes[id.0 as usize];
-        let Some(tunnel) = node.tunnels.remove(&site) else { return };
-        for prefix in &tunnel.allowed {
-            node.tunnels_by_prefix.remove(*prefix, |other| *other == site);
-        }
-        if let Some(ends) = self.tunnel_ends.get_mut(&(tunnel.local, tunnel.remote, tunnel.key)) {
-            ends.remove(&(id, site));
         }
     }
 
@@ -430,13 +399,6 @@ impl Node {
         self.vlans.get(&vlan).map_or(0, BTreeSet::len)
     }
 
-    fn remove_path(&mut self, id: PathId) {
-        let Some(vlan) = self.paths.remove(&id).and_then(|path| path.vlan) else { return };
-        if let Some(paths) = self.vlans.get_mut(&vlan) {
-            paths.remove(&id);
-        }
-    }
-
     /// The number of a port, new if it has none.
     fn port(&mut self, name: &PortName) -> PortId {
         if let Some(id) = self.port_ids.get(name) {
@@ -449,7 +411,6 @@ impl Node {
     }
 
     fn put_rule(&mut self, rule: &Rule) {
-        self.remove_rule(rule);
         let selector = &rule.selector;
         let port = selector.in_port.as_ref().map(|port| self.port(port));
         let ours = OurRule {
@@ -463,18 +424,6 @@ impl Node {
         index.insert(prefix, ours);
     }
 
-    fn remove_rule(&mut self, rule: &Rule) {
-        let port = rule.selector.in_port.as_ref().map(|port| self.port(port));
-        let selector = &rule.selector;
-        let (from, to) = (selector.from.map(Span::of), selector.to.map(Span::of));
-        let priority = self.our_priority + u32::from(rule.order);
-        let (index, prefix) = self.index_of(rule, port);
-        index.remove(prefix, |other| {
-            (other.priority, other.from, other.to, other.unless_released, other.table)
-                == (priority, from, to, selector.unless_released, rule.table)
-        });
-    }
-
     /// Where a rule is found: by its source, or else by its destination.
     fn index_of(&mut self, rule: &Rule, port: Option<PortId>) -> (&mut PrefixIndex<OurRule>, Prefix) {
         let rules = self.rules.entry(port).or_default();
@@ -482,13 +431,6 @@ impl Node {
         match (selector.from, selector.to) {
             (None, Some(to)) => (&mut rules.by_destination, to),
             (from, _) => (&mut rules.by_source, from.unwrap_or(Prefix::all(selector.family))),
-        }
-    }
-
-    fn remove_policy(&mut self, site: SiteId) {
-        let Some(policy) = self.policies.remove(&site) else { return };
-        for prefix in &policy.prefixes {
-            self.policies_by_prefix.remove(*prefix, |other| *other == site);
         }
     }
 

@@ -1,11 +1,23 @@
-//! Walks packets through forwarding state: what would happen to this packet, hop by hop, and which rule decided. Pure; it
-//! knows no driver, and does not care whether the state was rendered or observed.
+//! What becomes of packets: of one, hop by hop, and of all at once, held against what the chains promise. Pure; it knows no
+//! driver, and does not care whether the state was rendered or observed.
+//!
+//! Single packets ([`trace`], [`walk_from`]):
 //!
 //! - [`walk`](mod@walk): from node to node, along cables and through tunnels;
 //! - [`lookup`](mod@lookup): what one element's routing does, ours and its owner's together;
 //! - [`steering`](mod@steering): what a policy does with a packet.
 //!
-//! Start reading at [`trace`].
+//! All packets ([`verify()`]):
+//!
+//! - [`class`](mod@class): sets of packets, and how they are split;
+//! - [`fabric`](mod@fabric): the network with its rules found by the addresses that they are about, [`prefix_index`];
+//! - [`symbolic`](mod@symbolic): the walk of whole classes; [`tails`](mod@tails): what all sites' ways have in common;
+//! - [`intent`](mod@intent): whose packets come in where, and which chain claims them;
+//! - [`property`](mod@property): what chains promise, each as a function over ways;
+//! - [`verify`](mod@verify): goes through all packets that chains are about;
+//! - [`example`](mod@example): a packet for each finding; [`verdict`](mod@verdict): what is said in the end.
+//!
+//! The two walks are written apart on purpose: the plain one judges the other, in tests, and whenever a violation is told.
 
 mod class;
 mod decision;
@@ -17,6 +29,7 @@ mod prefix_index;
 mod property;
 mod steering;
 mod symbolic;
+mod tails;
 mod verdict;
 mod verify;
 mod walk;

@@ -1,6 +1,6 @@
 //! Things found by the prefixes that they are about, in time that does not grow with the number of things.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catena_model::address::{Family, Prefix};
 
@@ -10,43 +10,40 @@ use crate::class::{Span, number};
 pub struct PrefixIndex<T> {
     /// By family, first address and length.
     things: BTreeMap<(Family, u128, u8), Vec<T>>,
-    /// How many different prefixes there are of each family and length.
-    lengths: BTreeMap<(Family, u8), usize>,
+    /// The lengths that prefixes of each family have.
+    lengths: BTreeSet<(Family, u8)>,
 }
 
 impl<T> Default for PrefixIndex<T> {
     fn default() -> Self {
-        Self { things: BTreeMap::new(), lengths: BTreeMap::new() }
+        Self { things: BTreeMap::new(), lengths: BTreeSet::new() }
     }
 }
 
 impl<T> PrefixIndex<T> {
     pub fn insert(&mut self, prefix: Prefix, thing: T) {
-        let things = self.things.entry(key(prefix)).or_default();
-        if things.is_empty() {
-            *self.lengths.entry((prefix.family(), prefix.length())).or_default() += 1;
-        }
-        things.push(thing);
+        self.lengths.insert((prefix.family(), prefix.length()));
+        self.things
+            .entry((prefix.family(), number(prefix.address()), prefix.length()))
+            .or_default()
+            .push(thing);
     }
 
-    /// Removes the things at `prefix` that `which` accepts.
-    pub fn remove(&mut self, prefix: Prefix, which: impl Fn(&T) -> bool) {
-        let Some(things) = self.things.get_mut(&key(prefix)) else { return };
-        things.retain(|thing| !which(thing));
-        if things.is_empty() {
-            self.things.remove(&key(prefix));
-            if let Some(count) = self.lengths.get_mut(&(prefix.family(), prefix.length())) {
-                *count -= 1;
-            }
-            self.lengths.retain(|_, count| *count > 0);
-        }
+    /// Whether there is a prefix that all of the span is in.
+    pub fn covers(&self, family: Family, span: Span<u128>) -> bool {
+        let mut lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
+        lengths.any(|(_, length)| {
+            let first = first_of(family, span.first, *length);
+            first == first_of(family, span.last, *length)
+                && self.things.contains_key(&(family, first, *length))
+        })
     }
 
     /// The things whose prefix has an address in the span, each with its prefix's addresses and length.
     pub fn overlapping(&self, family: Family, span: Span<u128>) -> impl Iterator<Item = Found<'_, T>> {
         // Prefixes that begin before the span are those that the span's first address lies in.
         let lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
-        let around = lengths.filter_map(move |((_, length), _)| {
+        let around = lengths.filter_map(move |(_, length)| {
             let first = first_of(family, span.first, *length);
             let key = (family, first, *length);
             if first < span.first { self.things.get_key_value(&key) } else { None }
@@ -64,10 +61,6 @@ pub struct Found<'a, T> {
     pub span: Span<u128>,
     pub length: u8,
     pub thing: &'a T,
-}
-
-fn key(prefix: Prefix) -> (Family, u128, u8) {
-    (prefix.family(), number(prefix.address()), prefix.length())
 }
 
 /// The first address of the prefix of this length that `address` lies in.
@@ -97,15 +90,10 @@ mod tests {
             for (nth, prefix) in prefixes.iter().enumerate() {
                 index.insert(*prefix, nth);
             }
-            let (dropped, kept) = prefixes.split_at(prefixes.len() / 2);
-            for (nth, prefix) in dropped.iter().enumerate() {
-                index.remove(*prefix, |thing| *thing == nth);
-            }
             let mut found: Vec<usize> = index.overlapping(Family::V4, span).map(|found| *found.thing).collect();
             found.sort_unstable();
             let overlaps = |prefix: &Prefix| Span::of(*prefix).intersection(&span).is_some();
-            let wanted: Vec<usize> =
-                (dropped.len()..).zip(kept).filter(|(_, prefix)| overlaps(prefix)).map(|(nth, _)| nth).collect();
+            let wanted: Vec<usize> = (0..).zip(&prefixes).filter(|(_, prefix)| overlaps(prefix)).map(|(nth, _)| nth).collect();
             prop_assert_eq!(found, wanted);
         }
     }

@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use catena_model::forwarding::{Direction, InstanceId, OnFailure, Path, SiteId};
+use catena_model::forwarding::{Direction, Hop, InstanceId, Member, OnFailure, Path, SiteId};
 use catena_model::packet::{Packet, pick};
 use catena_model::resource::{Role, ServiceFunction};
 
@@ -295,8 +295,18 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
     if seen.passes().next().is_some() {
         return violated("packets that no chain claims pass its functions".to_owned());
     }
+    // By the owners' routing alone: so it would be without us.
+    let plain = way.hops.iter().all(|hop| matches!(hop.by, By::Base | By::None));
+    let unknown = matches!(way.end, End::Undecided(Unknown::EqualRules));
+    let ours = matches!(way.end, End::Dropped(cause) if is_ours(cause) && cause != Cause::NoNeighbour);
+    if plain && !unknown && !ours {
+        return Vec::new();
+    }
     let may_differ = by == ClaimedBy::NothingForItsDscp
         || (seen.direction == Direction::Up && !seen.served.claims_at_gates());
+    if way.end == End::Beyond && may_differ {
+        return Vec::new();
+    }
     for before in seen.before() {
         let same_way = before.hops.iter().map(|hop| hop.place).eq(way.hops.iter().map(|hop| hop.place));
         if same_way && same_end(before.end, way.end) {
@@ -414,12 +424,12 @@ pub fn same_way_back(
     mut flows: impl Iterator<Item = Packet>,
 ) -> Option<Result<Packet, String>> {
     if (up.switch, up.path) == (down.switch, down.path) {
-        return None;
+        return turned(fabric, up, down, flows).map(Ok);
     }
     let hops = |pass: &Pass| {
         let node = fabric.node(pass.switch);
         let path = node.paths.get(&pass.path)?;
-        let hop = |hop: &catena_model::forwarding::Hop| {
+        let hop = |hop: &Hop| {
             let members: Vec<_> =
                 hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect();
             (hop.stickiness, members)
@@ -450,10 +460,37 @@ pub fn same_way_back(
     )))
 }
 
+/// A flow that is given an instance whose two sides are those of different ones.
+fn turned(
+    fabric: &Fabric,
+    up: &Pass,
+    down: &Pass,
+    mut flows: impl Iterator<Item = Packet>,
+) -> Option<Packet> {
+    let node = fabric.node(up.switch);
+    let path = node.paths.get(&up.path)?;
+    let is_turned = |id: InstanceId| {
+        let names = [up, down].map(|pass| reached(fabric, pass, id).map(|there| &there.instance));
+        names[0] != names[1]
+    };
+    let up_members = |hop: &Hop| -> Vec<Member> {
+        hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect()
+    };
+    let suspicious = path.hops.iter().any(|hop| up_members(hop).iter().any(|member| is_turned(member.id)));
+    if !suspicious {
+        return None;
+    }
+    flows.find(|packet| {
+        path.hops
+            .iter()
+            .any(|hop| pick(packet.flow_hash(hop.stickiness), up_members(hop)).is_some_and(is_turned))
+    })
+}
+
 /// Whether packets get out of what we drive: to a site, to a host, to the Internet.
 pub fn gets_out(fabric: &Fabric, way: &Way) -> bool {
     match way.end {
-        End::Internet | End::Link(_) | End::Site(_) | End::Home => true,
+        End::Internet | End::Link(_) | End::Site(_) | End::Home | End::Beyond => true,
         End::Delivered => way.last().is_some_and(|last| {
             // The gateway is out, and so is a customer's own router.
             !matches!(fabric.node(last.node).role, Some(Role::Physical | Role::Router | Role::Switch))
@@ -463,14 +500,14 @@ pub fn gets_out(fabric: &Fabric, way: &Way) -> bool {
 }
 
 /// Whether packets get to the Internet or to a customer. What is addressed to the network's own nodes is nobody's traffic.
-fn gets_to_somebody(fabric: &Fabric, way: &Way) -> bool {
+pub fn gets_to_somebody(fabric: &Fabric, way: &Way) -> bool {
     let (family, destination) = (way.class.family, way.class.destination);
     let to_customer = fabric.is_of_customers(family, destination);
     if !to_customer && fabric.is_inner(family, destination) {
         return false;
     }
     match way.end {
-        End::Internet | End::Site(_) | End::Home => true,
+        End::Internet | End::Site(_) | End::Home | End::Beyond => true,
         End::Delivered | End::Link(_) => {
             to_customer || way.last().is_some_and(|last| fabric.is_outside(last))
         }

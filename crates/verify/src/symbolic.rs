@@ -13,6 +13,7 @@ use crate::class::{Class, Span};
 use crate::fabric::{
     Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
 };
+use crate::tails::Tails;
 
 /// Where the packets of one class go.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub enum End {
     Site(SiteId),
     /// With the customer, at the place where the walker was told to stop.
     Home,
+    /// Out of the functions, and on by a way that is known to be well for all packets.
+    Beyond,
     Dropped(Cause),
     Loop,
     Undecided(Unknown),
@@ -121,6 +124,8 @@ pub struct Walker<'f> {
     pub unclaiming: Option<NodeId>,
     /// A customer's own router: what it does with what it gets is not ours.
     pub home: Option<NodeId>,
+    /// Ways out of the functions that need not be walked again, for what came in here.
+    pub tails: Option<(&'f Tails<'f>, Place)>,
 }
 
 struct Branch {
@@ -149,7 +154,7 @@ impl Branch {
 
 impl<'f> Walker<'f> {
     pub fn new(fabric: &'f Fabric) -> Self {
-        Self { fabric, with_us: true, unclaiming: None, home: None }
+        Self { fabric, with_us: true, unclaiming: None, home: None, tails: None }
     }
 
     pub fn without_us(fabric: &'f Fabric) -> Self {
@@ -177,13 +182,25 @@ impl<'f> Walker<'f> {
             self.at(place, way.class, &mut branches);
             let last = branches.pop();
             for branch in branches.drain(..) {
-                follow(way.clone(), branch, &mut pending, &mut ways);
+                follow(way.clone(), self.shortened(branch), &mut pending, &mut ways);
             }
             if let Some(branch) = last {
-                follow(way, branch, &mut pending, &mut ways);
+                follow(way, self.shortened(branch), &mut pending, &mut ways);
             }
         }
         ways
+    }
+
+    /// Ends a way where it leaves the functions, if all is known to be well from there on.
+    fn shortened(&self, branch: Branch) -> Branch {
+        match (self.tails, branch.by, branch.next) {
+            (Some((tails, entry)), By::Path(_) | By::Transit(_), Next::Go(place))
+                if tails.are_well(place, entry, branch.class.family) =>
+            {
+                Branch { next: Next::End(End::Beyond), ..branch }
+            }
+            _ => branch,
+        }
     }
 
     fn at(&self, place: Place, class: Class, branches: &mut Vec<Branch>) {

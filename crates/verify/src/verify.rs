@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use catena_model::address::{Family, Prefix};
-use catena_model::forwarding::{Direction, Object};
+use catena_model::forwarding::{Direction, Object, SiteId};
 use catena_model::name::{SiteName, TenantName};
 use catena_model::numbering::PathOwner;
 
@@ -14,6 +14,7 @@ use crate::fabric::{Fabric, Place};
 use crate::intent::{ClaimedBy, Gate, Intent, ServedSite, routed};
 use crate::property::{self, Fault, Gone, Seen};
 use crate::symbolic::{By, Cause, End, Hop, Pass, Walker, Way, has_underlay};
+use crate::tails::Tails;
 use crate::verdict::{Coverage, Property, Report, Verdict};
 
 /// Verifies the chains of a tenant, or of all.
@@ -21,13 +22,14 @@ pub fn verify(network: &Network, tenant: Option<&TenantName>) -> Report {
     let fabric = Fabric::new(network);
     let intent = Intent::new(network, &fabric);
     let outside = Outside::new(network, &fabric, &intent);
+    let tails = Tails::new(&fabric);
     let mut examples = Examples::new(network, &fabric);
     let mut coverage = Coverage::default();
     let mut chains = BTreeSet::new();
     let mut entries = HashSet::new();
     let wanted = |served: &&ServedSite| tenant.is_none_or(|tenant| served.site.tenant == *tenant);
     for served in intent.sites.values().filter(wanted) {
-        let SiteFindings { findings, classes } = site(&fabric, &intent, &outside, served);
+        let SiteFindings { findings, classes } = site(&fabric, &tails, &intent, &outside, served);
         coverage.sites += 1;
         coverage.classes += classes;
         chains.extend(served.chains.iter().map(|served| &served.chain.name));
@@ -66,8 +68,14 @@ pub struct SiteFindings {
 }
 
 /// All that is to be found about one site's chains.
-pub fn site(fabric: &Fabric, intent: &Intent, outside: &Outside, served: &ServedSite) -> SiteFindings {
-    let mut visitor = Visitor { fabric, served, findings: Vec::new(), classes: 0, passes: Vec::new() };
+pub fn site(
+    fabric: &Fabric,
+    tails: &Tails,
+    intent: &Intent,
+    outside: &Outside,
+    served: &ServedSite,
+) -> SiteFindings {
+    let mut visitor = Visitor { fabric, served, tails, findings: Vec::new(), classes: 0, passes: Vec::new() };
     if served.gates.is_empty() || intent.external.is_empty() {
         visitor.undecided("the inventory does not say where packets come in");
     }
@@ -88,6 +96,7 @@ pub fn site(fabric: &Fabric, intent: &Intent, outside: &Outside, served: &Served
 /// Goes through the packets of one site.
 struct Visitor<'v> {
     fabric: &'v Fabric,
+    tails: &'v Tails<'v>,
     served: &'v ServedSite<'v>,
     findings: Vec<Finding>,
     classes: usize,
@@ -110,17 +119,28 @@ impl Visitor<'_> {
     }
 
     fn ways(&mut self, gate: &Gate, direction: Direction, class: Class, by: ClaimedBy) {
-        let walker = Walker { home: self.served.stop(direction), ..Walker::new(self.fabric) };
+        let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
+        let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
+        let mut claimed = true;
         for way in enter(walker, gate, class) {
             self.classes += 1;
-            if self.is_inner(direction, &way) {
-                continue;
+            claimed &= way.hops.iter().all(|hop| {
+                // Where there is a claim, it did not release the packets: without it they would not be, either.
+                hop.place.node != gate.place.node
+                    || matches!(hop.by, By::Rule(_))
+                    || !self.is_classified(hop.place)
+            });
+            if !self.is_inner(direction, &way) {
+                self.look(gate, direction, &way, by);
             }
-            self.look(gate, direction, &way, by);
         }
-        if let ClaimedBy::Chain(chain) = by {
+        if let (ClaimedBy::Chain(chain), false) = (by, claimed) {
             self.without_claims(gate, direction, class, chain);
         }
+    }
+
+    fn is_classified(&self, place: Place) -> bool {
+        self.fabric.node(place.node).ingresses.contains_key(&place.port)
     }
 
     /// What a site says to itself is no business of the cloud.
@@ -158,8 +178,11 @@ impl Visitor<'_> {
 
     /// The same for claimed packets when the programs that claim are gone from where they come in: they must still pass.
     fn without_claims(&mut self, gate: &Gate, direction: Direction, class: Class, chain: usize) {
-        let node = self.fabric.node(gate.place.node);
-        if !node.ingresses.contains_key(&gate.place.port) {
+        let is_known = self.findings.iter().any(|finding| {
+            (finding.chain, finding.direction) == (chain, direction)
+                && matches!(finding.fault.property, Some(Property::NoBypass | Property::Order))
+        });
+        if is_known || !self.is_classified(gate.place) {
             return;
         }
         let (unclaiming, home) = (Some(gate.place.node), self.served.stop(direction));
@@ -344,11 +367,14 @@ pub struct Outside {
     gates: Vec<Gate>,
     /// The places that packets come to by the owners' routing alone, with their destinations and where they came in: two
     /// gates of different sites, where there are two.
-    arrivals: HashMap<Place, HashMap<(Family, Span<u128>), Vec<Gate>>>,
+    arrivals: HashMap<Place, Arrivals>,
     /// The places where something asks for sources, by these sources.
     looking: crate::prefix_index::PrefixIndex<Place>,
     strays: BTreeMap<SiteName, Vec<Stray>>,
 }
+
+/// By destination, the gates that packets came in by.
+type Arrivals = HashMap<(Family, Span<u128>), Vec<Gate>>;
 
 /// What an object for a site matches besides the site's packets.
 pub struct Stray {
@@ -402,6 +428,9 @@ impl Outside {
     /// Goes through all objects: which sources are asked for where, and which objects are for more than their sites.
     fn look(&mut self, network: &Network, fabric: &Fabric, intent: &Intent) {
         let sites: HashMap<_, _> = network.numbering.sites().map(|(name, id)| (id, name)).collect();
+        // Tunnels whose other end is not driven: who sends into them is not under control.
+        let gates = intent.sites.values().flat_map(|served| &served.gates);
+        let open: HashSet<SiteId> = gates.filter_map(|gate| gate.tunnel).collect();
         for (_, node) in fabric.nodes() {
             for object in network.state.element(&node.name).iter() {
                 match object {
@@ -420,13 +449,17 @@ impl Outside {
                     Object::Policy(policy) => {
                         let owner = sites.get(&policy.site).copied();
                         for prefix in &policy.prefixes {
-                            self.asks(fabric, &node.name, None, *prefix);
+                            for ingress in node.ingresses.values() {
+                                if ingress.directions.contains(&Direction::Up) {
+                                    self.asks(fabric, &node.name, Some(&ingress.port), *prefix);
+                                }
+                            }
                             for direction in Direction::BOTH {
                                 self.stray(intent, owner, direction, *prefix);
                             }
                         }
                     }
-                    Object::Tunnel(tunnel) if Self::lets_in(intent, tunnel) => {
+                    Object::Tunnel(tunnel) if open.contains(&tunnel.site) => {
                         let owner = sites.get(&tunnel.site).copied();
                         for prefix in &tunnel.allowed {
                             self.stray(intent, owner, Direction::Up, *prefix);
@@ -436,11 +469,6 @@ impl Outside {
                 }
             }
         }
-    }
-
-    /// Whether a tunnel's other end is not driven, so that who sends into it is not under control.
-    fn lets_in(intent: &Intent, tunnel: &catena_model::forwarding::Tunnel) -> bool {
-        intent.sites.values().any(|served| served.gates.iter().any(|gate| gate.tunnel == Some(tunnel.site)))
     }
 
     /// Notes that sources are asked for at a node, of what comes in by a port or by any.
