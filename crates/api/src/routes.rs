@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Json, Router};
 use catena_control::{Controller, Follower, Request, ResourceId};
+use catena_model::name::TenantName;
 use catena_model::resource::{ResourceKind, Source};
 use catena_verify::Trace;
 use futures::{Stream, stream};
@@ -21,14 +22,14 @@ use crate::error::ApiError;
 use crate::metrics::{self, Operation, RequestDurations};
 use crate::types::{
     ApplyReport, ApplyRequest, CountersReport, DeleteRequest, EventReport, FunctionsReport, ResourceReport,
-    SourceText, StatusReport, TraceRequest,
+    SourceText, StatusReport, TraceRequest, VerifyReport,
 };
 
 /// Ten thousand tenants in one file have room in it.
 pub const BODY_LIMIT: usize = 64 << 20;
 
 /// All paths, with their handlers. The crate's documentation lists the same.
-const ROUTES: [Route; 11] = [
+const ROUTES: [Route; 12] = [
     Route(MethodFilter::POST, "/v1alpha1/apply", |method| on(method, apply)),
     Route(MethodFilter::POST, "/v1alpha1/delete", |method| on(method, delete)),
     Route(MethodFilter::GET, "/v1alpha1/resources", |method| on(method, all_resources)),
@@ -39,6 +40,7 @@ const ROUTES: [Route; 11] = [
     Route(MethodFilter::GET, "/v1alpha1/functions", |method| on(method, functions)),
     Route(MethodFilter::GET, "/v1alpha1/events", |method| on(method, events)),
     Route(MethodFilter::POST, "/v1alpha1/trace", |method| on(method, trace)),
+    Route(MethodFilter::GET, "/v1alpha1/verify", |method| on(method, verify)),
     Route(MethodFilter::GET, "/metrics", |method| on(method, metrics)),
 ];
 
@@ -195,6 +197,23 @@ async fn trace(
 ) -> Result<Json<Trace>, ApiError> {
     let Json(request) = request?;
     Ok(Json(api.controller.trace(request.packet()).await))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VerifyQuery {
+    /// What is installed, rather than what is to be.
+    #[serde(default)]
+    observed: bool,
+    tenant: Option<TenantName>,
+}
+
+async fn verify(
+    State(api): State<Api>,
+    query: Result<Query<VerifyQuery>, QueryRejection>,
+) -> Result<Json<VerifyReport>, ApiError> {
+    let Query(VerifyQuery { observed, tenant }) = query?;
+    Ok(Json(api.controller.verify(tenant.as_ref(), observed).await))
 }
 
 async fn metrics(State(api): State<Api>) -> Response {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catena_control::report::*;
 pub use catena_model::resource::Diagnostic;
-pub use catena_verify::Trace;
+pub use catena_verify::{Report as VerifyReport, Trace};
 
 /// A YAML file: its name, as the person who sends it knows it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use catena_api::types::DropReason;
 use catena_model::address::{Dscp, Protocol};
-use catena_model::name::NodeName;
+use catena_model::name::{NodeName, TenantName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
@@ -24,6 +24,16 @@ Environment:
   RUST_LOG       what is logged to standard error: error, warn, info, debug, or by part,
                  such as catena_control=debug
   NO_COLOR       if set, no colours; otherwise there are colours on a terminal only";
+
+const VERIFY_HELP: &str = "\
+Examples:
+  catena verify -f examples/paper
+  catena verify --observed --tenant acme
+
+Exit codes:
+  0  proven
+  1  violated, or it could not be verified; the message says which
+  2  not decided: something is not understood, and the answer says what";
 
 /// Carries a remote enterprise's traffic through an ordered chain of security functions and back
 #[derive(Parser, Debug)]
@@ -100,6 +110,12 @@ pub enum Command {
         after_help = "Example:\n  catena trace --from 172.16.1.10 --to 198.51.100.10 --protocol tcp --port 80"
     )]
     Trace(Trace),
+    /// Prove that chains hold, for all packets, or show a packet for which one does not
+    ///
+    /// Of what was asked for, over the routing that the elements have now; with --observed, of what is installed now; with
+    /// files, of what they ask for, without a controller.
+    #[command(after_help = VERIFY_HELP)]
+    Verify(Verify),
     /// Show whether everything is installed as asked for
     #[command(after_help = "Example:\n  catena status -o json")]
     Status(OutputArgs),
@@ -288,6 +304,20 @@ pub struct Trace {
     /// What the packet is marked with: ef, af41, cs1, … or a number from 0 to 63
     #[arg(long, default_value_t = Dscp::default(), hide_default_value = true)]
     pub dscp: Dscp,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Args, Debug)]
+pub struct Verify {
+    #[command(flatten)]
+    pub files: OptionalFiles,
+    /// Verify what is installed
+    #[arg(long, conflicts_with = "files")]
+    pub observed: bool,
+    /// Only the chains of this tenant
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<TenantName>,
     #[command(flatten)]
     pub output: OutputArgs,
 }

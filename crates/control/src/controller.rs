@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use catena_model::name::TenantName;
 use catena_model::packet::Packet;
 use catena_model::resource::ResourceKind;
 use catena_store::Store;
@@ -92,6 +93,11 @@ impl Controller {
     /// Where a packet goes that a node of the network sends now, and where the answer to it goes.
     pub async fn trace(&self, packet: Packet) -> Trace {
         self.now().trace(packet).await
+    }
+
+    /// What holds of the chains of a tenant, or of all: as asked for, or with `observed` as installed.
+    pub async fn verify(&self, tenant: Option<&TenantName>, observed: bool) -> catena_verify::Report {
+        self.now().verify(tenant, observed).await
     }
 
     /// The latest events, the oldest first.

@@ -1,10 +1,12 @@
-//! Where a packet goes, as far as it can be told from what is really installed.
+//! Where packets go, as far as it can be told from what is really installed, and what holds of the chains.
 
 use std::collections::BTreeMap;
 
+use catena_model::base::BaseRouting;
 use catena_model::forwarding::ForwardingState;
+use catena_model::name::{NodeName, TenantName};
 use catena_model::packet::Packet;
-use catena_verify::{Network, Trace, trace};
+use catena_verify::{Network, Report, Trace, trace, verify};
 use futures::future::join_all;
 
 use crate::error::chain_of;
@@ -15,6 +17,27 @@ impl View {
     /// The way of `packet` and of its reply through what all elements do at this moment. Of an element that cannot be
     /// read, what it must do is taken, and the inventory's word for its routing.
     pub async fn trace(&self, packet: Packet) -> Trace {
+        let (state, base) = (self.installed().await, self.base().await);
+        trace(&self.network(&state, &base), packet)
+    }
+
+    /// What holds of the chains of a tenant, or of all: of what all elements do at this moment, or of what they are to do,
+    /// over the routing that they have at this moment.
+    pub async fn verify(&self, tenant: Option<&TenantName>, observed: bool) -> Report {
+        let base = self.base().await;
+        let installed;
+        let state = match observed {
+            true => {
+                installed = self.installed().await;
+                &installed
+            }
+            false => &self.intent.desired,
+        };
+        verify(&self.network(state, &base), tenant)
+    }
+
+    /// What all elements do; of one that cannot be read, what it must do.
+    async fn installed(&self) -> ForwardingState {
         let connections = self.connections();
         let mut state = self.intent.expected.clone();
         for (name, installed) in observe(connections.keys(), &connections).await {
@@ -23,10 +46,11 @@ impl View {
                 Err(error) => tracing::debug!(element = %name, error = chain_of(&error), "cannot be read"),
             }
         }
-        self.walk(&state, packet).await
+        state
     }
 
-    async fn walk(&self, state: &ForwardingState, packet: Packet) -> Trace {
+    /// The owners' routing, of the elements that can be asked for it.
+    async fn base(&self) -> BTreeMap<NodeName, BaseRouting> {
         let connections = self.connections();
         let bases =
             connections.iter().map(async |(name, connection)| (name.clone(), connection.base().await));
@@ -38,14 +62,21 @@ impl View {
                 Err(error) => tracing::debug!(element = %name, error = chain_of(&error), "no base routing"),
             }
         }
+        base
+    }
+
+    fn network<'a>(
+        &'a self,
+        state: &'a ForwardingState,
+        base: &'a BTreeMap<NodeName, BaseRouting>,
+    ) -> Network<'a> {
         let intent = &self.intent;
-        let network = Network {
+        Network {
             model: &intent.model,
             topology: &intent.topology,
             state,
-            base: &base,
+            base,
             numbering: &intent.numbering,
-        };
-        trace(&network, packet)
+        }
     }
 }

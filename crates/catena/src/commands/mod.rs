@@ -11,6 +11,7 @@ mod status;
 mod top;
 mod trace;
 mod validate;
+mod verify;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Describe(arguments) => wait(describe::describe(connection, &arguments))?,
         Command::Top(arguments) => wait(top::top(connection, &arguments))?,
         Command::Trace(arguments) => wait(trace::trace(connection, &arguments))?,
+        Command::Verify(arguments) => return verify::verify(connection, &arguments),
         Command::Status(output) => wait(status::status(connection, output))?,
         Command::Events(arguments) => wait(events::events(connection, &arguments))?,
         Command::Serve(arguments) => wait(serve::serve(connection, &arguments))?,
@@ -37,7 +39,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn wait(work: impl Future<Output = Result<(), CliError>>) -> Result<(), CliError> {
+fn wait<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -27,12 +27,16 @@ fn shown(trace: &Trace) -> String {
 }
 
 fn way(what: &str, walk: &Walk) -> String {
+    format!("{}: {}", styled(STRONG, what), hops(walk))
+}
+
+/// The packet, where it goes, and what decided.
+pub fn hops(walk: &Walk) -> String {
     let packet = &walk.packet;
     // 0 is no port: none was given.
     let port = |port: u16| if port == 0 { String::new() } else { format!(" port {port}") };
     let mut text = format!(
-        "{}: {} {}{} → {}{}\n",
-        styled(STRONG, what),
+        "{} {}{} → {}{}\n",
         packet.protocol,
         packet.source,
         port(packet.source_port),
