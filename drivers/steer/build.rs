@@ -6,7 +6,8 @@ use std::process::{Command, ExitCode};
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCE: &str = "bpf/steer.bpf.c";
+/// `bpf/NAME.bpf.c`, and the skeleton `NAME.skel.rs`.
+const OBJECTS: [&str; 2] = ["steer", "route"];
 /// Atomic operations that answer (Linux 5.12) come with the third instruction set.
 const INSTRUCTIONS: &str = "-mcpu=v3";
 const WARNINGS: [&str; 5] = ["-Wall", "-Wextra", "-Wshadow", "-Werror", "-Wno-sign-compare"];
@@ -34,13 +35,16 @@ fn build() -> Result<(), String> {
     let libbpf = variable("DEP_BPF_INCLUDE")?;
     // Where Debian and its children keep asm/types.h, which clang looks for elsewhere when it compiles for bpf.
     let multiarch = format!("/usr/include/{}-linux-gnu", variable("CARGO_CFG_TARGET_ARCH")?);
-    let skeleton = PathBuf::from(variable("OUT_DIR")?).join("steer.skel.rs");
-    SkeletonBuilder::new()
-        .source(SOURCE)
-        .clang(clang)
-        .clang_args(WARNINGS.iter().copied().chain([INSTRUCTIONS, "-I", &libbpf, "-idirafter", &multiarch]))
-        .build_and_generate(skeleton)
-        .map_err(|error| {
-            format!("{SOURCE} does not compile: {error:#}. It needs the kernel's headers, too (Debian, Ubuntu: apt-get install linux-libc-dev)").replace('\n', " ")
-        })
+    let folder = PathBuf::from(variable("OUT_DIR")?);
+    OBJECTS.iter().try_for_each(|name| {
+        let source = format!("bpf/{name}.bpf.c");
+        SkeletonBuilder::new()
+            .source(&source)
+            .clang(&clang)
+            .clang_args(WARNINGS.iter().copied().chain([INSTRUCTIONS, "-I", &libbpf, "-idirafter", &multiarch]))
+            .build_and_generate(folder.join(format!("{name}.skel.rs")))
+            .map_err(|error| {
+                format!("{source} does not compile: {error:#}. It needs the kernel's headers, too (Debian, Ubuntu: apt-get install linux-libc-dev)").replace('\n', " ")
+            })
+    })
 }

@@ -5,6 +5,7 @@
 //! something is wanted.
 
 pub mod conformance;
+pub mod hops;
 pub mod netlink;
 pub mod netns;
 mod reason;

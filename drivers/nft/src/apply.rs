@@ -6,15 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catena_driver::DriverError;
+use catena_driver::hops::{Guards, HopId, Kernel, NextHop, Place};
 use catena_model::address::Family;
 use catena_model::forwarding::{Change, Object, PathId, Rule, Table};
 
-use crate::Place;
 use crate::check::{expect_class, expect_one_family, too_many_hops, unsupported_kind};
 use crate::contents::{Contents, Entry, Spot, Target};
-use crate::hop::{HopId, NextHop};
 use crate::installed::{Installed, NOWHERE};
-use crate::kernel::Kernel;
 use crate::nft::Nft;
 use crate::ruleset::transaction;
 
@@ -185,7 +183,7 @@ impl<'a, 'k> Step<'a, 'k> {
                 self.kernel.remove(hop, family, &mut rules)?;
             }
             let in_use = self.wanted.hops.values().any(|next| next.family == family);
-            self.kernel.sweep(family, rules, in_use)?;
+            self.kernel.sweep(family, rules, Guards { hops: in_use, unseen: &BTreeSet::new() })?;
         }
         Ok(())
     }

@@ -6,15 +6,13 @@
 use std::collections::BTreeSet;
 
 use catena_driver::DriverError;
+use catena_driver::hops::{HopId, Kernel, NextHop, Place};
 use catena_model::address::Family;
 use catena_model::forwarding::{Change, Object, Rule, TUNNEL_PORT, Table};
 use catena_model::name::PortName;
 
-use crate::Place;
 use crate::class::Class;
 use crate::contents::Contents;
-use crate::hop::{HopId, NextHop};
-use crate::kernel::Kernel;
 use crate::nft::Nft;
 
 pub(crate) fn check(

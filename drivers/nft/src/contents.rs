@@ -29,6 +29,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use catena_driver::hops::{FIELD, HopId, NextHop};
 use catena_model::address::Family;
 use catena_model::forwarding::{PathId, Selector};
 use catena_model::name::PortName;
@@ -36,7 +37,6 @@ use nftables::expr::{BinaryOperation, Expression, Meta, MetaKey, NamedExpression
 use nftables::stmt::{Mangle, Match, Operator, Statement, VerdictMap};
 
 use crate::class::{Class, family_word};
-use crate::hop::{FIELD, HopId, NextHop};
 use crate::ruleset::{Chain, Element, Hook, Ruleset, Set, Statements};
 
 /// After all others have changed addresses and marks (connection tracking and DNAT are at -100): what is looked at is what

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catena_driver::Event;
+use catena_driver::hops::{priority, table_of};
 use catena_driver::netlink::messages;
 use netlink_packet_core::{NetlinkBuffer, NetlinkPayload, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -17,7 +18,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::Shared;
-use crate::kernel::{priority, table_of};
 use crate::ruleset::TABLE;
 
 /// `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catena_driver::DriverError;
+use catena_driver::hops::{HopId, Kernel, Rules};
 use catena_model::address::Family;
 use catena_model::forwarding::{PathId, Rule, Table};
 use catena_model::name::PortName;
 
 use crate::contents::{Contents, Entry, Target};
-use crate::hop::HopId;
-use crate::kernel::{Kernel, Rules};
 use crate::nft::Nft;
 use crate::ruleset::Ruleset;
 

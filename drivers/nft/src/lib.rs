@@ -3,7 +3,7 @@
 //! The kernel looks at its policy rules one after the other, so that with a rule for each tenant every packet pays for all
 //! of them. Here a tenant's rule is an element of a hash map. A packet is looked up there, in one step for each length of
 //! prefix in use, and gets the number of a next hop into its mark; `ip rule` has one line for each next hop, which all
-//! tenants share. What the maps look like is told in [`contents`], what the kernel has beside them in [`kernel`].
+//! tenants share. What the maps look like is told in [`contents`], what the kernel has beside them in [`catena_driver::hops`].
 //!
 //! What a rule claims goes to its next hop or is dropped, whichever part somebody takes away:
 //!
@@ -28,9 +28,7 @@ mod check;
 mod class;
 mod contents;
 mod events;
-mod hop;
 mod installed;
-mod kernel;
 mod nft;
 mod observe;
 mod ruleset;
@@ -41,6 +39,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use catena_driver::hops::{Kernel, Numbers, Place};
 use catena_driver::netlink::Connection;
 use catena_driver::netns::NetNs;
 use catena_driver::{Driver, DriverError, Epoch, Event};
@@ -49,8 +48,6 @@ use catena_model::name::NodeName;
 use catena_model::resource::LinuxSpec;
 use tokio::sync::mpsc;
 
-use hop::Numbers;
-use kernel::Kernel;
 use nft::Nft;
 
 /// The element to drive.
@@ -81,22 +78,6 @@ struct State {
     /// Opened at the first call, and again after it broke.
     connection: Option<Connection>,
     newest: Epoch,
-}
-
-/// Where something happens.
-#[derive(Clone, Debug)]
-struct Place {
-    element: NodeName,
-    netns: Option<String>,
-}
-
-impl fmt::Display for Place {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.netns {
-            Some(netns) => write!(f, "element {} (netns {netns})", self.element),
-            None => write!(f, "element {}", self.element),
-        }
-    }
 }
 
 impl NftDriver {

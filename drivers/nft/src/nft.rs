@@ -6,10 +6,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 use catena_driver::DriverError;
+use catena_driver::hops::Place;
 use catena_driver::netns::NetNs;
 use serde_json::{Value, json};
 
-use crate::Place;
 use crate::ruleset::{Ruleset, TABLE};
 
 /// So many of our own transactions can be told from others' when the kernel tells of them, a moment later.

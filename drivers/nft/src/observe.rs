@@ -1,10 +1,10 @@
 //! What is installed, read back in our own words.
 
 use catena_driver::DriverError;
+use catena_driver::hops::Kernel;
 use catena_model::forwarding::{ElementState, Object};
 
 use crate::installed::Installed;
-use crate::kernel::Kernel;
 use crate::nft::Nft;
 
 /// All our rules and tables. A table whose hop the kernel does not lead to is read as one that leads nowhere

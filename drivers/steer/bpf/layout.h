@@ -89,7 +89,8 @@ struct side {
 	char name[PORT_NAME];
 	__be32 v4;
 	__be32 v6[4];
-	__u32 pad;
+	/* Of a router's next hop, 4 or 6; of all others, which can have both, 0. */
+	__u32 family;
 	/* As in `neighbours`. */
 	__u64 own_mac;
 	__u64 looked;

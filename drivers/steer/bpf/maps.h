@@ -10,19 +10,8 @@
 #ifndef CATENA_MAPS_H
 #define CATENA_MAPS_H
 
-#include <linux/bpf.h>
-#include <bpf/bpf_helpers.h>
-
 #include "layout.h"
-
-#define MAP(map_name, map_type, key_type, value_type, entries, flags) \
-	struct { \
-		__uint(type, map_type); \
-		__type(key, key_type); \
-		__type(value, value_type); \
-		__uint(max_entries, entries); \
-		__uint(map_flags, flags); \
-	} map_name SEC(".maps")
+#include "map.h"
 
 /* By ifindex. */
 MAP(ports, BPF_MAP_TYPE_ARRAY, __u32, struct port, NEAR_PORTS, 0);
@@ -64,9 +53,6 @@ MAP(identifications, BPF_MAP_TYPE_ARRAY, __u32, __u32, IDENTIFICATIONS, 0);
 
 /* Room for one ICMP error of either kind: what is written here is gone when the program ends. */
 MAP(answers, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct answer6, 1, 0);
-
-/* By port and address: the MAC address, 0 where it was not heard yet. Who wants to know one makes the entry. */
-MAP(neighbours, BPF_MAP_TYPE_HASH, struct neighbour_key, __u64, 4096, BPF_F_NO_PREALLOC);
 
 MAP(elements, BPF_MAP_TYPE_ARRAY, __u32, struct element, 1, 0);
 MAP(counters, BPF_MAP_TYPE_PERCPU_HASH, struct counter_key, struct counter, 262144, BPF_F_NO_PREALLOC);

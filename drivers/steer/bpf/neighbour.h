@@ -10,10 +10,16 @@
 #ifndef CATENA_NEIGHBOUR_H
 #define CATENA_NEIGHBOUR_H
 
+#include <linux/bpf.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/ipv6.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
 
-#include "packet.h"
+#include "address.h"
+#include "layout.h"
+#include "map.h"
 
 #define ARP_REPLY 2
 #define NEIGHBOUR_SOLICITATION 135
@@ -47,6 +53,9 @@ struct discovery {
 	__u8 option_length;
 	__u8 mac[ETH_ALEN];
 };
+
+/* By port and address: the MAC address, 0 where it was not heard yet. Who wants to know one makes the entry. */
+MAP(neighbours, BPF_MAP_TYPE_HASH, struct neighbour_key, __u64, 4096, BPF_F_NO_PREALLOC);
 
 /* What a frame says about a neighbour's address, and what it is worth. */
 enum word {

@@ -22,13 +22,13 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "address.h"
 #include "layout.h"
 #include "maps.h"
 
 #ifndef IPPROTO_SCTP
 #define IPPROTO_SCTP 132
 #endif
-#define PROTO_ICMPV6 58
 #define PROTO_HOP_BY_HOP 0
 #define PROTO_ROUTING 43
 #define PROTO_FRAGMENT 44
@@ -108,14 +108,6 @@ struct header {
 	__u8 pad[3];
 	__u32 scope;
 };
-
-static __always_inline void map_v4(__be32 to[4], __be32 address)
-{
-	to[0] = 0;
-	to[1] = 0;
-	to[2] = bpf_htonl(0xffff);
-	to[3] = address;
-}
 
 static __always_inline int has_ports(__u8 protocol)
 {

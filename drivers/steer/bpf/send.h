@@ -17,24 +17,15 @@
 #include <linux/if_ether.h>
 
 #include "count.h"
+#include "egress.h"
 #include "flow.h"
-#include "neighbour.h"
 #include "packet.h"
-
-/* asm/socket.h's, which clang's bpf target does not find everywhere */
-#define ADDRESS_FAMILY_V4 2
-#define ADDRESS_FAMILY_V6 10
 
 /* 02: locally administered (IEEE 802), and ca for catena. */
 #define TAG_FIRST 0x02
 #define TAG_SECOND 0xca
 #define TAG_DOWN 0x80
 #define TAG_POSITION 0x0f
-
-#define LOOK_EVERY 1000000000
-
-/* What every link carries: no need to ask (RFC 791; an IPv6 link carries 1280). */
-#define SURELY_FITS 576
 
 /* Among verdicts: neither sent nor dropped yet. */
 #define TOO_BIG 64
@@ -89,27 +80,6 @@ static __always_inline int told_by_tag(struct __sk_buff *skb, const struct port 
 	return port->roles & (place->direction == UP ? ROLE_OUTSIDE : ROLE_INSIDE) ? TOLD : WRONG;
 }
 
-/*
- * Whether the packet fits the port: bpf_redirect drops what is too long in silence. Segments of a super-frame count alone.
- * 0, or why it is dropped, plus 1; if it is too big, the longest IP packet that fits is left in the control block.
- */
-__noinline int misfit(struct __sk_buff *skb, __u32 ifindex)
-{
-	__u32 mtu = 0;
-	long outcome = bpf_check_mtu(skb, ifindex, &mtu, 0, BPF_MTU_CHK_SEGS);
-
-	if (outcome > 0) {
-		skb->cb[0] = mtu;
-		return DROP_TOO_BIG + 1;
-	}
-	return outcome < 0 ? DROP_MISSING + 1 : 0;
-}
-
-static __always_inline int does_not_fit(struct __sk_buff *skb, __u32 ifindex)
-{
-	return skb->len <= SURELY_FITS ? 0 : misfit(skb, ifindex);
-}
-
 static __always_inline int tells_too_big(void)
 {
 	__u32 zero = 0;
@@ -124,73 +94,23 @@ static __always_inline int refuse(struct __sk_buff *skb, __u32 path, int misfits
 	return misfits == DROP_TOO_BIG + 1 && tells_too_big() ? TOO_BIG : drop_on(skb, path, misfits - 1);
 }
 
-/* Who answers for the neighbour, as far as it was heard: the kernel asks, and neighbour.h listens. */
-static __noinline int look_for_neighbour(__u32 family, struct side *side)
-{
-	struct neighbour_key key = { .ifindex = side->ifindex };
-	__u64 *heard, nobody = 0;
-
-	if (family == 4)
-		map_v4(key.address, side->v4);
-	else
-		__builtin_memcpy(key.address, side->v6, sizeof(key.address));
-	heard = bpf_map_lookup_elem(&neighbours, &key);
-	/* From now on we listen. */
-	if (!heard)
-		bpf_map_update_elem(&neighbours, &key, &nobody, BPF_NOEXIST);
-	if (family == 4)
-		side->v4_mac = heard ? *heard : 0;
-	else
-		side->v6_mac = heard ? *heard : 0;
-	return 0;
-}
-
-/* Writes both addresses: 12 bytes, the upper 16 bits of either word do not count. */
-static __always_inline int write_macs(struct __sk_buff *skb, __u64 destination, __u64 source)
-{
-	__u8 *data = (__u8 *)(long)skb->data;
-
-	if (data + ETH_HLEN > (__u8 *)(long)skb->data_end)
-		return -1;
-	__builtin_memcpy(data, &destination, ETH_ALEN);
-	__builtin_memcpy(data + ETH_ALEN, &source, ETH_ALEN);
-	return 0;
-}
-
-/* The kernel's way: it finds the neighbour, and asks for it if it has to. */
 static __noinline int send_to_neighbour(struct __sk_buff *skb, __u32 path, __u32 family, const struct side *side)
 {
-	struct bpf_redir_neigh next = {};
-
 	if (family == 4 ? !side->has_v4 : !side->has_v6)
 		return drop_on(skb, path, DROP_MISSING);
-	if (family == 4) {
-		next.nh_family = ADDRESS_FAMILY_V4;
-		next.ipv4_nh = side->v4;
-	} else {
-		next.nh_family = ADDRESS_FAMILY_V6;
-		__builtin_memcpy(next.ipv6_nh, side->v6, sizeof(next.ipv6_nh));
-	}
-	return bpf_redirect_neigh(side->ifindex, &next, sizeof(next), 0);
+	return to_neighbour(side->ifindex, family, family == 4 ? &side->v4 : side->v6);
 }
 
 static __always_inline int send_l3(struct __sk_buff *skb, __u32 path, __u8 family, struct side *side)
 {
 	int misfits = does_not_fit(skb, side->ifindex);
-	__u64 mac, now;
+	__u64 mac;
 
 	if (misfits)
 		return refuse(skb, path, misfits);
-	if (side->direct) {
-		mac = family == 4 ? side->v4_mac : side->v6_mac;
-		now = bpf_ktime_get_coarse_ns();
-		if (now - side->looked > LOOK_EVERY) {
-			side->looked = now;
-			look_for_neighbour(4, side);
-			look_for_neighbour(6, side);
-		} else if (mac & HEARD && !write_macs(skb, mac, side->own_mac))
-			return bpf_redirect_peer(side->ifindex, 0);
-	}
+	mac = heard_neighbour(family, side);
+	if (mac && !write_macs(skb, mac, side->own_mac))
+		return bpf_redirect_peer(side->ifindex, 0);
 	return send_to_neighbour(skb, path, family, side);
 }
 

@@ -107,7 +107,9 @@ impl Engine {
         maps.lengths.put_all(&plan.lengths.keys, &plan.lengths.values)?;
         maps.instances.put_all(&plan.instances.keys, &plan.instances.values)?;
         maps.exits.put_all(&plan.exits.keys, &plan.exits.values)?;
-        neighbours::seed(maps, plan);
+        let instances = plan.instances.values.iter();
+        let sides = instances.flat_map(|instance| [&instance.inside, &instance.outside]);
+        neighbours::seed(&maps.neighbours, sides.chain(&plan.exits.values));
         maps.groups.put_all(&plan.groups.keys, &plan.groups.values)?;
         maps.rules.put_all(&plan.rules.keys, &plan.rules.values)
     }

@@ -9,15 +9,17 @@ use std::path::Path;
 use std::ptr;
 
 use libbpf_sys::{
-    BPF_F_BEFORE, BPF_LINK_TYPE_TCX, BPF_TCX_INGRESS, bpf_link_create, bpf_link_create_opts, bpf_link_detach,
-    bpf_link_info, bpf_link_update, bpf_map_batch_opts, bpf_map_delete_batch, bpf_map_lookup_batch,
-    bpf_map_update_batch, bpf_obj_get, bpf_obj_get_info_by_fd, bpf_obj_pin, bpf_prog_get_fd_by_id,
-    bpf_prog_info, bpf_prog_query_opts, bpf_prog_test_run_opts, bpf_test_run_opts,
+    BPF_F_AFTER, BPF_F_BEFORE, BPF_F_ID, BPF_LINK_TYPE_TCX, BPF_TCX_INGRESS, bpf_link_create,
+    bpf_link_create_opts, bpf_link_detach, bpf_link_info, bpf_link_update, bpf_map_batch_opts,
+    bpf_map_delete_batch, bpf_map_lookup_batch, bpf_map_update_batch, bpf_obj_get, bpf_obj_get_info_by_fd,
+    bpf_obj_pin, bpf_prog_get_fd_by_id, bpf_prog_info, bpf_prog_query_opts, bpf_prog_test_run_opts,
+    bpf_test_run_opts,
 };
 
 /// What a program is made of, and which maps it uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProgramInfo {
+    pub(crate) name: String,
     /// A digest of its instructions.
     pub(crate) tag: [u8; 8],
     pub(crate) maps: Vec<u32>,
@@ -31,15 +33,15 @@ pub(crate) struct LinkInfo {
     pub(crate) program: u32,
 }
 
-/// Attaches at tc ingress of a port of this thread's namespace, before all others: a packet that another program takes
-/// or lets pass must not thereby go round a chain.
-pub(crate) fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+/// Attaches at tc ingress of a port of this thread's namespace, before all others, or right after the program `behind`: a
+/// packet that another program takes or lets pass must not thereby go round a chain.
+pub(crate) fn attach_tcx(program: BorrowedFd<'_>, ifindex: u32, behind: Option<u32>) -> io::Result<OwnedFd> {
     let mut options = bpf_link_create_opts {
         sz: size_of::<bpf_link_create_opts>() as u64,
-        flags: BPF_F_BEFORE,
+        flags: behind.map_or(BPF_F_BEFORE, |_| BPF_F_AFTER | BPF_F_ID),
         ..Default::default()
     };
-    options.__bindgen_anon_1.tcx = Default::default();
+    options.__bindgen_anon_1.tcx.relative_id = behind.unwrap_or_default();
     // SAFETY: the descriptor is open, and the options live until the call returns.
     let fd = unsafe { bpf_link_create(program.as_raw_fd(), ifindex as i32, BPF_TCX_INGRESS, &options) };
     owned(fd)
@@ -54,6 +56,21 @@ pub(crate) fn count_tcx(ifindex: u32) -> Option<u32> {
     let outcome = unsafe { libbpf_sys::bpf_prog_query_opts(ifindex as i32, BPF_TCX_INGRESS, &mut options) };
     // SAFETY: all variants of the union are that number.
     (outcome == 0).then_some(unsafe { options.__bindgen_anon_1.prog_cnt })
+}
+
+/// The programs at tcx ingress of a port of this thread's namespace, in their order.
+pub(crate) fn tcx_programs(ifindex: u32) -> Vec<u32> {
+    const MOST: usize = 64;
+    let mut programs = [0_u32; MOST];
+    let mut options =
+        bpf_prog_query_opts { sz: size_of::<bpf_prog_query_opts>() as u64, ..Default::default() };
+    options.prog_ids = programs.as_mut_ptr();
+    options.__bindgen_anon_1.prog_cnt = MOST as u32;
+    // SAFETY: the options and the numbers live until the call returns, and are as many as said.
+    let outcome = unsafe { libbpf_sys::bpf_prog_query_opts(ifindex as i32, BPF_TCX_INGRESS, &mut options) };
+    // SAFETY: all variants of the union are that number.
+    let count = unsafe { options.__bindgen_anon_1.prog_cnt } as usize;
+    if outcome == 0 { programs[..count.min(MOST)].to_vec() } else { Vec::new() }
 }
 
 /// Another program in the place of the link's, between two packets.
@@ -90,7 +107,8 @@ pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     };
     object_info(program, &mut info)?;
     let count = (info.nr_map_ids as usize).min(MOST_MAPS);
-    Ok(ProgramInfo { tag: info.tag, maps: maps[..count].to_vec() })
+    let name = info.name.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte as u8)).collect();
+    Ok(ProgramInfo { name, tag: info.tag, maps: maps[..count].to_vec() })
 }
 
 /// The kernel's numbers for programs are given anew after 2³¹ others: a program is what its info says.

@@ -61,11 +61,16 @@ fn returned(maps: &Maps) -> Result<Vec<Counter>, DriverError> {
     Ok(counters)
 }
 
-fn sum(per_cpu: &[layout::Counter]) -> layout::Counter {
+pub(crate) fn sum(per_cpu: &[layout::Counter]) -> layout::Counter {
     layout::Counter {
         packets: per_cpu.iter().map(|counter| counter.packets).sum(),
         bytes: per_cpu.iter().map(|counter| counter.bytes).sum(),
     }
+}
+
+/// The reason with this number in `bpf/layout.h`.
+pub(crate) fn reason(number: u32) -> Option<DropReason> {
+    REASONS.get(number as usize).copied()
 }
 
 fn counter(of: Counted, sum: layout::Counter) -> Counter {
@@ -82,10 +87,9 @@ fn counted(key: &CounterKey) -> Option<Counted> {
         CLAIMED => Counted::Claimed { site, direction },
         ENCAPSULATED => Counted::Encapsulated { site },
         DECAPSULATED => Counted::Decapsulated { site },
-        DROPPED => Counted::Dropped {
-            path: (key.of != 0).then_some(path),
-            reason: *REASONS.get(usize::from(key.position))?,
-        },
+        DROPPED => {
+            Counted::Dropped { path: (key.of != 0).then_some(path), reason: reason(key.position.into())? }
+        }
         _ => return None,
     })
 }

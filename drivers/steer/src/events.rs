@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use catena_driver::netns::NetNs;
 use catena_driver::{DriverError, Event};
 use catena_model::name::PortName;
 use netlink_packet_core::NetlinkPayload;
@@ -24,15 +26,33 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::Inner;
 use crate::netlink::{Link, messages};
 use crate::observe::Damage;
+use crate::pins::Pins;
 
 /// How many events wait for a slow listener; more are told as one.
 const WAITING: usize = 64;
 
+/// A driver whose element can be watched.
+pub(crate) trait Watched: Send + Sync + 'static {
+    fn netns(&self) -> &NetNs;
+    fn pins(&self) -> &Pins;
+    /// How often to look where nobody tells.
+    fn look_every(&self) -> Duration;
+    /// The groups of rtnetlink (`RTNLGRP_…`) that tell of what makes looking worthwhile.
+    fn groups(&self) -> &[u32];
+    /// Brings up to date what others decide, when netlink has said something.
+    fn refresh(&self) -> Result<(), DriverError>;
+    /// What is wrong with routes, which is looked at when netlink has said something.
+    fn misrouted(&self) -> Result<BTreeSet<Damage>, DriverError> {
+        Ok(BTreeSet::new())
+    }
+    /// What is wrong.
+    fn damage(&self) -> Result<BTreeSet<Damage>, DriverError>;
+}
+
 /// Watches until the listener or the driver is gone. Needs a Tokio runtime.
-pub(crate) fn watch(driver: &Arc<Inner>) -> mpsc::Receiver<Event> {
+pub(crate) fn watch<W: Watched>(driver: &Arc<W>) -> mpsc::Receiver<Event> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let driver = Arc::downgrade(driver);
     tokio::spawn(async move {
@@ -44,8 +64,8 @@ pub(crate) fn watch(driver: &Arc<Inner>) -> mpsc::Receiver<Event> {
     receiver
 }
 
-struct Watch<'a> {
-    driver: Weak<Inner>,
+struct Watch<'a, W> {
+    driver: Weak<W>,
     sender: &'a mpsc::Sender<Event>,
     /// What was wrong when last looked.
     known: BTreeSet<Damage>,
@@ -53,16 +73,16 @@ struct Watch<'a> {
     misrouted: BTreeSet<Damage>,
 }
 
-impl Watch<'_> {
-    async fn run(driver: Weak<Inner>, sender: &mpsc::Sender<Event>) -> Result<(), DriverError> {
+impl<W: Watched> Watch<'_, W> {
+    async fn run(driver: Weak<W>, sender: &mpsc::Sender<Event>) -> Result<(), DriverError> {
         let Some(first) = driver.upgrade() else { return Ok(()) };
         let failed = |error: io::Error| DriverError::failed("cannot watch the element", error);
-        let netlink = first.config.netns.run(listen).map_err(failed)?;
+        let netlink = first.netns().run(|| listen(first.groups())).map_err(failed)?;
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)
             .map_err(|error| failed(error.into()))?;
         let links = readiness(netlink.as_fd()).map_err(failed)?;
         let pins = readiness(inotify.as_fd()).map_err(failed)?;
-        let mut look = interval(first.config.times.look);
+        let mut look = interval(first.look_every());
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         drop(first);
 
@@ -89,16 +109,16 @@ impl Watch<'_> {
                 _ = look.tick() => {}
             }
             let Some(driver) = watch.driver.upgrade() else { return Ok(()) };
-            watch_pins(&inotify, &driver);
+            watch_pins(&inotify, driver.pins());
             watch.look(driver, std::mem::take(&mut is_told)).await;
         }
     }
 
     /// `is_told`: netlink has said something. Only then routes can be others.
-    async fn look(&mut self, driver: Arc<Inner>, is_told: bool) {
+    async fn look(&mut self, driver: Arc<W>, is_told: bool) {
         let look = move || {
             if is_told && let Err(error) = driver.refresh() {
-                tracing::debug!(element = %driver.config.element, %error, "cannot ask for ports and neighbours");
+                tracing::debug!(%error, "cannot ask for ports and neighbours");
             }
             Ok((driver.damage()?, if is_told { Some(driver.misrouted()?) } else { None }))
         };
@@ -131,14 +151,10 @@ fn readiness(fd: BorrowedFd<'_>) -> io::Result<AsyncFd<OwnedFd>> {
     Ok(unsafe { AsyncFd::register(fd.try_clone_to_owned()?) }?)
 }
 
-fn listen() -> io::Result<Socket> {
+fn listen(groups: &[u32]) -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_ROUTE)?;
     socket.bind(&SocketAddr::new(0, 0))?;
-    socket.add_membership(libc::RTNLGRP_LINK)?;
-    socket.add_membership(libc::RTNLGRP_TC)?;
-    socket.add_membership(libc::RTNLGRP_NEIGH)?;
-    socket.add_membership(libc::RTNLGRP_IPV4_ROUTE)?;
-    socket.add_membership(libc::RTNLGRP_IPV4_RULE)?;
+    groups.iter().try_for_each(|group| socket.add_membership(*group))?;
     socket.set_non_blocking(true)?;
     Ok(socket)
 }
@@ -185,8 +201,8 @@ fn port_event(payload: &NetlinkPayload<RouteNetlinkMessage>) -> Option<Event> {
 }
 
 /// The folder comes and goes with the objects; watching it twice is watching it once.
-fn watch_pins(inotify: &Inotify, driver: &Inner) {
-    let folder = driver.pins.folder();
+fn watch_pins(inotify: &Inotify, pins: &Pins) {
+    let folder = pins.folder();
     if let Err(error) = inotify.add_watch(folder, AddWatchFlags::IN_DELETE | AddWatchFlags::IN_DELETE_SELF)
         && error != Errno::ENOENT
     {

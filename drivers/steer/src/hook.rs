@@ -14,7 +14,7 @@ use catena_driver::DriverError;
 use libbpf_rs::{TC_EGRESS, TC_INGRESS, TcHook, TcHookBuilder};
 
 use crate::bpf::{self, LinkInfo, ProgramInfo};
-use crate::netlink::Connection;
+use crate::netlink::{Connection, Filter};
 use crate::pins::Pins;
 use crate::program::Program;
 
@@ -26,28 +26,44 @@ pub enum Hook {
     Clsact,
 }
 
+/// A program's place among ours at a port: whoever routes has to know what was released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// The preference of the filter: lower ones come first.
+    priority: u32,
+    /// The program that comes before, by its name in the kernel.
+    behind: Option<&'static str>,
+}
+
+impl Seat {
+    pub(crate) const STEER: Self = Self { priority: 202, behind: None };
+    pub(crate) const ROUTE: Self = Self { priority: 203, behind: Some("catena_steer") };
+
+    /// Whether a filter is one of ours, in whichever place.
+    fn is_ours(filter: &Filter) -> bool {
+        let ours = [Self::STEER.priority, Self::ROUTE.priority];
+        ours.contains(&filter.priority) && (filter.handle == HANDLE || filter.handle == 0)
+    }
+}
+
 /// How to attach to a port of this thread's namespace. One that was attached by tcx stays so.
-fn hook_at(asked: Option<Hook>, ifindex: u32) -> io::Result<Hook> {
+fn hook_at(asked: Option<Hook>, ifindex: u32, seat: Seat) -> io::Result<Hook> {
     match asked {
         Some(hook) => return Ok(hook),
         None if bpf::count_tcx(ifindex).is_some_and(|count| count > 0) => return Ok(Hook::Tcx),
         None => {}
     }
-    Ok(if is_behind_filters(ifindex)? { Hook::Tcx } else { Hook::Clsact })
+    Ok(if is_behind_filters(ifindex, seat)? { Hook::Tcx } else { Hook::Clsact })
 }
 
 /// Whether a filter of ours would be asked after another. Of two with one preference that depends on their ages.
-fn is_behind_filters(ifindex: u32) -> io::Result<bool> {
+fn is_behind_filters(ifindex: u32, seat: Seat) -> io::Result<bool> {
     let filters = Connection::open()?.filters_at_ingress(ifindex)?;
-    Ok(filters.into_iter().any(|other| {
-        other.priority < PRIORITY
-            || (other.priority == PRIORITY && other.handle != HANDLE && other.handle != 0)
-    }))
+    Ok(filters.iter().any(|other| other.priority <= seat.priority && !Seat::is_ours(other)))
 }
 
 /// What our filters are called where there are no links. Others number theirs from 1 or from 49152.
 const HANDLE: u32 = 0xca7e;
-const PRIORITY: u32 = 202;
 
 /// The attachments of one element. All calls are made in its namespace.
 #[derive(Debug)]
@@ -95,21 +111,21 @@ impl Attachments {
         program: &Program,
     ) -> Result<bool, DriverError> {
         let failed = |error: io::Error| DriverError::failed(format!("cannot attach to port {name}"), error);
-        let hook = hook_at(self.asked, ifindex).map_err(failed)?;
+        let hook = hook_at(self.asked, ifindex, program.seat).map_err(failed)?;
         if is_attached_by(hook, pins, ifindex, program) {
             return Ok(false);
         }
         match hook {
             Hook::Clsact => attach_filter(ifindex, program).map_err(failed),
             Hook::Tcx if bpf::count_tcx(ifindex).is_none() => Err(DriverError::Conflict {
-                what: format!("a filter of a lower preference than {PRIORITY} at ingress of port {name}"),
+                what: format!("a filter of a lower preference than {} at ingress of port {name}", program.seat.priority),
                 help: "give it a higher one, or run Linux 6.6 or newer, where ours can come first: else it could let \
                        packets round the functions"
                     .to_owned(),
             }),
             Hook::Tcx => {
                 self.attach_link(pins, ifindex, program).map_err(failed)?;
-                detach_filter(ifindex, program, false)?;
+                detach_filter(pins, ifindex, program, false)?;
                 Ok(false)
             }
         }
@@ -129,7 +145,7 @@ impl Attachments {
             let _ = bpf::detach_link(link.as_fd());
         }
         pins.remove(&pins.link(ifindex))?;
-        detach_filter(ifindex, program, our_clsact)
+        detach_filter(pins, ifindex, program, our_clsact)
     }
 
     fn held(&self, ifindex: u32) -> Option<LinkInfo> {
@@ -147,7 +163,10 @@ impl Attachments {
             let _ = std::fs::remove_file(&path);
         } else {
             let _ = std::fs::remove_file(&path);
-            self.links.insert(ifindex, bpf::attach_tcx(program.as_fd(), ifindex)?);
+            self.links.insert(
+                ifindex,
+                bpf::attach_tcx(program.as_fd(), ifindex, predecessor(ifindex, program.seat))?,
+            );
         }
         let Some(link) = self.links.get(&ifindex) else { return Ok(()) };
         if !runs(link, program) {
@@ -159,7 +178,7 @@ impl Attachments {
 
 /// Whether `program` is what runs at the port, attached in the way that lasts.
 pub(crate) fn is_attached(asked: Option<Hook>, pins: &Pins, ifindex: u32, wanted: &Program) -> bool {
-    hook_at(asked, ifindex).is_ok_and(|hook| is_attached_by(hook, pins, ifindex, wanted))
+    hook_at(asked, ifindex, wanted.seat).is_ok_and(|hook| is_attached_by(hook, pins, ifindex, wanted))
 }
 
 fn is_attached_by(hook: Hook, pins: &Pins, ifindex: u32, wanted: &Program) -> bool {
@@ -177,6 +196,12 @@ fn runs_by_filter(ifindex: u32, wanted: &Program) -> bool {
 
 fn program(id: u32) -> Option<ProgramInfo> {
     bpf::program_info(bpf::program_by_id(id).ok()?.as_fd()).ok()
+}
+
+/// The program at tcx that one with this seat comes right after.
+fn predecessor(ifindex: u32, seat: Seat) -> Option<u32> {
+    let name = seat.behind?;
+    bpf::tcx_programs(ifindex).into_iter().find(|id| program(*id).is_some_and(|info| info.name == name))
 }
 
 fn is_at(link: &OwnedFd, ifindex: u32) -> bool {
@@ -198,23 +223,28 @@ fn attach_filter(ifindex: u32, program: &Program) -> io::Result<bool> {
     Ok(!had_qdisc)
 }
 
-fn detach_filter(ifindex: u32, program: &Program, our_clsact: bool) -> Result<(), DriverError> {
-    let context = || format!("cannot take the tc filter off port {ifindex}");
-    let mut connection = Connection::open().map_err(|error| DriverError::failed(context(), error))?;
-    if !connection.has_ingress(ifindex).map_err(|error| DriverError::failed(context(), error))? {
+fn detach_filter(pins: &Pins, ifindex: u32, program: &Program, our_clsact: bool) -> Result<(), DriverError> {
+    let failed = |error| DriverError::failed(format!("cannot take the tc filter off port {ifindex}"), error);
+    let our_clsact = pins.inherit_clsact(ifindex) || our_clsact;
+    let mut connection = Connection::open().map_err(failed)?;
+    if !connection.has_ingress(ifindex).map_err(failed)? {
         return Ok(());
     }
     let mut hook = filter(ifindex, program);
     if hook.query().is_ok() {
-        hook.detach().map_err(|error| DriverError::failed(context(), error))?;
+        hook.detach().map_err(|error| failed(io::Error::other(error)))?;
     }
-    let in_use = connection.has_filters(ifindex).map_err(|error| DriverError::failed(context(), error))?;
-    if our_clsact && !in_use {
-        hook.attach_point(TC_INGRESS | TC_EGRESS)
-            .destroy()
-            .map_err(|error| DriverError::failed(context(), error))?;
+    if !our_clsact {
+        return Ok(());
     }
-    Ok(())
+    if connection.filters_at_ingress(ifindex).map_err(failed)?.iter().any(Seat::is_ours) {
+        pins.leave_clsact(ifindex)
+    } else if connection.has_filters(ifindex).map_err(failed)? {
+        Ok(())
+    } else {
+        let destroyed = hook.attach_point(TC_INGRESS | TC_EGRESS).destroy();
+        destroyed.map_err(|error| failed(io::Error::other(error)))
+    }
 }
 
 fn filter(ifindex: u32, program: &Program) -> TcHook {
@@ -222,6 +252,6 @@ fn filter(ifindex: u32, program: &Program) -> TcHook {
         .ifindex(ifindex as i32)
         .replace(true)
         .handle(HANDLE)
-        .priority(PRIORITY)
+        .priority(program.seat.priority)
         .hook(TC_INGRESS)
 }

@@ -23,13 +23,15 @@ macro_rules! layout {
         }
 
         #[cfg(test)]
-        impl Described for $name {
+        impl $crate::layout::Described for $name {
             const NAME: &str = stringify!($name);
             const SIZE: usize = size_of::<$name>();
             const FIELDS: &[(&str, usize)] = &[$((stringify!($field), std::mem::offset_of!($name, $field)),)*];
         }
     )*};
 }
+
+pub(crate) use layout;
 
 /// A structure's shape, to be compared.
 #[cfg(test)]
@@ -106,7 +108,7 @@ layout! {
         name: [u8; PORT_NAME],
         v4: [u8; 4],
         v6: [u8; 16],
-        pad: u32,
+        family: u32,
         own_mac: u64,
         looked: u64,
         v4_mac: u64,

@@ -34,6 +34,7 @@ mod pins;
 mod plan;
 mod ports;
 mod program;
+mod route;
 mod settings;
 mod surroundings;
 #[cfg(test)]
@@ -56,12 +57,14 @@ use tokio::sync::mpsc;
 
 use crate::contents::Wanted;
 use crate::engine::Engine;
+use crate::events::Watched;
 use crate::flows::{Sweep, sweep};
 pub use crate::hook::Hook;
 use crate::maps::Maps;
 use crate::observe::{Damage, Look, Observed};
 use crate::owner::Owner;
 use crate::pins::Pins;
+pub use crate::route::{RouteConfig, RouteDriver};
 pub use crate::settings::{Settings, Times};
 
 /// Which element to drive, and how.
@@ -255,31 +258,8 @@ impl Inner {
         Ok(strangers + self.sweep(Sweep::Idle)?)
     }
 
-    /// Brings up to date what others decide.
-    pub(crate) fn refresh(&self) -> Result<(), DriverError> {
-        if !self.pins.exists() {
-            return Ok(());
-        }
-        self.in_netns(|| self.with_current_engine(|engine| surroundings::refresh(&engine.programs.maps)))
-    }
-
     fn observe(&self) -> Result<Observed, DriverError> {
         self.with_current_engine(|engine| self.look(engine).observe())
-    }
-
-    /// What is wrong with the attachments.
-    pub(crate) fn damage(&self) -> Result<BTreeSet<Damage>, DriverError> {
-        self.in_netns(|| {
-            self.with_current_engine(|engine| {
-                engine.refresh()?;
-                self.look(engine).damage(&engine.contents)
-            })
-        })
-    }
-
-    /// What is wrong with the element's routes.
-    pub(crate) fn misrouted(&self) -> Result<BTreeSet<Damage>, DriverError> {
-        self.in_netns(|| self.with_current_engine(|engine| self.look(engine).misrouted(&engine.contents)))
     }
 
     fn look<'a>(&'a self, engine: &'a Engine) -> Look<'a> {
@@ -350,6 +330,51 @@ impl Inner {
     fn state(&self) -> MutexGuard<'_, State> {
         // Whatever a panic left half done is found by looking at the maps.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Watched for Inner {
+    fn netns(&self) -> &NetNs {
+        &self.config.netns
+    }
+
+    fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    fn look_every(&self) -> Duration {
+        self.config.times.look
+    }
+
+    fn groups(&self) -> &[u32] {
+        &[
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_TC,
+            libc::RTNLGRP_NEIGH,
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV4_RULE,
+        ]
+    }
+
+    fn refresh(&self) -> Result<(), DriverError> {
+        if !self.pins.exists() {
+            return Ok(());
+        }
+        self.in_netns(|| self.with_current_engine(|engine| surroundings::refresh(&engine.programs.maps)))
+    }
+
+    fn misrouted(&self) -> Result<BTreeSet<Damage>, DriverError> {
+        self.in_netns(|| self.with_current_engine(|engine| self.look(engine).misrouted(&engine.contents)))
+    }
+
+    /// What is wrong with the attachments.
+    fn damage(&self) -> Result<BTreeSet<Damage>, DriverError> {
+        self.in_netns(|| {
+            self.with_current_engine(|engine| {
+                engine.refresh()?;
+                self.look(engine).damage(&engine.contents)
+            })
+        })
     }
 }
 

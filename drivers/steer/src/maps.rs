@@ -1,6 +1,5 @@
 //! The maps of the engine, with the types of their keys and values.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,8 +35,20 @@ where
     K: FromBytes + IntoBytes + Immutable,
     V: FromBytes + IntoBytes + Immutable,
 {
-    fn new(name: &'static str, handle: MapHandle) -> Self {
+    pub(crate) fn new(name: &'static str, handle: MapHandle) -> Self {
         Self { name, handle, types: PhantomData }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+
+    /// The kernel's number of the map.
+    pub(crate) fn id(&self) -> Result<u32, DriverError> {
+        match self.handle.info() {
+            Ok(info) => Ok(info.info.id),
+            Err(error) => Err(DriverError::failed("cannot ask for the number of a map", error)),
+        }
     }
 
     pub(crate) fn get(&self, key: &K) -> Result<Option<V>, DriverError> {
@@ -207,81 +218,85 @@ fn cpus() -> Result<usize, DriverError> {
     libbpf_rs::num_possible_cpus().map_err(|error| DriverError::failed("cannot count the CPUs", error))
 }
 
-/// Lists the maps once, for all that is done with every one of them.
+/// Lists the maps of an object once, for all that is done with every one of them.
 macro_rules! maps {
-    ($($name:ident: $key:ty => $value:ty,)*) => {
-        /// All maps of one element. Named as in `bpf/maps.h`; pins have the same names.
+    ($(#[$meta:meta])* struct $maps:ident { $($name:ident: $key:ty => $value:ty,)* }) => {
+        $(#[$meta])*
         #[derive(Debug)]
-        pub(crate) struct Maps { $(pub(crate) $name: Map<$key, $value>,)* }
+        pub(crate) struct $maps { $(pub(crate) $name: $crate::maps::Map<$key, $value>,)* }
 
-        impl Maps {
+        impl $maps {
             /// `find` is asked for each by its name.
-            pub(crate) fn find<E>(mut find: impl FnMut(&'static str) -> Result<MapHandle, E>) -> Result<Self, E> {
-                Ok(Self { $($name: Map::new(stringify!($name), find(stringify!($name))?),)* })
+            pub(crate) fn find<E>(
+                mut find: impl FnMut(&'static str) -> Result<libbpf_rs::MapHandle, E>,
+            ) -> Result<Self, E> {
+                Ok(Self { $($name: $crate::maps::Map::new(stringify!($name), find(stringify!($name))?),)* })
             }
 
-            pub(crate) fn fds(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-                vec![$((stringify!($name), self.$name.handle.as_fd()),)*]
+            pub(crate) fn fds(&self) -> Vec<(&'static str, std::os::fd::BorrowedFd<'_>)> {
+                vec![$((stringify!($name), self.$name.fd()),)*]
             }
 
             /// The kernel's numbers of the maps.
-            pub(crate) fn ids(&self) -> Result<BTreeSet<u32>, DriverError> {
-                let id = |handle: &MapHandle| match handle.info() {
-                    Ok(info) => Ok(info.info.id),
-                    Err(error) => Err(DriverError::failed("cannot ask for the number of a map", error)),
-                };
-                Ok(BTreeSet::from([$(id(&self.$name.handle)?,)*]))
+            pub(crate) fn ids(&self) -> Result<std::collections::BTreeSet<u32>, catena_driver::DriverError> {
+                Ok(std::collections::BTreeSet::from([$(self.$name.id()?,)*]))
+            }
+
+            /// The maps that are pinned in `folder`; `None` unless all of them are.
+            pub(crate) fn pinned(folder: &std::path::Path) -> Result<Option<Self>, catena_driver::DriverError> {
+                let mut missing = false;
+                let maps = Self::find(|name| $crate::maps::pinned(&folder.join(name), &mut missing));
+                match maps {
+                    Ok(maps) => Ok(Some(maps)),
+                    Err(_) if missing => Ok(None),
+                    Err(error) => Err(error),
+                }
             }
         }
     };
 }
+pub(crate) use maps;
+
+/// The map that is pinned here; `missing` says whether it was that none is.
+pub(crate) fn pinned(path: &FilePath, missing: &mut bool) -> Result<MapHandle, DriverError> {
+    MapHandle::from_pinned_path(path).map_err(|error| {
+        *missing |= error.kind() == ErrorKind::NotFound;
+        DriverError::failed(format!("cannot open the map {}", path.display()), error)
+    })
+}
 
 maps! {
-    ports: u32 => Port,
-    far_ports: u32 => Port,
-    prefixes: PrefixKey => u32,
-    lengths: u32 => Lengths,
-    policies: u32 => Policy,
-    rules: RulesKey => Rules,
-    paths: u32 => Path,
-    groups: u32 => Group,
-    vlans: u32 => u32,
-    instances: u32 => Instance,
-    exits: u32 => Side,
-    neighbours: NeighbourKey => u64,
-    flows4: FlowKey4 => Entry,
-    flows6: FlowKey6 => Entry,
-    new_entry: u32 => Entry,
-    loads: u32 => Load,
-    fragments: FragmentKey => Tuple,
-    tunnels: u32 => Tunnel,
-    tunnel_ends: TunnelEnd => u32,
-    tunnel_locals: [u8; 16] => u32,
-    identifications: u32 => u32,
-    answers: u32 => [u8; 1280],
-    elements: u32 => Element,
-    counters: CounterKey => Counter,
-    returned: u32 => Counter,
+    /// All maps of one element. Named as in `bpf/maps.h`; pins have the same names.
+    struct Maps {
+        ports: u32 => Port,
+        far_ports: u32 => Port,
+        prefixes: PrefixKey => u32,
+        lengths: u32 => Lengths,
+        policies: u32 => Policy,
+        rules: RulesKey => Rules,
+        paths: u32 => Path,
+        groups: u32 => Group,
+        vlans: u32 => u32,
+        instances: u32 => Instance,
+        exits: u32 => Side,
+        neighbours: NeighbourKey => u64,
+        flows4: FlowKey4 => Entry,
+        flows6: FlowKey6 => Entry,
+        new_entry: u32 => Entry,
+        loads: u32 => Load,
+        fragments: FragmentKey => Tuple,
+        tunnels: u32 => Tunnel,
+        tunnel_ends: TunnelEnd => u32,
+        tunnel_locals: [u8; 16] => u32,
+        identifications: u32 => u32,
+        answers: u32 => [u8; 1280],
+        elements: u32 => Element,
+        counters: CounterKey => Counter,
+        returned: u32 => Counter,
+    }
 }
 
 impl Maps {
-    /// The maps that are pinned in `folder`; `None` unless all of them are.
-    pub(crate) fn pinned(folder: &FilePath) -> Result<Option<Self>, DriverError> {
-        let mut missing = false;
-        let maps = Self::find(|name| {
-            MapHandle::from_pinned_path(folder.join(name)).inspect_err(|error| {
-                missing |= error.kind() == ErrorKind::NotFound;
-            })
-        });
-        match maps {
-            Ok(maps) => Ok(Some(maps)),
-            Err(_) if missing => Ok(None),
-            Err(error) => {
-                Err(DriverError::failed(format!("cannot open the maps in {}", folder.display()), error))
-            }
-        }
-    }
-
     pub(crate) fn element(&self) -> Result<Element, DriverError> {
         Ok(self.elements.get(&0)?.unwrap_or_default())
     }

@@ -8,41 +8,42 @@ use std::net::IpAddr;
 use catena_driver::DriverError;
 
 use crate::layout::{NeighbourKey, PERMANENT, Side};
-use crate::maps::Maps;
+use crate::maps::Map;
 use crate::netlink::Connection;
-use crate::plan::Plan;
 use crate::words;
 
-/// Writes those of the sides in `plan` that frames are put straight into. What fails here costs some packets the longer
-/// way, and no more.
-pub(crate) fn seed(maps: &Maps, plan: &Plan) {
-    let instances = plan.instances.values.iter().flat_map(|instance| [&instance.inside, &instance.outside]);
-    let wanted: HashSet<_> = instances.chain(&plan.exits.values).flat_map(keys).collect();
+/// Writes those of the `sides` that frames are put straight into. What fails here costs some packets the longer way, and
+/// no more.
+pub(crate) fn seed<'a>(map: &Map<NeighbourKey, u64>, sides: impl IntoIterator<Item = &'a Side>) {
+    let wanted: HashSet<_> = sides.into_iter().flat_map(keys).collect();
     if wanted.is_empty() {
         return;
     }
     for (key, mac) in known().unwrap_or_default() {
         if wanted.contains(&key) {
-            let _ = maps.neighbours.put(&key, &mac);
+            let _ = map.put(&key, &mac);
         }
     }
 }
 
 /// Puts the kernel's word in the place of what was heard, and removes the neighbours that none of `sides` sends to.
-pub(crate) fn refresh<'a>(maps: &Maps, sides: impl Iterator<Item = &'a Side>) -> Result<(), DriverError> {
-    let entries = maps.neighbours.entries()?;
+pub(crate) fn refresh<'a>(
+    map: &Map<NeighbourKey, u64>,
+    sides: impl Iterator<Item = &'a Side>,
+) -> Result<(), DriverError> {
+    let entries = map.entries()?;
     if entries.is_empty() {
         return Ok(());
     }
     let wanted: HashSet<_> = sides.flat_map(keys).collect();
     let (wanted, unused): (Vec<_>, Vec<_>) = entries.into_iter().partition(|(key, _)| wanted.contains(key));
     let unused: Vec<_> = unused.into_iter().map(|(key, _)| key).collect();
-    maps.neighbours.remove_all(&unused)?;
+    map.remove_all(&unused)?;
     let known = known().map_err(|error| DriverError::failed("cannot ask for neighbours", error))?;
     for (key, heard) in wanted {
         let mac = known.get(&key).copied().unwrap_or_default();
         if mac != heard {
-            maps.neighbours.put(&key, &mac)?;
+            map.put(&key, &mac)?;
         }
     }
     Ok(())

@@ -10,7 +10,7 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -37,6 +37,11 @@ pub(crate) struct Link {
     pub(crate) mtu: u32,
     /// One end of a veth pair whose other end is in another namespace.
     pub(crate) leads_elsewhere: bool,
+    /// Its frames begin with an Ethernet header.
+    pub(crate) is_ethernet: bool,
+    pub(crate) is_loopback: bool,
+    /// A bridge, bond or the like receives what comes in here.
+    pub(crate) has_master: bool,
 }
 
 impl Link {
@@ -50,6 +55,9 @@ impl Link {
             mac: [0; 6],
             mtu: 0,
             leads_elsewhere: false,
+            is_ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            is_loopback: message.header.flags.contains(LinkFlags::Loopback),
+            has_master: false,
         };
         let (mut is_veth, mut is_apart) = (false, false);
         for attribute in &message.attributes {
@@ -59,6 +67,7 @@ impl Link {
                     link.mac = address.as_slice().try_into().unwrap_or_default()
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Controller(master) => link.has_master = *master != 0,
                 LinkAttribute::LinkInfo(about) => {
                     is_veth = about.contains(&LinkInfo::Kind(InfoKind::Veth));
                 }
@@ -81,6 +90,9 @@ impl Link {
             mac: [0; 6],
             mtu: 0,
             leads_elsewhere: false,
+            is_ethernet: false,
+            is_loopback: false,
+            has_master: false,
         }
     }
 }
@@ -163,6 +175,18 @@ impl Connection {
             RouteNetlinkMessage::NewLink(message) => Link::read(message),
             _ => None,
         }))
+    }
+
+    /// All links.
+    pub(crate) fn links(&mut self) -> io::Result<Vec<Link>> {
+        let answers = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        Ok(answers
+            .iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewLink(message) => Link::read(message),
+                _ => None,
+            })
+            .collect())
     }
 
     /// A veth pair without ARP: whatever is sent into one end comes out of the other. Both are left down.

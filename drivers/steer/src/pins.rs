@@ -11,8 +11,12 @@ use nix::sys::statfs::statfs;
 
 const LINK_PREFIX: &str = "link-";
 
+/// An element has a folder for each of its engines, side by side.
 #[derive(Clone, Debug)]
 pub(crate) struct Pins {
+    /// The steering engine's: others' names begin with it, and go on with a sign that no element's name has. (A BPF file
+    /// system takes no dots.)
+    element: PathBuf,
     folder: PathBuf,
 }
 
@@ -21,8 +25,32 @@ pub(crate) struct Pins {
 pub(crate) type Lock = Flock<File>;
 
 impl Pins {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+    pub(crate) fn new(element: PathBuf) -> Self {
+        Self { folder: element.clone(), element }
+    }
+
+    /// Of the routing engine.
+    pub(crate) fn of_routes(element: PathBuf) -> Self {
+        Self { folder: beside(&element, "route"), element }
+    }
+
+    /// The one of our engines that leaves a port last is to take the clsact qdisc away, since one of them has made it.
+    pub(crate) fn leave_clsact(&self, ifindex: u32) -> Result<(), DriverError> {
+        match fs::create_dir(self.clsact(ifindex)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => {
+                Err(self.failed("make a sign in", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether that was said, which is no longer so then.
+    pub(crate) fn inherit_clsact(&self, ifindex: u32) -> bool {
+        fs::remove_dir(self.clsact(ifindex)).is_ok()
+    }
+
+    fn clsact(&self, ifindex: u32) -> PathBuf {
+        beside(&self.element, &format!("clsact-{ifindex}"))
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -122,4 +150,11 @@ impl Pins {
     fn failed(&self, what: &str, error: io::Error) -> DriverError {
         DriverError::failed(format!("cannot {what} the folder of pins {}", self.folder.display()), error)
     }
+}
+
+fn beside(element: &Path, what: &str) -> PathBuf {
+    let mut name = element.as_os_str().to_owned();
+    name.push("@");
+    name.push(what);
+    name.into()
 }

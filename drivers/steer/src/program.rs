@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use catena_driver::DriverError;
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
-use libbpf_rs::{ErrorKind, MapCore, MapHandle, OpenMapMut, OpenObject, ProgramImpl};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
+use libbpf_rs::{ErrorKind, MapCore, MapHandle, Object, OpenMapMut, OpenObject, ProgramImpl};
 
 use crate::bpf::{self, ProgramInfo};
+use crate::hook::Seat;
 use crate::maps::Maps;
 use crate::pins::Pins;
 use crate::settings::Settings;
@@ -25,13 +26,18 @@ pub(crate) mod skeleton {
 pub(crate) struct Program {
     fd: OwnedFd,
     info: ProgramInfo,
+    pub(crate) seat: Seat,
 }
 
 impl Program {
     /// `maps` are the numbers of those that outlive a program.
-    fn new<T>(program: &ProgramImpl<'_, T>, maps: &BTreeSet<u32>) -> Result<Self, DriverError> {
+    pub(crate) fn new<T>(
+        program: &ProgramImpl<'_, T>,
+        maps: &BTreeSet<u32>,
+        seat: Seat,
+    ) -> Result<Self, DriverError> {
         let fd = program.as_fd().try_clone_to_owned();
-        let described = fd.and_then(|fd| Ok(Self { info: bpf::program_info(fd.as_fd())?, fd }));
+        let described = fd.and_then(|fd| Ok(Self { info: bpf::program_info(fd.as_fd())?, fd, seat }));
         let mut program = described
             .map_err(|error| DriverError::failed("cannot ask about a program that was loaded", error))?;
         program.info.maps.retain(|id| maps.contains(id));
@@ -72,34 +78,43 @@ impl Programs {
         let mut open = skeleton::SteerSkelBuilder::default()
             .open(&mut storage)
             .map_err(|error| DriverError::failed("cannot read the steering programs", error))?;
-        // Those that libbpf makes of C's constants have a dot in their names, and come and go with each program.
-        let is_ours = |map: &OpenMapMut<'_>| !map.name().as_encoded_bytes().contains(&b'.');
-        for mut map in open.open_object_mut().maps_mut().filter(is_ours) {
-            set_size(&mut map, settings)?;
-            reuse(&mut map, pins)?;
-        }
+        prepare(open.open_object_mut(), pins, |map| settings.entries(map))?;
         let loaded = open.load().map_err(not_loaded)?;
-        let find = |name: &str| {
-            let found = libbpf_rs::skel::Skel::object(&loaded).maps().find(|map| map.name() == name);
-            let map = found.ok_or_else(|| DriverError::failed("the programs lack a map", name))?;
-            MapHandle::try_from(&map)
-                .map_err(|error| DriverError::failed(format!("cannot hold map {name}"), error))
-        };
+        let find = |name: &'static str| map_of(loaded.object(), name);
         let maps = Maps::find(find)?;
         let ids = maps.ids()?;
         Ok(Self {
             maps,
-            steer: Program::new(&loaded.progs.catena_steer, &ids)?,
-            encap: Program::new(&loaded.progs.catena_encap, &ids)?,
-            sweep: Arc::new(Program::new(&loaded.progs.catena_sweep, &ids)?),
+            steer: Program::new(&loaded.progs.catena_steer, &ids, Seat::STEER)?,
+            encap: Program::new(&loaded.progs.catena_encap, &ids, Seat::STEER)?,
+            sweep: Arc::new(Program::new(&loaded.progs.catena_sweep, &ids, Seat::STEER)?),
             ids,
         })
     }
 }
 
-fn set_size(map: &mut OpenMapMut<'_>, settings: &Settings) -> Result<(), DriverError> {
-    let Some(entries) = map.name().to_str().and_then(|name| settings.entries(name)) else { return Ok(()) };
-    map.set_max_entries(entries).map_err(|error| DriverError::failed("cannot set the size of a map", error))
+/// Gives the maps of an object the sizes that `entries` says, and puts those that are pinned in the place of new ones.
+pub(crate) fn prepare(
+    object: &mut OpenObject,
+    pins: &Pins,
+    entries: impl Fn(&str) -> Option<u32>,
+) -> Result<(), DriverError> {
+    // Those that libbpf makes of C's constants have a dot in their names, and come and go with each program.
+    let is_ours = |map: &OpenMapMut<'_>| !map.name().as_encoded_bytes().contains(&b'.');
+    for mut map in object.maps_mut().filter(is_ours) {
+        if let Some(entries) = map.name().to_str().and_then(&entries) {
+            map.set_max_entries(entries)
+                .map_err(|error| DriverError::failed("cannot set the size of a map", error))?;
+        }
+        reuse(&mut map, pins)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn map_of(object: &Object, name: &'static str) -> Result<MapHandle, DriverError> {
+    let found = object.maps().find(|map| map.name() == name);
+    let map = found.ok_or_else(|| DriverError::failed("the programs lack a map", name))?;
+    MapHandle::try_from(&map).map_err(|error| DriverError::failed(format!("cannot hold map {name}"), error))
 }
 
 /// Takes the pinned map in the place of a new one, if there is one, and if it is what this program expects. It keeps the
@@ -131,7 +146,7 @@ fn reuse(map: &mut OpenMapMut<'_>, pins: &Pins) -> Result<(), DriverError> {
     map.reuse_fd(pinned.as_fd()).map_err(failed)
 }
 
-fn not_loaded(error: libbpf_rs::Error) -> DriverError {
+pub(crate) fn not_loaded(error: libbpf_rs::Error) -> DriverError {
     let error = bpf::io_error(error);
     if let Some(refusal) = REFUSAL.take() {
         return DriverError::Unsupported {
@@ -175,7 +190,7 @@ fn refusal(log: &str) -> Option<String> {
 }
 
 /// libbpf prints to standard error unless told otherwise; what it says belongs in the log.
-fn quiet_libbpf() {
+pub(crate) fn quiet_libbpf() {
     libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, |_, message| {
         if let Some(refusal) = refusal(&message) {
             REFUSAL.set(Some(refusal));

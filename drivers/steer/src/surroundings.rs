@@ -35,11 +35,11 @@ pub(crate) fn refresh(maps: &Maps) -> Result<(), DriverError> {
         }
     }
     let functions = instances.iter().flat_map(|(_, instance)| [&instance.inside, &instance.outside]);
-    neighbours::refresh(maps, functions.chain(exits.iter().map(|(_, exit)| exit)))
+    neighbours::refresh(&maps.neighbours, functions.chain(exits.iter().map(|(_, exit)| exit)))
 }
 
 /// The side as its port is now. One whose port is gone, or another, is left to whoever observes it.
-fn lead(side: &Side, delivery: Delivery, finder: &mut Finder) -> Result<Side, DriverError> {
+pub(crate) fn lead(side: &Side, delivery: Delivery, finder: &mut Finder) -> Result<Side, DriverError> {
     let port = match words::read_port_name(&side.name) {
         Some(name) => finder.look(&name)?.filter(|port| port.ifindex == side.ifindex),
         None => None,

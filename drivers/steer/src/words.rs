@@ -9,6 +9,7 @@ use catena_model::forwarding::{
     NshMetadata, OnFailure, Oversize, PathId, PolicyRule, Side, SiteId, Stickiness, TUNNEL_PORT, Tunnel,
 };
 use catena_model::name::PortName;
+use catena_model::resource::LinuxSpec;
 use ipnet::IpNet;
 
 use crate::layout::{
@@ -343,7 +344,8 @@ pub(crate) fn tunnel(tunnel: &Tunnel, underlay: u32, mark: u32) -> Result<layout
         },
         pad: 0,
         mtu: tunnel.mtu.into(),
-        mark,
+        // Nor is what encloses it to be sent to the next hop that was chosen for it.
+        mark: mark | LinuxSpec::HOP_MARKS,
         name: port_name(&tunnel.underlay)?,
     })
 }

@@ -1,10 +1,12 @@
 //! The kernel's part of a next hop: a line of `ip rule` that leads its mark to a routing table with one default route,
-//! and a guard behind all of them.
+//! and guards behind all of them: one for what has a hop, and, where somebody must have looked at all that comes in by a
+//! port, one for what has no mark.
 //!
 //! ```text
 //! # ip rule
 //! 10000:  from all fwmark 0x2010000/0x3ff0000 lookup 10001 proto 202
 //! 10256:  from all fwmark 0x2000000/0x2000000 unreachable proto 202
+//! 10257:  from all fwmark 0/0x3ff0000 iif qg-ext unreachable proto 202
 //! # ip route show table 10001
 //! default via 10.21.0.5 dev qr-abc proto 202
 //! unreachable default proto 202 metric 4278198272
@@ -13,8 +15,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use catena_driver::DriverError;
-use catena_driver::netlink::{Connection, NetlinkError};
 use catena_model::address::Family;
 use catena_model::name::PortName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -26,8 +26,9 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
-use crate::Place;
-use crate::hop::{FIELD, GUARD, HopId, NextHop, Numbers};
+use crate::DriverError;
+use crate::hops::{FIELD, GUARD, HopId, NextHop, Numbers, Place};
+use crate::netlink::{Connection, NetlinkError};
 
 /// The metric of the unreachable route: worse than any that a routing daemon gives, and what people know for this
 /// purpose from VRFs (Documentation/networking/vrf.rst in Linux).
@@ -37,19 +38,22 @@ const UNSUPPRESSED: u32 = u32::MAX;
 /// What it tells as the table of a rule that looks none up.
 const NO_TABLE: u32 = 0;
 
-pub(crate) struct Kernel<'a> {
+/// What one call of a driver asks of the kernel.
+pub struct Kernel<'a> {
     place: &'a Place,
     numbers: Numbers,
     connection: &'a mut Connection,
     /// Whether the connection can be used no more.
-    pub(crate) lost: bool,
+    pub lost: bool,
 }
 
 /// Our rules of one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub struct Rules {
     lookups: BTreeSet<HopId>,
     guard: bool,
+    /// Ports at which what was not looked at is dropped.
+    unseen: BTreeSet<PortName>,
     /// With our marks, but nothing that we make: left by another engine, or changed by hand.
     odd: Vec<RuleMessage>,
 }
@@ -63,25 +67,45 @@ struct Routes {
     foreign: bool,
 }
 
-/// A part of what the kernel has for hops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A line of `ip rule`.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
     Lookup(HopId),
     Guard,
+    Unseen(PortName),
+}
+
+/// The guards that an element is to keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Guards<'a> {
+    /// Whether any packet can have a hop.
+    pub hops: bool,
+    /// Where what was not looked at is dropped.
+    pub unseen: &'a BTreeSet<PortName>,
 }
 
 impl Rules {
-    pub(crate) fn lookups(&self) -> impl Iterator<Item = HopId> {
+    pub fn lookups(&self) -> impl Iterator<Item = HopId> {
         self.lookups.iter().copied()
+    }
+
+    /// The ports at which what was not looked at is dropped.
+    pub fn unseen(&self) -> &BTreeSet<PortName> {
+        &self.unseen
+    }
+
+    /// Whether there is anything of ours.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 
 impl<'a> Kernel<'a> {
-    pub(crate) fn new(place: &'a Place, numbers: Numbers, connection: &'a mut Connection) -> Self {
+    pub fn new(place: &'a Place, numbers: Numbers, connection: &'a mut Connection) -> Self {
         Self { place, numbers, connection, lost: false }
     }
 
-    pub(crate) fn rules(&mut self, family: Family) -> Result<Rules, DriverError> {
+    pub fn rules(&mut self, family: Family) -> Result<Rules, DriverError> {
         let mut request = RuleMessage::default();
         request.header.family = address_family(family);
         let found = self.connection.dump(&RouteNetlinkMessage::GetRule(request));
@@ -93,23 +117,45 @@ impl<'a> Kernel<'a> {
             }
             let message = as_request(message);
             let part =
-                self.part_of(&message).filter(|part| as_set(&message) == as_set(&self.rule(family, *part)));
+                self.part_of(&message).filter(|part| as_set(&message) == as_set(&self.rule(family, part)));
             match part {
                 Some(Part::Lookup(hop)) if rules.lookups.insert(hop) => {}
                 Some(Part::Guard) if !rules.guard => rules.guard = true,
+                Some(Part::Unseen(port)) if rules.unseen.insert(port.clone()) => {}
                 _ => rules.odd.push(message),
             }
         }
         Ok(rules)
     }
 
+    /// For who chooses before the kernel asks any rule: others' rules that come before ours would be overruled. That for the
+    /// kernel's own addresses (priority 0, table 255) is for him to keep.
+    pub fn expect_none_before(&mut self, family: Family) -> Result<(), DriverError> {
+        const LOCAL: u32 = 255;
+        let mut request = RuleMessage::default();
+        request.header.family = address_family(family);
+        let found = self.connection.dump(&RouteNetlinkMessage::GetRule(request));
+        for message in self.explained(found, "ip rule show")? {
+            let RouteNetlinkMessage::NewRule(rule) = message else { continue };
+            let is_local = priority(&rule) == 0 && rule.attributes.contains(&RuleAttribute::Table(LOCAL));
+            if is_local || priority(&rule) >= self.numbers.lookup_priority() {
+                continue;
+            }
+            let priority = priority(&rule);
+            return Err(DriverError::Conflict {
+                what: format!("{}: an {family} rule of priority {priority}, before ours,", self.place),
+                help: format!(
+                    "move it behind {} (ip rule show pref {priority}), or leave out the driver's engine: this one comes \
+                     before all rules of the kernel's",
+                    self.numbers.last_priority()
+                ),
+            });
+        }
+        Ok(())
+    }
+
     /// Whether packets with this hop get there, and nowhere else.
-    pub(crate) fn is_whole(
-        &mut self,
-        hop: HopId,
-        next: &NextHop,
-        rules: &Rules,
-    ) -> Result<bool, DriverError> {
+    pub fn is_whole(&mut self, hop: HopId, next: &NextHop, rules: &Rules) -> Result<bool, DriverError> {
         if !rules.guard || !rules.lookups.contains(&hop) {
             return Ok(false);
         }
@@ -120,13 +166,13 @@ impl<'a> Kernel<'a> {
     }
 
     /// Whether a hop of this number would have its routing table for itself.
-    pub(crate) fn is_free(&mut self, hop: HopId, family: Family) -> Result<bool, DriverError> {
+    pub fn is_free(&mut self, hop: HopId, family: Family) -> Result<bool, DriverError> {
         Ok(!self.routes(hop, family)?.foreign)
     }
 
     /// Makes what the kernel must have for a hop, as far as it is not there. Whatever is missing meanwhile, packets that
     /// have the hop already are dropped.
-    pub(crate) fn make(&mut self, hop: HopId, next: &NextHop, rules: &mut Rules) -> Result<(), DriverError> {
+    pub fn make(&mut self, hop: HopId, next: &NextHop, rules: &mut Rules) -> Result<(), DriverError> {
         let port = self.port(&next.port)?.ok_or_else(|| DriverError::NoPort(next.port.clone()))?;
         let Routes { closed, others, .. } = self.routes(hop, next.family)?;
         if closed.is_none() {
@@ -137,44 +183,42 @@ impl<'a> Kernel<'a> {
             self.add_route(self.default(hop, next, port), &format!("default {next}"))?;
         }
         for part in [Part::Guard, Part::Lookup(hop)] {
-            self.add_rule(next.family, part, rules)?;
+            self.add_rule(next.family, &part, rules)?;
         }
         Ok(())
     }
 
+    /// From now on, what comes in by the port has to be looked at: marked with a hop, or as [`PASSED`](crate::hops::PASSED).
+    pub fn close(&mut self, port: &PortName, family: Family, rules: &mut Rules) -> Result<(), DriverError> {
+        self.add_rule(family, &Part::Unseen(port.clone()), rules)
+    }
+
     /// Takes away what the kernel has for a hop.
-    pub(crate) fn remove(
-        &mut self,
-        hop: HopId,
-        family: Family,
-        rules: &mut Rules,
-    ) -> Result<(), DriverError> {
+    pub fn remove(&mut self, hop: HopId, family: Family, rules: &mut Rules) -> Result<(), DriverError> {
         if rules.lookups.remove(&hop) {
-            self.delete_rule(self.rule(family, Part::Lookup(hop)))?;
+            self.delete_rule(self.rule(family, &Part::Lookup(hop)))?;
         }
         let Routes { closed, others, .. } = self.routes(hop, family)?;
         others.into_iter().chain(closed).try_for_each(|route| self.delete_route(route))
     }
 
-    /// Takes away rules with our marks that ours cannot be, and the guard if nothing is left to guard.
-    pub(crate) fn sweep(
-        &mut self,
-        family: Family,
-        mut rules: Rules,
-        in_use: bool,
-    ) -> Result<(), DriverError> {
-        if rules.guard && !in_use {
-            rules.odd.push(self.rule(family, Part::Guard));
+    /// Takes away rules with our marks that ours cannot be, and guards that are not kept.
+    pub fn sweep(&mut self, family: Family, mut rules: Rules, keep: Guards<'_>) -> Result<(), DriverError> {
+        if rules.guard && !keep.hops {
+            rules.odd.push(self.rule(family, &Part::Guard));
+        }
+        for port in rules.unseen.difference(keep.unseen) {
+            rules.odd.push(self.rule(family, &Part::Unseen(port.clone())));
         }
         rules.odd.into_iter().try_for_each(|rule| self.delete_rule(rule))
     }
 
-    pub(crate) fn expect_port(&mut self, port: &PortName) -> Result<(), DriverError> {
+    pub fn expect_port(&mut self, port: &PortName) -> Result<(), DriverError> {
         self.port(port)?.map(|_| ()).ok_or_else(|| DriverError::NoPort(port.clone()))
     }
 
     /// The hops whose tables have routes of ours.
-    pub(crate) fn hops(&mut self, family: Family) -> Result<BTreeSet<HopId>, DriverError> {
+    pub fn hops(&mut self, family: Family) -> Result<BTreeSet<HopId>, DriverError> {
         let request = RouteNetlinkMessage::GetRoute(filter(family, None, self.numbers.protocol));
         let found = self.connection.dump(&request);
         let routes = self.explained(found, "ip route show table all")?;
@@ -225,10 +269,11 @@ impl<'a> Kernel<'a> {
         }
     }
 
-    fn add_rule(&mut self, family: Family, part: Part, rules: &mut Rules) -> Result<(), DriverError> {
+    fn add_rule(&mut self, family: Family, part: &Part, rules: &mut Rules) -> Result<(), DriverError> {
         let new = match part {
-            Part::Lookup(hop) => rules.lookups.insert(hop),
+            Part::Lookup(hop) => rules.lookups.insert(*hop),
             Part::Guard => !std::mem::replace(&mut rules.guard, true),
+            Part::Unseen(port) => rules.unseen.insert(port.clone()),
         };
         if !new {
             return Ok(());
@@ -240,7 +285,7 @@ impl<'a> Kernel<'a> {
                 "ip rule add pref {} fwmark {:#x}/{FIELD:#x} lookup {}",
                 self.numbers.lookup_priority(),
                 hop.mark(),
-                self.numbers.table(hop),
+                self.numbers.table(*hop),
             ),
             Part::Guard => {
                 format!(
@@ -248,6 +293,10 @@ impl<'a> Kernel<'a> {
                     self.numbers.guard_priority()
                 )
             }
+            Part::Unseen(port) => format!(
+                "ip rule add pref {} iif {port} fwmark 0/{FIELD:#x} unreachable",
+                self.numbers.unseen_priority()
+            ),
         };
         self.explained(unless(done, Errno::EEXIST), &doing)
     }
@@ -279,6 +328,7 @@ impl<'a> Kernel<'a> {
     /// What a rule of ours must be, if it is one that we make.
     fn part_of(&self, rule: &RuleMessage) -> Option<Part> {
         rule.attributes.iter().find_map(|attribute| match attribute {
+            RuleAttribute::Iifname(port) => PortName::new(port).ok().map(Part::Unseen),
             RuleAttribute::FwMark(GUARD) => Some(Part::Guard),
             RuleAttribute::FwMark(mark) => HopId::of_mark(*mark).map(Part::Lookup),
             _ => None,
@@ -286,25 +336,30 @@ impl<'a> Kernel<'a> {
     }
 
     /// The request that makes a rule.
-    fn rule(&self, family: Family, part: Part) -> RuleMessage {
+    fn rule(&self, family: Family, part: &Part) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = address_family(family);
         let (priority, mark, mask) = match part {
-            Part::Lookup(hop) => (self.numbers.lookup_priority(), hop.mark(), FIELD),
-            Part::Guard => (self.numbers.guard_priority(), GUARD, GUARD),
+            Part::Lookup(hop) => (self.numbers.lookup_priority(), Some(hop.mark()), FIELD),
+            Part::Guard => (self.numbers.guard_priority(), Some(GUARD), GUARD),
+            // The kernel takes a mark of 0 as none given, and tells none; a mask it keeps (`fib_nl2rule` in
+            // net/core/fib_rules.c).
+            Part::Unseen(_) => (self.numbers.unseen_priority(), None, FIELD),
         };
         message.attributes = vec![
             RuleAttribute::Priority(priority),
             RuleAttribute::Protocol(self.numbers.protocol),
-            RuleAttribute::FwMark(mark),
             RuleAttribute::FwMask(mask),
         ];
+        message.attributes.extend(mark.map(RuleAttribute::FwMark));
+        message.header.action = RuleAction::Unreachable;
         match part {
             Part::Lookup(hop) => {
                 message.header.action = RuleAction::ToTable;
-                message.attributes.push(RuleAttribute::Table(self.numbers.table(hop)));
+                message.attributes.push(RuleAttribute::Table(self.numbers.table(*hop)));
             }
-            Part::Guard => message.header.action = RuleAction::Unreachable,
+            Part::Guard => {}
+            Part::Unseen(port) => message.attributes.push(RuleAttribute::Iifname(port.to_string())),
         }
         message
     }
@@ -341,7 +396,7 @@ impl<'a> Kernel<'a> {
 }
 
 /// The number of the table that a route is in.
-pub(crate) fn table_of(route: &RouteMessage) -> u32 {
+pub fn table_of(route: &RouteMessage) -> u32 {
     let told = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(number) => Some(*number),
         _ => None,
@@ -350,7 +405,7 @@ pub(crate) fn table_of(route: &RouteMessage) -> u32 {
 }
 
 /// The kernel does not mention a priority of 0.
-pub(crate) fn priority(rule: &RuleMessage) -> u32 {
+pub fn priority(rule: &RuleMessage) -> u32 {
     let told = rule.attributes.iter().find_map(|attribute| match attribute {
         RuleAttribute::Priority(priority) => Some(*priority),
         _ => None,

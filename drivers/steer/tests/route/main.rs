@@ -1,0 +1,7 @@
+//! The routing engine against the kernel, in network namespaces of each test's own, with iproute2 as the witness. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod conformance;
+mod packets;
+mod world;
