@@ -14,7 +14,7 @@ use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
 use catena_driver_linux::{LinuxConfig, LinuxDriver};
 use catena_driver_nft::{NftConfig, NftDriver};
-use catena_driver_steer::{Settings as SteerEngine, SteerDriver, Times};
+use catena_driver_steer::{RouteConfig, RouteDriver, Settings as SteerEngine, SteerDriver, Times};
 use catena_model::name::NodeName;
 use catena_model::resource::{DriverSpec, Element, Engine, IdleTimes, LinuxSpec, SteerSettings};
 use catena_store::{Embedded, InMemory, Store, StoreError};
@@ -130,6 +130,17 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         Engine::Nft => {
             let nft = NftDriver::new(NftConfig { element, netns, spec });
             Arc::new(Routing::new(Arc::new(nft), linux))
+        }
+        Engine::Steer => {
+            let config = RouteConfig {
+                element,
+                netns,
+                pins: steer.pins.clone(),
+                spec,
+                hook: None,
+                look: steer.times.look,
+            };
+            Arc::new(Routing::new(Arc::new(RouteDriver::new(config)?), linux))
         }
     };
     Ok(vec![routing, Arc::new(SteerDriver::new(steer)?)])

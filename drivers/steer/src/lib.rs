@@ -1,13 +1,14 @@
-//! The eBPF steering engine and its loader: a [`Driver`] for tunnels, ingresses, instances, paths and policies.
+//! The eBPF engines and their loader: a [`Driver`] for tunnels, ingresses, instances, paths and policies ([`SteerDriver`]), and
+//! one for rules and tables ([`RouteDriver`]).
 //!
 //! The engine is a few programs at tc ingress of the element's ports (`bpf/`, start at `bpf/steer.bpf.c`) and the maps
 //! that tell them what to do. This crate loads them, writes the maps from our words (`words`) and reads them back.
 //! Maps are pinned and programs are attached for good, so forwarding goes on without us, and the next driver adopts what
 //! it finds.
 //!
-//! What must not be known here: why something is wanted, routing tables and rules, other drivers.
+//! What must not be known here: why something is wanted, other drivers.
 //!
-//! Start reading at [`SteerDriver`], then `apply` and `observe`.
+//! Start reading at [`SteerDriver`], then `apply` and `observe`; for routing, at the module `route`.
 //!
 //! Limits: fragments of *outer* packets of tunnels that come in are dropped. A packet that was taken out of a tunnel cannot be put into another one on the same
 //! machine: the kernel refuses to encapsulate an skb twice, and the packet is counted as dropped by the kernel.

@@ -102,6 +102,7 @@ fn setup_of(element: &str) -> Result<Vec<String>> {
         "tc filter show dev vr ingress",
         "tc filter show dev lan ingress",
         "tc filter show dev inet ingress",
+        "tc filter show dev qg-ext ingress",
     ] {
         if let Ok(text) = node::ask(element, question) {
             setup.extend(text.lines().map(without_ids));

@@ -22,6 +22,8 @@ pub enum Engine {
     Rules,
     /// Verdict maps of nftables
     Nft,
+    /// The eBPF routing engine
+    Steer,
 }
 
 /// How the virtual router leads acme's packets to their next hop.
@@ -40,6 +42,7 @@ impl Engine {
         match self {
             Engine::Rules => "rules",
             Engine::Nft => "nft",
+            Engine::Steer => "steer",
         }
     }
 
@@ -66,6 +69,7 @@ impl Engine {
         match self {
             Engine::Rules => lead_by_rule(),
             Engine::Nft => lead_by_map(),
+            Engine::Steer => lead_by_program(),
         }
     }
 }
@@ -106,4 +110,28 @@ fn lead_by_map() -> Result<Lead> {
         });
     }
     bail!("no map has {ACME}:\n{listing}")
+}
+
+/// `filter protocol all pref 203 bpf … catena_route:[123]` at the port that acme's packets come in by, and for what the kernel
+/// has to think about, `10000: from all fwmark 0x2010000/0x3ff0000 lookup 10001 proto 202`.
+fn lead_by_program() -> Result<Lead> {
+    const PORT: &str = "qg-ext";
+    const PREFERENCE: &str = "pref 203";
+    let filters = node::ask(ROUTER, &format!("tc filter show dev {PORT} ingress"))?;
+    let stands = filters.lines().any(|line| line.contains(PREFERENCE) && line.contains("catena_route"));
+    ensure!(stands, "the program is not at {PORT}:\n{filters}");
+    let rules = node::ask(ROUTER, "ip rule show")?;
+    for rule in rules.lines().filter(|line| line.contains("fwmark 0x2")) {
+        let table = rule.split_once("lookup ").and_then(|(_, rest)| rest.split_whitespace().next());
+        let Some(table) = table.and_then(|table| table.parse::<u32>().ok()) else { continue };
+        let routes = node::ask(ROUTER, &format!("ip route show table {table}"))?;
+        if routes.starts_with("default via 10.21.0.5 ") {
+            return Ok(Lead {
+                shown: format!("catena_route at {PORT}; lookup {table}"),
+                table,
+                removal: format!("tc filter del dev {PORT} ingress {PREFERENCE}"),
+            });
+        }
+    }
+    bail!("no rule leads to the switch:\n{rules}")
 }

@@ -218,6 +218,8 @@ pub enum Engine {
     Rules,
     /// Verdict maps of nftables, and one routing table for each next hop.
     Nft,
+    /// The eBPF routing engine, before the kernel's own routing, and one routing table for each next hop.
+    Steer,
 }
 
 impl Engine {
@@ -233,7 +235,8 @@ impl LinuxSpec {
     pub const PROTOCOL: u8 = 202;
     /// One high bit; the low ones are those that others use.
     pub const MARK: u32 = 0x0400_0000;
-    /// The bits of the packet mark in which `engine: nft` numbers next hops, while the packet is in the element.
+    /// The bits of the packet mark in which `engine: nft` and `engine: steer` number next hops, while the packet is in the
+    /// element.
     pub const HOP_MARKS: u32 = 0x03ff_0000;
 
     pub fn in_netns(netns: &str) -> Self {

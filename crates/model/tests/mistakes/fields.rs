@@ -339,7 +339,7 @@ fn rules_after_the_kernels() {
 fn an_engine_that_there_is_not() {
     let said = told("driver: {linux: {netns: core}}", "driver: {linux: {netns: core, engine: nfs}}");
     insta::assert_snapshot!(said, @"
-    error: `nfs` is none of `rules`, `nft`
+    error: `nfs` is none of `rules`, `nft`, `steer`
       --> world.yaml:21:41
        |
     21 |   driver: {linux: {netns: core, engine: nfs}}

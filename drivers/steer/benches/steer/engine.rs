@@ -1,11 +1,13 @@
 //! The engine that is measured, by its front door: the driver.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use catena_driver::{Counted, Driver as _, Epoch};
-use catena_driver_steer::{Config, Settings, SteerDriver, Times};
-use catena_model::forwarding::{Change, Kind, Object};
+use catena_driver::{Counted, Driver, DriverError, Epoch};
+use catena_driver_steer::{Config, RouteConfig, RouteDriver, Settings, SteerDriver, Times};
+use catena_model::forwarding::{Change, Object};
+use catena_model::resource::{LinuxSpec, SteerSettings};
 use tokio::runtime::Runtime;
 
 use crate::world::{Host, Pins};
@@ -14,23 +16,20 @@ use crate::world::{Host, Pins};
 const TENANTS: u32 = 100_000;
 
 pub struct Engine {
-    driver: SteerDriver,
+    driver: Box<dyn Driver>,
     runtime: Runtime,
     pins: Pins,
 }
 
 impl Engine {
-    /// On a host, with nothing installed.
+    /// The steering engine on a host, with nothing installed.
     pub fn start(host: &Host) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let pins = Pins::new()?;
-        let driver = {
-            let _context = runtime.enter();
-            SteerDriver::new(Config {
-                element: "bench".parse().map_err(anyhow::Error::msg)?,
+        Self::with(|pins| {
+            let driver = SteerDriver::new(Config {
+                element: "bench".parse().map_err(|error| DriverError::failed("its name", error))?,
                 netns: host.netns.clone(),
-                pins: pins.folder(),
-                mark: 0x0400_0000,
+                pins,
+                mark: LinuxSpec::MARK,
                 hook: None,
                 settings: Settings {
                     tenants: TENANTS,
@@ -39,9 +38,37 @@ impl Engine {
                     ..Settings::default()
                 },
                 times: Times::default(),
-            })
+            })?;
+            Ok(Box::new(driver))
+        })
+    }
+
+    /// The routing engine.
+    pub fn routing(host: &Host) -> Result<Self> {
+        Self::with(|pins| {
+            let driver = RouteDriver::new(RouteConfig {
+                element: "bench".parse().map_err(|error| DriverError::failed("its name", error))?,
+                netns: host.netns.clone(),
+                pins,
+                spec: LinuxSpec {
+                    steer: SteerSettings { tenants: TENANTS, ..SteerSettings::default() },
+                    ..LinuxSpec::default()
+                },
+                hook: None,
+                look: Times::default().look,
+            })?;
+            Ok(Box::new(driver))
+        })
+    }
+
+    fn with(driver: impl FnOnce(PathBuf) -> Result<Box<dyn Driver>, DriverError>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let pins = Pins::new()?;
+        let driver = {
+            let _context = runtime.enter();
+            driver(pins.folder()).context("cannot start the engine")?
         };
-        Ok(Self { driver: driver.context("cannot start the engine")?, runtime, pins })
+        Ok(Self { driver, runtime, pins })
     }
 
     /// Checks and installs.
@@ -69,10 +96,6 @@ impl Engine {
         let dropped: Vec<_> = dropped.filter(|counter| counter.packets > 0).collect();
         ensure!(dropped.is_empty(), "the engine dropped packets: {dropped:?}");
         Ok(())
-    }
-
-    pub fn can(&self, kind: Kind) -> bool {
-        self.driver.capabilities().contains(&kind)
     }
 
     pub fn pins(&self) -> &Pins {

@@ -52,11 +52,6 @@ pub fn policy(site: u32, prefixes: &[String], exits: Exits) -> Result<Object> {
     policy_of(site, prefixes, vec![rule], exits)
 }
 
-/// A site's packets go straight on.
-pub fn transit(site: u32, prefixes: &[String], exits: Exits) -> Result<Object> {
-    policy_of(site, prefixes, Vec::new(), exits)
-}
-
 /// Packets from a prefix go to a neighbour.
 pub fn route(number: u32, from: &str, in_port: &str, port: &str, via: Ipv4Addr) -> Result<[Object; 2]> {
     let [in_port, port] = [in_port, port].map(|port| port.parse().map_err(anyhow::Error::msg));

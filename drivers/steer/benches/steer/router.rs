@@ -5,14 +5,13 @@ use std::net::Ipv4Addr;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use catena_model::forwarding::{Direction, Exits, Kind};
 
-use crate::chain::{Chain, Joint, far_end, near_end};
+use crate::chain::{Chain, Joint, far_end};
 use crate::engine::Engine;
 use crate::figure::{Bar, Figure, Key};
 use crate::flows;
 use crate::line::{Line, Loss};
-use crate::objects::{ingress, route, side, transit};
+use crate::objects::route;
 use crate::pairs::{Effort, Pairs};
 use crate::world::Host;
 
@@ -66,21 +65,10 @@ fn router(chain: &Chain) -> Result<&Host> {
 }
 
 fn by_engine(router: &Host, tenants: u32) -> Result<Engine> {
-    let engine = Engine::start(router)?;
-    let mut objects = Vec::new();
-    if engine.can(Kind::Rule) {
-        for tenant in 0..tenants {
-            objects.extend(route(tenant + 1, &flows::prefixes_of(tenant)[0], "left", "right", far_end(1))?);
-        }
-    } else {
-        router.set("ipv4/ip_forward", "0")?;
-        objects.push(ingress("left", Direction::Up)?);
-        let exits = Exits { up: side("right", far_end(1))?, down: side("left", near_end(0))? };
-        for tenant in 0..tenants {
-            objects.push(transit(tenant + 1, &flows::prefixes_of(tenant)[..1], exits.clone())?);
-        }
-    }
-    engine.put(objects)?;
+    let engine = Engine::routing(router)?;
+    let routes = (0..tenants)
+        .map(|tenant| route(tenant + 1, &flows::prefixes_of(tenant)[0], "left", "right", far_end(1)));
+    engine.put(routes.collect::<Result<Vec<_>>>()?.into_iter().flatten())?;
     Ok(engine)
 }
 

@@ -11,15 +11,13 @@
 
 mod class;
 mod contents;
-mod layout;
+pub(crate) mod layout;
 mod maps;
 mod observe;
 mod own;
 mod ports;
-mod program;
+pub(crate) mod program;
 mod settle;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -108,6 +106,17 @@ impl RouteDriver {
         Ok(Self { shared: Arc::new(shared) })
     }
 
+    /// The program and its maps, to be tried on packets.
+    #[cfg(test)]
+    pub(crate) fn with_programs<T: Send>(&self, work: impl FnOnce(&Programs) -> T + Send) -> T {
+        let shared = &self.shared;
+        let outcome = shared.in_netns(|| {
+            let mut state = shared.state();
+            Ok(work(&shared.current_engine(&mut state)?.programs))
+        });
+        outcome.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Runs `work`, which waits for the kernel, where waiting disturbs nobody, and in the element's namespace.
     async fn blocking<T: Send + 'static>(
         &self,
@@ -136,7 +145,13 @@ impl Driver for RouteDriver {
     }
 
     async fn observe(&self) -> Result<ElementState, DriverError> {
-        let (state, damage) = self.blocking(|shared| shared.observe()).await?;
+        let (state, damage) = self
+            .blocking(|shared| {
+                // The tunnels' port comes after the rules for what it brings, and is not to wait for an event.
+                shared.keep_up()?;
+                shared.observe()
+            })
+            .await?;
         for damage in &damage {
             tracing::debug!(element = %self.shared.config.element, damage, "observed as leading nowhere");
         }

@@ -107,10 +107,11 @@ impl Look<'_> {
         self.look_at_ports(contents, &mut damages)?;
         self.look_at_guards(contents, &rules, &mut damages);
         for (hop, next) in &contents.hops {
-            if !rules
-                .get(&next.family)
-                .is_some_and(|rules| kernel.is_whole(*hop, next, rules).unwrap_or(false))
-            {
+            let is_whole = match rules.get(&next.family) {
+                Some(rules) => kernel.is_whole(*hop, next, rules)?,
+                None => false,
+            };
+            if !is_whole {
                 damages.hops.insert(*hop, format!("the kernel does not lead hop {hop} to {next}"));
             }
             let entry = self.programs.maps.hops.get(&hop.number())?.unwrap_or_default();

@@ -45,6 +45,27 @@ fn structures_are_the_same_on_both_sides() {
     same::<SweepRequest>(&btf, "sweep_request");
 }
 
+#[test]
+fn structures_of_the_routing_program_are_the_same_on_both_sides() {
+    use crate::route::layout::{Class, Entrance, Lead, Own, Probe, Router, RuleKey4, RuleKey6, TableKey};
+    use crate::route::program::skeleton::RouteSkelBuilder;
+    let mut storage = MaybeUninit::uninit();
+    let open = RouteSkelBuilder::default().open(&mut storage).unwrap();
+    // SAFETY: the object lives as long as `open`.
+    let object = unsafe { open.open_object().as_libbpf_object().as_ref() };
+    let btf = Btf::from_bpf_object(object).unwrap().unwrap();
+    same::<Probe>(&btf, "probe");
+    same::<Entrance>(&btf, "entrance");
+    same::<Class>(&btf, "class");
+    same::<RuleKey4>(&btf, "rule_key4");
+    same::<RuleKey6>(&btf, "rule_key6");
+    same::<Lead>(&btf, "lead");
+    same::<TableKey>(&btf, "table_key");
+    same::<Own>(&btf, "own");
+    same::<Router>(&btf, "router");
+    same::<Side>(&btf, "side");
+}
+
 fn same<T: Described>(btf: &Btf<'_>, name: &str) {
     let there: Struct<'_> = btf.type_by_name(name).unwrap_or_else(|| panic!("no struct {name} in C"));
     let fields: Vec<_> = there

@@ -21,6 +21,7 @@ mod owner;
 mod packets;
 mod realms;
 mod rig;
+mod routing;
 mod steering;
 mod sums;
 mod tallies;

@@ -37,10 +37,10 @@ const PORTS: [&str; 11] =
     ["vr", "gw", "fw-in", "fw-out", "a-in", "a-out", "b-in", "b-out", "web-in", "web-out", "wan"];
 
 /// A folder that is a BPF file system of its own.
-struct BpfFs(TempDir);
+pub(super) struct BpfFs(pub(super) TempDir);
 
 impl BpfFs {
-    fn mount() -> Self {
+    pub(super) fn mount() -> Self {
         let folder = tempfile::tempdir().unwrap();
         mount(Some("bpf"), folder.path(), Some("bpf"), MsFlags::empty(), None::<&str>).unwrap();
         Self(folder)

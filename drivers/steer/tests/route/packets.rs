@@ -15,28 +15,28 @@ use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, run,
 
 /// What the routed packets of one family meet: the site sends them; at the switch they are on the chain's way, at the
 /// gateway they have gone round it.
-struct Traffic {
+pub struct Traffic {
     sender: UdpSocket,
     to: SocketAddr,
     chain: UdpSocket,
     leak: UdpSocket,
-    driver: RouteDriver,
-    objects: Vec<Object>,
+    pub driver: RouteDriver,
+    pub objects: Vec<Object>,
 }
 
 /// Addresses and base routing of one family: the site's and the Internet's host, the next hops at each end.
 #[derive(Clone, Copy)]
-struct Plan {
-    site: &'static str,
-    internet: &'static str,
-    router: &'static str,
-    edge: &'static str,
-    switch: [&'static str; 2],
-    gateway: &'static str,
-    prefix: &'static str,
+pub struct Plan {
+    pub site: &'static str,
+    pub internet: &'static str,
+    pub router: &'static str,
+    pub edge: &'static str,
+    pub switch: [&'static str; 2],
+    pub gateway: &'static str,
+    pub prefix: &'static str,
 }
 
-const V4: Plan = Plan {
+pub const V4: Plan = Plan {
     site: "172.16.1.10/32",
     internet: "198.51.100.10/32",
     router: "10.20.0.2",
@@ -46,7 +46,7 @@ const V4: Plan = Plan {
     prefix: "172.16.1.0/24",
 };
 
-const V6: Plan = Plan {
+pub const V6: Plan = Plan {
     site: "2001:db8:a1::10/128",
     internet: "2001:db8:ffff::10/128",
     router: "2001:db8:20::2",
@@ -57,7 +57,7 @@ const V6: Plan = Plan {
 };
 
 impl Plan {
-    fn build(&self, world: &World) -> Traffic {
+    pub fn build(&self, world: &World) -> Traffic {
         let address = |text: &str| -> IpAddr { text.split('/').next().unwrap().parse().unwrap() };
         let [site, internet] = [self.site, self.internet].map(address);
         add_address(&world.site, self.site, "lo");
@@ -94,14 +94,14 @@ impl Plan {
     }
 
     /// For `ip`.
-    fn flag(&self) -> &'static str {
+    pub fn flag(&self) -> &'static str {
         if self.site.contains(':') { "-6" } else { "-4" }
     }
 }
 
 impl Traffic {
     /// Sends packets, and counts those that come along the chain's way and those that come round it.
-    fn send(&self) -> (usize, usize) {
+    pub fn send(&self) -> (usize, usize) {
         for _ in 0..20 {
             // Before the route is there, or after it is gone, the router answers that it is; that is no failure here.
             let _ = self.sender.send_to(b"packet", self.to);
@@ -124,9 +124,9 @@ fn count(socket: &UdpSocket) -> usize {
     }
 }
 
-const ALONG: (usize, usize) = (20, 0);
-const ROUND: (usize, usize) = (0, 20);
-const DROPPED: (usize, usize) = (0, 0);
+pub const ALONG: (usize, usize) = (20, 0);
+pub const ROUND: (usize, usize) = (0, 20);
+pub const DROPPED: (usize, usize) = (0, 0);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_go_where_they_should() {

@@ -59,7 +59,8 @@ fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
     const TABLES: RangeInclusive<u32> = 256..=(u32::MAX - PathId::MAX.0);
     // Up to 4: `kernel`, `boot`, `static` and other protocols whose routes are not one program's own.
     const PROTOCOLS: RangeInclusive<u8> = 5..=u8::MAX;
-    const ENGINES: &[(&str, Engine)] = &[("rules", Engine::Rules), ("nft", Engine::Nft)];
+    const ENGINES: &[(&str, Engine)] =
+        &[("rules", Engine::Rules), ("nft", Engine::Nft), ("steer", Engine::Steer)];
     let default = LinuxSpec::default();
     let mut fields = Fields::of(node, problems)?;
     let netns = fields.optional("netns", netns, problems);
@@ -72,9 +73,10 @@ fn linux(node: &Node<'_>, problems: &mut Problems<'_>) -> Option<LinuxSpec> {
     let steer = fields.or("steer", default.steer, steer, problems);
     fields.finish(problems);
     let (mark, engine) = (mark?, engine?);
-    if engine == Engine::Nft && *mark & LinuxSpec::HOP_MARKS != 0 {
+    let numbers_hops = ENGINES.iter().find(|(_, named)| *named == engine && engine != Engine::Rules);
+    if let Some((name, _)) = numbers_hops.filter(|_| *mark & LinuxSpec::HOP_MARKS != 0) {
         let message =
-            format!("the mark {:#x} is among those that `engine: nft` numbers next hops with", *mark);
+            format!("the mark {:#x} is among those that `engine: {name}` numbers next hops with", *mark);
         let help = format!("write a bit outside {:#010x}, or leave it out", LinuxSpec::HOP_MARKS);
         problems.report(mark.span, message, help);
         return None;
