@@ -258,9 +258,18 @@ impl Shared {
         let edit =
             Edit::of(&self.place, &found, changes, damaged, |hop, family| kernel.is_free(hop, family))?;
         expect_ports(&ports, &edit)?;
-        let puts = changes.iter().filter(|change| matches!(change, Change::Put { .. }));
-        let families: BTreeSet<_> = puts.filter_map(|change| family(change.object())).collect();
-        families.into_iter().try_for_each(|family| kernel.expect_none_before(family))
+        let put = |change: &'_ Change| match change {
+            Change::Put { new: Object::Rule(rule), .. } => Some(rule.selector.clone()),
+            _ => None,
+        };
+        let selectors: Vec<_> = changes.iter().filter_map(put).collect();
+        for family in Family::BOTH {
+            let of_family: Vec<_> = selectors.iter().filter(|selector| selector.family == family).collect();
+            if !of_family.is_empty() {
+                kernel.expect_none_before(family, &of_family)?;
+            }
+        }
+        Ok(())
     }
 
     fn observe(&self) -> Result<(ElementState, BTreeSet<Damage>), DriverError> {
@@ -468,12 +477,4 @@ fn expect_ports(ports: &ports::Ports, edit: &Edit<'_>) -> Result<(), DriverError
     let missing =
         named.filter(|port: &&PortName| port.as_str() != TUNNEL_PORT).find(|port| ports.find(port).is_none());
     missing.map_or(Ok(()), |port| Err(DriverError::NoPort(port.clone())))
-}
-
-fn family(object: &Object) -> Option<Family> {
-    match object {
-        Object::Table(table) => Some(table.family),
-        Object::Rule(rule) => Some(rule.selector.family),
-        _ => None,
-    }
 }

@@ -191,9 +191,12 @@ async fn a_port_that_comes_later_is_looked_at() {
 async fn what_comes_before_all_rules_is_not_to_overrule_others() {
     let world = World::new();
     let traffic = V4.build(&world);
-    world.ip("rule add pref 500 to 192.0.2.0/24 lookup main");
+    world.ip("rule add pref 400 from 192.0.2.0/24 lookup main");
     let changes: Vec<_> =
         traffic.objects.iter().map(|new| Change::Put { new: new.clone(), old: None }).collect();
+    // It means other packets.
+    traffic.driver.check(&changes).await.unwrap();
+    world.ip("rule add pref 500 to 192.0.2.0/24 lookup main");
     let error = traffic.driver.check(&changes).await.unwrap_err();
     let place = Place { element: "qrouter-1234".parse().unwrap(), netns: Some("qrouter-1234".to_owned()) };
     assert!(matches!(error, DriverError::Conflict { .. }), "{error}");
