@@ -15,10 +15,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use catena_model::address::{Family, Prefix};
-use catena_model::forwarding::Selector;
+use catena_model::address::Family;
 use catena_model::name::PortName;
-use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::route::{
@@ -128,35 +126,6 @@ impl<'a> Kernel<'a> {
             }
         }
         Ok(rules)
-    }
-
-    /// For who chooses before the kernel asks any rule: others' rules that come before ours would be overruled where they mean the
-    /// same packets. That for the kernel's own addresses (priority 0, table 255) is for him to keep.
-    pub fn expect_none_before(&mut self, family: Family, selectors: &[&Selector]) -> Result<(), DriverError> {
-        const LOCAL: u32 = 255;
-        let mut request = RuleMessage::default();
-        request.header.family = address_family(family);
-        let found = self.connection.dump(&RouteNetlinkMessage::GetRule(request));
-        for message in self.explained(found, "ip rule show")? {
-            let RouteNetlinkMessage::NewRule(rule) = message else { continue };
-            let is_local = priority(&rule) == 0 && rule.attributes.contains(&RuleAttribute::Table(LOCAL));
-            if is_local
-                || priority(&rule) >= self.numbers.lookup_priority()
-                || !selectors.iter().any(|selector| can_mean_the_same(&rule, selector))
-            {
-                continue;
-            }
-            let priority = priority(&rule);
-            return Err(DriverError::Conflict {
-                what: format!("{}: an {family} rule of priority {priority}, before ours,", self.place),
-                help: format!(
-                    "move it behind {} (ip rule show pref {priority}), or leave out the driver's engine: this one comes \
-                     before all rules of the kernel's",
-                    self.numbers.last_priority()
-                ),
-            });
-        }
-        Ok(())
     }
 
     /// Whether packets with this hop get there, and nowhere else.
@@ -416,19 +385,6 @@ pub fn priority(rule: &RuleMessage) -> u32 {
         _ => None,
     });
     told.unwrap_or(0)
-}
-
-/// Whether there can be packets for both, as far as addresses tell.
-fn can_mean_the_same(rule: &RuleMessage, selector: &Selector) -> bool {
-    let overlap = |ours: Option<Prefix>, theirs: IpAddr, length: u8| {
-        let theirs = IpNet::new(theirs, length).map(Prefix::of);
-        ours.zip(theirs.ok()).is_none_or(|(ours, theirs)| ours.overlaps(theirs))
-    };
-    rule.attributes.iter().all(|attribute| match attribute {
-        RuleAttribute::Source(address) => overlap(selector.from, *address, rule.header.src_len),
-        RuleAttribute::Destination(address) => overlap(selector.to, *address, rule.header.dst_len),
-        _ => true,
-    }) || rule.header.flags.contains(RuleFlags::Invert)
 }
 
 /// What the kernel told of a rule as what we would have asked for to get it.

@@ -142,11 +142,6 @@ impl Numbers {
         priority.checked_sub(self.rule_priority).is_some_and(|offset| offset < 2 * u32::from(Rule::ORDERS))
     }
 
-    /// The last of our priorities, whatever the engine.
-    pub fn last_priority(&self) -> u32 {
-        self.rule_priority.saturating_add(2 * u32::from(Rule::ORDERS) - 1)
-    }
-
     pub fn table(&self, hop: HopId) -> u32 {
         self.table_base.saturating_add(hop.0)
     }

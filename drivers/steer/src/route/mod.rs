@@ -30,8 +30,7 @@ use catena_driver::hops::{HopId, Kernel, Numbers, Place};
 use catena_driver::netlink::Connection;
 use catena_driver::netns::NetNs;
 use catena_driver::{Counted, Counter, Driver, DriverError, Epoch, Event};
-use catena_model::address::Family;
-use catena_model::forwarding::{Change, Delivery, ElementState, Kind, Object, TUNNEL_PORT};
+use catena_model::forwarding::{Change, Delivery, ElementState, Kind, TUNNEL_PORT};
 use catena_model::name::{NodeName, PortName};
 use catena_model::resource::LinuxSpec;
 use tokio::sync::mpsc;
@@ -257,19 +256,7 @@ impl Shared {
         let damaged = BTreeSet::new();
         let edit =
             Edit::of(&self.place, &found, changes, damaged, |hop, family| kernel.is_free(hop, family))?;
-        expect_ports(&ports, &edit)?;
-        let put = |change: &'_ Change| match change {
-            Change::Put { new: Object::Rule(rule), .. } => Some(rule.selector.clone()),
-            _ => None,
-        };
-        let selectors: Vec<_> = changes.iter().filter_map(put).collect();
-        for family in Family::BOTH {
-            let of_family: Vec<_> = selectors.iter().filter(|selector| selector.family == family).collect();
-            if !of_family.is_empty() {
-                kernel.expect_none_before(family, &of_family)?;
-            }
-        }
-        Ok(())
+        expect_ports(&ports, &edit)
     }
 
     fn observe(&self) -> Result<(ElementState, BTreeSet<Damage>), DriverError> {

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use catena_driver::hops::Place;
-use catena_driver::{Driver, DriverError, Epoch, Event};
+use catena_driver::{Driver, Epoch, Event};
 use catena_driver_steer::{Config, Hook, Settings, SteerDriver, Times};
 use catena_model::forwarding::{
     Action, Change, Direction, FlowMatch, Ingress, Object, Policy, PolicyRule, Purpose, Selector, SiteId,
@@ -185,23 +184,6 @@ async fn a_port_that_comes_later_is_looked_at() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(traffic.send(), ALONG);
     drop(events);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_comes_before_all_rules_is_not_to_overrule_others() {
-    let world = World::new();
-    let traffic = V4.build(&world);
-    world.ip("rule add pref 400 from 192.0.2.0/24 lookup main");
-    let changes: Vec<_> =
-        traffic.objects.iter().map(|new| Change::Put { new: new.clone(), old: None }).collect();
-    // It means other packets.
-    traffic.driver.check(&changes).await.unwrap();
-    world.ip("rule add pref 500 to 192.0.2.0/24 lookup main");
-    let error = traffic.driver.check(&changes).await.unwrap_err();
-    let place = Place { element: "qrouter-1234".parse().unwrap(), netns: Some("qrouter-1234".to_owned()) };
-    assert!(matches!(error, DriverError::Conflict { .. }), "{error}");
-    let error = error.to_string();
-    assert!(error.contains("priority 500") && error.starts_with(&place.to_string()), "{error}");
 }
 
 /// The router's own answers to the site need a way.
