@@ -10,6 +10,7 @@ use crate::story::capture::Captures;
 use crate::story::chained::passes_in_order;
 use crate::story::crash::{REPAIR, damaged};
 use crate::story::direct::direct_ways;
+use crate::story::engine::Engine;
 use crate::story::journey::follow;
 use crate::story::node::{self, Web, ping};
 use crate::story::talk::{Talk, Watched};
@@ -26,9 +27,18 @@ pub fn tell(world: &mut World, story: &mut Story) {
         }
         nothing_goes_directly(701)
     });
-    story.check("so it does by a port that was removed and made anew", || {
+    let engine = world.engine;
+    let anew = match engine {
+        // What routes there was at the port, too, and has to be put back.
+        Engine::Steer => "by a port that was removed and made anew, nothing goes",
+        Engine::Rules | Engine::Nft => "so it does by a port that was removed and made anew",
+    };
+    story.check(anew, || {
         make_lan_anew()?;
-        nothing_goes_directly(702)
+        match engine {
+            Engine::Steer => nothing_goes(702),
+            Engine::Rules | Engine::Nft => nothing_goes_directly(702),
+        }
     });
     story.check("the daemon starts: what no chain claims goes the direct way again", || {
         world.start_daemon()?;
@@ -64,7 +74,22 @@ pub fn tell(world: &mut World, story: &mut Story) {
 /// The filter and not its qdisc: to put a qdisc on a port or off it, the kernel stops the port for a moment, and loses what is
 /// sent by it then (`qdisc_graft` in net/sched/sch_api.c).
 fn remove_claim(element: &str, port: &str) -> Result<()> {
-    node::ask(element, &format!("tc filter del dev {port} ingress")).map(drop)
+    node::ask(element, &format!("tc filter del dev {port} ingress pref 202")).map(drop)
+}
+
+/// Fails unless web requests get no answer, and nothing of acme's is seen in any direction.
+fn nothing_goes(number: u16) -> Result<String> {
+    let acme = "net 172.16.1.0/24 or net 2001:db8:a1::/64";
+    let any = Captures::start(&[("access-a", "wan"), ("gateway", "vr")], acme)?;
+    in_both_families(|family| {
+        let journey = follow(family, "alice", family.port(number))?;
+        ensure!(!matches!(journey.web, Web::Status(_)), "there is an answer: {:?}", journey.web);
+        Ok(())
+    })?;
+    for (node, seen) in any.stop()? {
+        ensure!(seen.is_empty(), "{} packets went on at {node}", seen.len());
+    }
+    Ok("until a daemon runs".to_owned())
 }
 
 /// Fails unless web requests pass the functions, pings are answered, and of neither is seen a packet beside the tunnel.
