@@ -201,12 +201,21 @@ static __always_inline int fits(struct __sk_buff *skb, const struct side *hop)
 	return skb->len <= SURELY_FITS ? 0 : misfit(skb, hop->ifindex);
 }
 
+/*
+ * A super-frame of which the kernel does not know how many segments it has, since a program took it out of a tunnel: on its own
+ * way it counts them.
+ */
+static __always_inline int is_uncounted(const struct __sk_buff *skb)
+{
+	return skb->gso_size && !skb->gso_segs;
+}
+
 /* Whole, at least as long as it says, nothing but a header of the least length, and not at its end. */
 static __always_inline int is_plain4(const struct __sk_buff *skb, const struct entrance *port, const struct iphdr *ip)
 {
 	__u32 length = bpf_ntohs(ip->tot_len);
 
-	return port->ethernet && !skb->vlan_present && *(const __u8 *)ip == 0x45 && ip->ttl > 1 &&
+	return port->ethernet && !skb->vlan_present && !is_uncounted(skb) && *(const __u8 *)ip == 0x45 && ip->ttl > 1 &&
 	       length >= sizeof(*ip) && ETH_HLEN + length <= skb->len;
 }
 
@@ -256,7 +265,8 @@ static __always_inline int is_plain6(const struct __sk_buff *skb, const struct e
 
 	if (ip->nexthdr == HOP_BY_HOP || (ip->nexthdr == PROTO_ICMPV6 && ip->hop_limit == 255))
 		return 0;
-	return port->ethernet && !skb->vlan_present && ip->version == 6 && ip->hop_limit > 1 && length && ETH_HLEN + sizeof(*ip) + length <= skb->len;
+	return port->ethernet && !skb->vlan_present && !is_uncounted(skb) && ip->version == 6 && ip->hop_limit > 1 &&
+	       length && ETH_HLEN + sizeof(*ip) + length <= skb->len;
 }
 
 static __noinline int route6(struct __sk_buff *skb, const struct entrance *port)

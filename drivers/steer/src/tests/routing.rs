@@ -14,7 +14,7 @@ use catena_model::resource::LinuxSpec;
 use etherparse::PacketBuilder;
 
 use super::cost::nanoseconds;
-use super::rig::{BpfFs, MARK, NEXT, Outcome, REDIRECT, SHOT, batch, put, test_run};
+use super::rig::{BpfFs, MARK, NEXT, Outcome, REDIRECT, SHOT, TestRun, batch, put, test_run, test_run_with};
 use crate::layout::NeighbourKey;
 use crate::netlink::Connection;
 use crate::{RouteConfig, RouteDriver};
@@ -315,6 +315,22 @@ fn a_rule_that_leads_nowhere_drops() {
     let closed = Table { path: PathId(PATH), family: Family::V4, port: "lo".parse().unwrap(), via: None };
     router.apply(&[put(&Object::Table(closed))]);
     assert_eq!(way(&plain4(), &router.send(&plain4(), 0)), Way::Dropped);
+}
+
+/// Whoever counts packets on the way must be told of how many segments it is.
+#[test]
+fn a_super_frame_that_nobody_has_counted_goes_by_the_kernel() {
+    let router = Router::new(&all());
+    for frame in [plain4(), plain6()] {
+        let mut frame = frame;
+        frame[..6].copy_from_slice(&router.mac("lan"));
+        let after = router.driver.with_programs(|programs| {
+            let ifindex = Connection::open().unwrap().link("lan").unwrap().unwrap().ifindex;
+            let with = TestRun { ifindex, gso_size: 20, ..TestRun::default() };
+            test_run_with(programs.route.as_fd(), &with, &frame)
+        });
+        assert_eq!(way(&frame, &after), Way::ByKernel);
+    }
 }
 
 #[test]
