@@ -7,6 +7,7 @@ use catena_model::forwarding::{InstanceId, Object};
 
 use super::packets::{HOP_LIMIT, raw_v6, v4, v6};
 use super::rig::{Rig, batch, instances, switch};
+use crate::events::Watched;
 use crate::layout::{NeighbourKey, PERMANENT};
 use crate::netlink::Connection;
 use crate::words::{mac, mapped};
