@@ -9,6 +9,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use catena_driver::DriverError;
 use nix::sys::socket::{getsockopt, sockopt};
@@ -18,6 +19,9 @@ use nix::sys::socket::{getsockopt, sockopt};
 pub(crate) struct Owner {
     _socket: UnixListener,
 }
+
+/// So many milliseconds a thread may take to drop what it held.
+const CLOSING: usize = 50;
 
 /// Held by drivers of this process: they share it.
 static HELD: Mutex<BTreeMap<PathBuf, Weak<Owner>>> = Mutex::new(BTreeMap::new());
@@ -32,7 +36,20 @@ impl Owner {
         }
         let failed = |error| DriverError::failed("cannot claim the element for this program", error);
         let name = name(pins).map_err(failed)?;
-        let owner = match UnixListener::bind_addr(&name) {
+        let bind = || UnixListener::bind_addr(&name);
+        let is_taken = |bound: &io::Result<_>| {
+            bound.as_ref().is_err_and(|error: &io::Error| error.kind() == ErrorKind::AddrInUse)
+        };
+        let mut socket = bind();
+        // One of our own that nobody holds any more is about to be closed by the thread that held it last.
+        for _ in 0..CLOSING {
+            if !is_taken(&socket) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            socket = bind();
+        }
+        let owner = match socket {
             Ok(socket) => Arc::new(Self { _socket: socket }),
             Err(error) if error.kind() == ErrorKind::AddrInUse => return Err(in_use(pins, &name)),
             Err(error) => return Err(failed(error)),
