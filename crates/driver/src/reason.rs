@@ -40,7 +40,7 @@ reasons! {
     Missing "missing"
         "The path, instance or port that it needs is not installed.";
     Fragment "fragment"
-        "A later fragment whose first fragment was not seen.";
+        "A later fragment whose first fragment was not seen; or a fragment of an outer packet that came to a tunnel's end.";
     Malformed "malformed"
         "Too short, or with lengths that contradict each other.";
     TooBig "too-big"
