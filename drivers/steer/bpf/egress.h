@@ -78,8 +78,9 @@ static __always_inline int write_macs(struct __sk_buff *skb, __u64 destination, 
 }
 
 /*
- * The neighbour's MAC address, if the frame may go straight to it; else 0, and the kernel is to send it. That happens once a
- * second in any case.
+ * The neighbour's MAC address, if the frame may go straight to it; else 0, and the kernel is to send it. That way has a queue
+ * and this one has none: who changes from one to the other lets packets overtake each other, so only what is not known goes by
+ * the kernel. That it asks again in time whether the neighbour is still there is seen to by the loader (neighbours.rs).
  */
 static __always_inline __u64 heard_neighbour(__u32 family, struct side *side)
 {
@@ -87,14 +88,14 @@ static __always_inline __u64 heard_neighbour(__u32 family, struct side *side)
 
 	if (!side->direct)
 		return 0;
-	mac = family == 4 ? side->v4_mac : side->v6_mac;
 	now = bpf_ktime_get_coarse_ns();
-	if (now - side->looked <= LOOK_EVERY)
-		return mac & HEARD ? mac : 0;
-	side->looked = now;
-	look_for_neighbour(4, side);
-	look_for_neighbour(6, side);
-	return 0;
+	if (now - side->looked > LOOK_EVERY) {
+		side->looked = now;
+		look_for_neighbour(4, side);
+		look_for_neighbour(6, side);
+	}
+	mac = family == 4 ? side->v4_mac : side->v6_mac;
+	return mac & HEARD ? mac : 0;
 }
 
 /* The kernel's way: it finds the neighbour, and asks for it if it has to. */

@@ -76,7 +76,7 @@ struct port {
 
 /*
  * One way out: a port, and for l3 the neighbours there. The loader writes the port's own MAC address; the last three fields
- * are the programs' own memory of the neighbours' (send.h), and zero at first.
+ * are the programs' own memory of the neighbours' (egress.h), and zero at first.
  */
 struct side {
 	__u32 ifindex;

@@ -64,6 +64,14 @@ where
             .map_err(|error| self.not_written(bpf::io_error(error)))
     }
 
+    /// Leaves an entry that is there as it is.
+    pub(crate) fn put_new(&self, key: &K, value: &V) -> Result<(), DriverError> {
+        match self.handle.update(key.as_bytes(), value.as_bytes(), MapFlags::NO_EXIST).map_err(bpf::io_error) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            outcome => outcome.map_err(|error| self.not_written(error)),
+        }
+    }
+
     /// One after the other, in few system calls.
     pub(crate) fn put_all(&self, keys: &[K], values: &[V]) -> Result<(), DriverError> {
         for (keys, values) in keys.chunks(BATCH).zip(values.chunks(BATCH)) {

@@ -13,7 +13,7 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage};
@@ -279,6 +279,21 @@ impl Connection {
                 _ => None,
             })
             .collect())
+    }
+
+    /// Does with a neighbour what a packet to it would do: the kernel asks for it if it does not know it, and asks again if
+    /// it has heard nothing of it for long (`ip neighbour ... use`).
+    pub(crate) fn use_neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut request = NeighbourMessage::default();
+        let (family, destination) = match address {
+            IpAddr::V4(v4) => (AddressFamily::Inet, NeighbourAddress::Inet(v4)),
+            IpAddr::V6(v6) => (AddressFamily::Inet6, NeighbourAddress::Inet6(v6)),
+        };
+        request.header.family = family;
+        request.header.ifindex = ifindex;
+        request.header.flags = NeighbourFlags::Use;
+        request.attributes.push(NeighbourAttribute::Destination(destination));
+        self.ask(RouteNetlinkMessage::NewNeighbour(request), NLM_F_CREATE).map(drop)
     }
 
     /// Whether the port has a qdisc that filters of packets coming in can stand on: clsact, or the older ingress.

@@ -1,6 +1,7 @@
 //! Who answers for a next hop: which frames are believed, which make us forget, and what the kernel says.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::process::Command;
 
 use catena_driver::netns::NetNs;
 use catena_model::forwarding::{InstanceId, Object};
@@ -181,4 +182,24 @@ fn a_port_whose_other_end_moves_is_noticed() {
     move_end(&rig.netns, &far);
     rig.driver.inner.refresh().unwrap();
     assert_eq!(direct(), (1, true, 0));
+}
+
+/// What is put straight into a port is not seen by the kernel, and yet it asks: before the first packet, and again later.
+#[test]
+fn the_kernel_keeps_asking() {
+    let (rig, _far) = leading_away();
+    let state = || {
+        let shown = rig.netns.run(|| {
+            Command::new("ip").args(["neigh", "show", V4, "dev", PORT]).output().map(|output| output.stdout)
+        });
+        String::from_utf8(shown.unwrap()).unwrap()
+    };
+    rig.netns.run(|| batch(&format!("addr add 10.20.0.1/24 dev {PORT}\n"))).unwrap();
+    rig.put(&switch());
+    assert_eq!(known(&rig, V4), Some(0), "it is listened for");
+    assert!(state().contains("INCOMPLETE"), "{}", state());
+    kernel_says(&rig, &format!("replace {V4} lladdr 02:00:00:00:00:01 nud stale"));
+    rig.driver.inner.refresh().unwrap();
+    assert_eq!(known(&rig, V4), Some(mac(OLD)));
+    assert!(state().contains("DELAY"), "{}", state());
 }
