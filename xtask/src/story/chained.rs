@@ -30,12 +30,12 @@ pub fn tell(world: &World, story: &mut Story) {
         Ok(elements.into_iter().collect::<Vec<_>>().join(", "))
     });
     story.check("catena apply returns once the chain is there: the first packet takes it", || {
-        let captures = everywhere("alice", "tcp port 40001")?;
+        let captures = everywhere("alice", "tcp port 20001")?;
         catena.say(&["apply", "-f", World::CHAIN])?;
         let url = V4.url(V4.server, "");
-        let web = Request::new("alice", &url).with(&["--local-port", "40001"]).send()?;
+        let web = Request::new("alice", &url).with(&["--local-port", "20001"]).send()?;
         ensure!(web == Web::Status(200), "the first request after it: {web:?}");
-        let journey = journeys(captures.stop()?, &[40001])?.remove(0);
+        let journey = journeys(captures.stop()?, &[20001])?.remove(0);
         passes_in_order(&journey, &["fw-1", "ips-", "web-1"])
     });
     picture::print(catena, V4);
@@ -47,8 +47,8 @@ pub fn tell(world: &World, story: &mut Story) {
     story.check("the virtual router does what Figure 2 of the paper shows", || figure_2(world.engine));
     story.check("a ping goes the direct way still", || direct_ways("alice"));
     story.check("flows are shared among both inspectors, and each comes back through its own", || {
-        let ports: Vec<u16> = (40100..40116).collect();
-        let captures = everywhere("alice", "tcp portrange 40100-40115")?;
+        let ports: Vec<u16> = (20100..20116).collect();
+        let captures = everywhere("alice", "tcp portrange 20100-20115")?;
         for port in &ports {
             let web = Request::new("alice", &V4.url(V4.server, ""))
                 .with(&["--local-port", &port.to_string()])

@@ -4,7 +4,7 @@ use crate::story::world::{Catena, Family, INSTANCES};
 
 /// Prints the way of a web request of alice's and of its answer.
 pub fn print(catena: &Catena, family: Family) {
-    let arguments = ["--protocol", "tcp", "--port", "80", "--source-port", "40001"];
+    let arguments = ["--protocol", "tcp", "--port", "80", "--source-port", "20001"];
     match catena.trace(family.alice, family.server, &arguments) {
         Ok([there, back]) => {
             println!("\n{}", drawn("there", &there.nodes));

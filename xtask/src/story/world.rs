@@ -37,7 +37,7 @@ pub const V4: Family = Family {
     server: "198.51.100.10",
     forbidden: "198.51.100.66",
     direct_way: ["172.16.1.1", "203.0.113.1", "198.51.100.10"],
-    first_port: 40_000,
+    first_port: 20_000,
     headers: 52,
 };
 
@@ -48,7 +48,7 @@ pub const V6: Family = Family {
     server: "2001:db8:ffff::10",
     forbidden: "2001:db8:ffff::66",
     direct_way: ["2001:db8:a1::1", "2001:db8:c1::1", "2001:db8:ffff::10"],
-    first_port: 50_000,
+    first_port: 25_000,
     headers: 72,
 };
 
