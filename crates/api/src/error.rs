@@ -62,17 +62,20 @@ impl ApiError {
                     error: chain_of(error),
                     help: error.help(),
                     diagnostics: error.diagnostics().to_vec(),
+                    violations: error.violations().to_vec(),
                 };
             }
         };
-        ErrorReport { error, help: Some(help.to_owned()), diagnostics: Vec::new() }
+        ErrorReport { error, help: Some(help.to_owned()), diagnostics: Vec::new(), violations: Vec::new() }
     }
 }
 
 fn apply_status(error: &ApplyError) -> StatusCode {
     match error {
         ApplyError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-        ApplyError::StillNeeded(_) | ApplyError::DriverInUse { .. } => StatusCode::CONFLICT,
+        ApplyError::StillNeeded(_) | ApplyError::DriverInUse { .. } | ApplyError::Violates(_) => {
+            StatusCode::CONFLICT
+        }
         ApplyError::Refused { source, .. } if source.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
         ApplyError::Refused { .. } => StatusCode::CONFLICT,
         ApplyError::Unreachable { .. } | ApplyError::Stopped => StatusCode::SERVICE_UNAVAILABLE,

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
-use axum::{Json, Router};
-use catena_control::{Controller, Follower, Request, ResourceId};
+use axum::{Extension, Json, Router};
+use catena_control::{Controller, Follower, Request, ResourceId, Terms};
 use catena_model::name::TenantName;
 use catena_model::resource::{ResourceKind, Source};
 use catena_verify::Trace;
@@ -18,6 +18,7 @@ use futures::{Stream, stream};
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::caller::Caller;
 use crate::error::ApiError;
 use crate::metrics::{self, Operation, RequestDurations};
 use crate::types::{
@@ -66,10 +67,10 @@ impl Api {
         &self,
         operation: Operation,
         request: Request,
-        dry_run: bool,
+        terms: Terms,
     ) -> Result<Json<ApplyReport>, ApiError> {
-        let begun = Instant::now();
-        let result = self.controller.request(request, dry_run).await;
+        let (begun, dry_run) = (Instant::now(), terms.dry_run);
+        let result = self.controller.request(request, terms).await;
         if !dry_run {
             self.durations.observe(operation, result.is_ok(), begun.elapsed());
         }
@@ -94,18 +95,20 @@ pub(crate) fn stoppable_router(api: Api) -> Router {
 
 async fn apply(
     State(api): State<Api>,
+    caller: Option<Extension<ConnectInfo<Caller>>>,
     request: Result<Json<ApplyRequest>, JsonRejection>,
 ) -> Result<Json<ApplyReport>, ApiError> {
-    let Json(ApplyRequest { sources, dry_run }) = request?;
+    let Json(ApplyRequest { sources, dry_run, allow }) = request?;
     let request = Request::Apply(sources.into_iter().map(source).collect());
-    api.request(Operation::Apply, request, dry_run).await
+    api.request(Operation::Apply, request, Terms { dry_run, allow, by: name_of(caller) }).await
 }
 
 async fn delete(
     State(api): State<Api>,
+    caller: Option<Extension<ConnectInfo<Caller>>>,
     request: Result<Json<DeleteRequest>, JsonRejection>,
 ) -> Result<Json<ApplyReport>, ApiError> {
-    let Json(DeleteRequest { sources, resources, dry_run }) = request?;
+    let Json(DeleteRequest { sources, resources, dry_run, allow }) = request?;
     let mut named = Vec::new();
     for resource in resources {
         let kind = kind(&resource.kind, StatusCode::UNPROCESSABLE_ENTITY)?;
@@ -113,7 +116,12 @@ async fn delete(
     }
     let sources = sources.into_iter().map(source).collect();
     let request = Request::Delete { sources, resources: named };
-    api.request(Operation::Delete, request, dry_run).await
+    api.request(Operation::Delete, request, Terms { dry_run, allow, by: name_of(caller) }).await
+}
+
+/// Without a connection it is this very process that asks.
+fn name_of(caller: Option<Extension<ConnectInfo<Caller>>>) -> String {
+    caller.map_or_else(Caller::oneself, |Extension(ConnectInfo(caller))| caller).0
 }
 
 async fn all_resources(State(api): State<Api>) -> Json<Vec<ResourceReport>> {

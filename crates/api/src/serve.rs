@@ -15,6 +15,7 @@ use futures::future::{BoxFuture, FutureExt, join_all};
 use tokio::net::{TcpListener, UnixListener, UnixSocket};
 use tokio::sync::watch;
 
+use crate::caller::Caller;
 use crate::host::{OwnNames, refuse_foreign};
 use crate::routes::{Api, stoppable_router};
 
@@ -89,11 +90,13 @@ pub async fn serve(controller: Controller, listeners: Vec<Listener>, stop: impl 
         servers.push(match listener {
             Listener::Tcp { listener, names } => {
                 let router = router.clone().layer(from_fn_with_state(names, refuse_foreign));
+                let router = router.into_make_service_with_connect_info::<Caller>();
                 axum::serve(listener, router).with_graceful_shutdown(stopped).into_future().boxed()
             }
             Listener::Unix(BoundSocket { listener, file }) => {
                 sockets.push(file);
-                axum::serve(listener, router.clone()).with_graceful_shutdown(stopped).into_future().boxed()
+                let router = router.clone().into_make_service_with_connect_info::<Caller>();
+                axum::serve(listener, router).with_graceful_shutdown(stopped).into_future().boxed()
             }
         });
     }

@@ -1,5 +1,6 @@
 //! The JSON of the API: what is asked, what is answered. Names are camelCase; fields are only ever added.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use catena_model::address::{Dscp, Protocol};
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catena_control::report::*;
 pub use catena_model::resource::Diagnostic;
-pub use catena_verify::{Report as VerifyReport, Trace};
+pub use catena_verify::{Property, Report as VerifyReport, Trace, Violation};
 
 /// A YAML file: its name, as the person who sends it knows it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,13 +20,16 @@ pub struct SourceText {
 }
 
 /// `POST /v1alpha1/apply` → [`ApplyReport`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApplyRequest {
     pub sources: Vec<SourceText>,
     /// Say what would be done, and do nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// What chains promise and this may break; that is put on record with who asks.
+    #[serde(default)]
+    pub allow: BTreeSet<Property>,
 }
 
 /// `POST /v1alpha1/delete` → [`ApplyReport`]: the resources that stand in the sources, and those that are named.
@@ -38,6 +42,9 @@ pub struct DeleteRequest {
     pub resources: Vec<ResourceName>,
     #[serde(default)]
     pub dry_run: bool,
+    /// As in [`ApplyRequest`].
+    #[serde(default)]
+    pub allow: BTreeSet<Property>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,4 +96,7 @@ pub struct ErrorReport {
     /// With status 422: what is wrong with the sources, and where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<Diagnostic>,
+    /// With status 409: what chains promise and the change would break, each with a packet that shows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
 }

@@ -58,7 +58,7 @@ fn example(name: &str) -> SourceText {
 
 fn everything() -> ApplyRequest {
     let sources = ["network.yaml", "functions.yaml", "tenants.yaml", "chain.yaml"].map(example).to_vec();
-    ApplyRequest { sources, dry_run: false }
+    ApplyRequest { sources, ..ApplyRequest::default() }
 }
 
 async fn send(router: &Router, request: Request<Body>) -> (StatusCode, Vec<u8>) {
@@ -180,7 +180,7 @@ async fn errors_say_what_to_do() {
 
     let mut bad = example("chain.yaml");
     bad.text = bad.text.replace("functions: [fw,", "functions: [fv,");
-    let request = ApplyRequest { sources: vec![bad], dry_run: false };
+    let request = ApplyRequest { sources: vec![bad], ..ApplyRequest::default() };
     let report = expect(post(&router, "/v1alpha1/apply", &request).await, StatusCode::UNPROCESSABLE_ENTITY);
     let label = &report.diagnostics[0].labels[0];
     assert_eq!(label.source, "chain.yaml");
@@ -188,7 +188,7 @@ async fn errors_say_what_to_do() {
 
     let mut edited = example("chain.yaml");
     edited.text = edited.text.replace("[fw, ips, web]", "[ips, fw, web]");
-    let request = ApplyRequest { sources: vec![edited], dry_run: false };
+    let request = ApplyRequest { sources: vec![edited], ..ApplyRequest::default() };
     world.element(&"br-int".parse().unwrap()).fail(0, Fault::Refuse);
     let report = expect(post(&router, "/v1alpha1/apply", &request).await, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(report.error.contains("everything was rolled back"), "{report:?}");

@@ -43,7 +43,8 @@ async fn chained() -> (World, Router) {
         let path = format!("{}/../../examples/paper/{name}", env!("CARGO_MANIFEST_DIR"));
         SourceText { name: name.to_owned(), text: std::fs::read_to_string(path).unwrap() }
     });
-    let body = serde_json::to_vec(&ApplyRequest { sources: sources.to_vec(), dry_run: false }).unwrap();
+    let body =
+        serde_json::to_vec(&ApplyRequest { sources: sources.to_vec(), ..ApplyRequest::default() }).unwrap();
     let request = Request::post("/v1alpha1/apply").header(header::CONTENT_TYPE, "application/json");
     let response = router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);

@@ -8,6 +8,8 @@ use std::time::Duration;
 use catena_api::types::DropReason;
 use catena_model::address::{Dscp, Protocol};
 use catena_model::name::{NodeName, TenantName};
+use catena_verify::Property;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
@@ -82,10 +84,14 @@ pub enum Command {
     Validate(Validate),
     /// Show what an apply would change, element by element, in order
     ///
-    /// Warns of what was asked for before and is not installed; without files, that is all it says.
+    /// Verifies what there would be, and refuses what would break a chain's promise, with a packet that shows it. Warns of
+    /// what was asked for before and is not installed; without files, that is all it says.
     #[command(after_help = "Example:\n  catena plan -f examples/paper/chain.yaml")]
     Plan(Plan),
     /// Create or change resources; returns once they are installed and this has been confirmed
+    ///
+    /// What there would be is verified first. What would break a chain's promise is refused before anything is touched, with
+    /// a packet that shows it; what was broken before, or cannot be decided, is told and refuses nothing.
     #[command(
         after_help = "Examples:\n  catena apply -f network.yaml -f chain.yaml\n  cat chain.yaml | catena apply -f -"
     )]
@@ -177,6 +183,8 @@ pub struct Plan {
     #[command(flatten)]
     pub files: OptionalFiles,
     #[command(flatten)]
+    pub allowance: Allowance,
+    #[command(flatten)]
     pub output: OutputArgs,
 }
 
@@ -188,7 +196,26 @@ pub struct Apply {
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
+    pub allowance: Allowance,
+    #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// What the verifier finds broken and the operator wants all the same.
+#[derive(Args, Debug)]
+pub struct Allowance {
+    /// Let the change break this promise of chains; may be repeated
+    ///
+    /// It is put on record with who asked and when, and `catena status` shows it until it holds again. `catena verify` says
+    /// what is broken how.
+    #[arg(long, value_name = "NAME", value_parser = properties())]
+    pub allow: Vec<Property>,
+}
+
+fn properties() -> impl TypedValueParser<Value = Property> {
+    let named = |name: String| Property::ALL.into_iter().find(|property| property.name() == name);
+    PossibleValuesParser::new(Property::ALL.map(Property::name))
+        .try_map(move |name| named(name).ok_or("no such property"))
 }
 
 #[derive(Args, Debug)]
@@ -204,6 +231,8 @@ pub struct Delete {
     /// Say what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub allowance: Allowance,
     #[command(flatten)]
     pub output: OutputArgs,
 }

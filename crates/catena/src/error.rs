@@ -13,6 +13,7 @@ use catena_model::name::NameError;
 use catena_render::RenderError;
 use catena_store::StoreError;
 
+use crate::commands::verify::all_violated;
 use crate::output::{BAD, FAINT, STRONG, WARN, styled};
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -93,6 +94,11 @@ impl CliError {
         let mut text = String::new();
         for diagnostic in self.diagnostics() {
             text += &format!("{}\n\n", shown_diagnostic(diagnostic));
+        }
+        if let Self::Refused(report) = self
+            && !report.violations.is_empty()
+        {
+            text += &format!("{}\n", all_violated(&report.violations).trim_start());
         }
         text += &format!("{}: {}", styled(BAD, "error"), styled(STRONG, self));
         let mut cause = self.source();

@@ -40,7 +40,8 @@ fn help() {
 fn every_command_shows_an_example() {
     let lab = ["run", "up", "exec", "down"].map(|name| vec!["lab", name]);
     let commands = [
-        "validate", "plan", "apply", "delete", "get", "describe", "top", "trace", "status", "events", "serve",
+        "validate", "plan", "apply", "delete", "get", "describe", "top", "trace", "verify", "status",
+        "events", "serve",
     ];
     for command in commands.map(|name| vec![name]).into_iter().chain(lab) {
         let output = catena(&[&command[..], &["--help"]].concat()).output().unwrap();
@@ -280,4 +281,62 @@ fn without_a_daemon_the_state_is_kept_between_commands() {
     assert_eq!(mode(Path::new(&state).join("catena.redb")), 0o600);
     assert!(local(&["get", "tenants"]).contains("acme"));
     assert!(local(&["status"]).contains("no controller runs here"));
+}
+
+/// The paper's network, where the gateway does not know the way to the Internet: what passes a chain is lost there.
+fn without_a_way_out(network: &str) -> String {
+    let (before, gateway) = network.split_once("metadata: {name: gateway}").unwrap();
+    let (spec, after) = gateway.split_once("---").unwrap();
+    let lines = spec.lines().filter(|line| !line.contains("to: default"));
+    format!("{before}metadata: {{name: gateway}}{}\n---{after}", lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn what_would_break_a_promise_is_refused_and_shown() {
+    let day = Day::begin();
+    let network = std::fs::read_to_string(day.folder.path().join("network.yaml")).unwrap();
+    std::fs::write(day.folder.path().join("lost.yaml"), without_a_way_out(&network)).unwrap();
+    day.says("apply -f lost.yaml -f functions.yaml -f tenants.yaml");
+    let whoever = format!("(uid {})", nix::unistd::Uid::effective());
+    let day_of_refusals = day.say_all(&[
+        "plan -f chain.yaml",
+        "apply -f chain.yaml",
+        "apply -f chain.yaml --allow no-black-holes",
+        "get chains",
+        "apply -f chain.yaml --allow no-black-hole",
+    ]);
+    insta::assert_snapshot!(day_of_refusals);
+    let status = day.says("status");
+    assert!(status.contains("given up") && status.contains("no-black-hole"), "{status}");
+    assert!(status.contains(&whoever), "{status}");
+    let repaired = day.says("apply -f network.yaml");
+    assert!(repaired.contains("exit code 0") && repaired.contains("proven: 1 chain"), "{repaired}");
+    assert!(!day.says("status").contains("given up"));
+    assert!(day.says("events").contains("holdsAgain"));
+}
+
+#[test]
+fn verify_ends_with_what_it_found() {
+    let day = Day::begin();
+    let write = |name: &str, text: String| std::fs::write(day.folder.path().join(name), text).unwrap();
+    let network = std::fs::read_to_string(day.folder.path().join("network.yaml")).unwrap();
+    write("lost.yaml", without_a_way_out(&network));
+    // Two ways that are equally good: nobody knows which one packets take.
+    let way = "    - {to: default, via: 203.0.113.13}\n";
+    let other = "    - {to: default, via: 10.23.0.1}\n";
+    write("unclear.yaml", network.replace(way, &format!("{way}{other}")));
+    for (code, verdict, network) in
+        [(0, "proven: ", "network.yaml"), (1, "violated: ", "lost.yaml"), (2, "undecided: ", "unclear.yaml")]
+    {
+        let line = format!("verify -f {network} -f functions.yaml -f tenants.yaml -f chain.yaml");
+        let said = day.says(&line);
+        assert!(said.contains(&format!("exit code {code}\n{verdict}")), "{said}");
+    }
+    // Without files, the controller is asked.
+    day.says("apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml");
+    let planned = day.says("plan -f unclear.yaml");
+    assert!(planned.contains("exit code 0\n") && planned.contains("undecided: chain acme-web"), "{planned}");
+    for line in ["verify", "verify --observed", "verify --observed --tenant acme -o json"] {
+        assert!(day.says(line).contains("exit code 0\n"), "{}", day.says(line));
+    }
 }

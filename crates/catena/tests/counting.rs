@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use catena_api::Listener;
 use catena_api::types::DropReason;
-use catena_control::{Controller, Drivers, Request, Settings};
+use catena_control::{Controller, Drivers, Request, Settings, Terms};
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Counted, Counter, Driver, DriverError};
 use catena_model::forwarding::{Direction, InstanceId, Object, PathId};
@@ -64,7 +64,7 @@ impl Served {
                 let path = format!("{}/../../examples/paper/{name}", env!("CARGO_MANIFEST_DIR"));
                 Source::new(name, std::fs::read_to_string(path).unwrap())
             });
-            controller.request(Request::Apply(sources.to_vec()), false).await.unwrap();
+            controller.request(Request::Apply(sources.to_vec()), Terms::default()).await.unwrap();
             let path = controller.status().chains[0].sites[0].path;
             let listener = Listener::unix(&socket).unwrap();
             tokio::spawn(catena_api::serve(controller, vec![listener], std::future::pending()));

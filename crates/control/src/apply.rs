@@ -17,9 +17,9 @@ use crate::core::Core;
 use crate::error::{ApplyError, RecordError, Rollback, StepError, chain_of};
 use crate::events::About;
 use crate::execute::{Connections, Failure, execute, observe};
-use crate::intent::Request;
+use crate::intent::{Intent, Request, Terms};
 use crate::prepare::Prepared;
-use crate::report::{ApplyReport, EventKind, Outcome};
+use crate::report::{ApplyReport, EventKind, GivenUp, Outcome};
 use crate::settings::Mode;
 use crate::tracked::Tracked;
 use crate::words::counted;
@@ -28,10 +28,11 @@ impl Core {
     pub(crate) async fn request(
         &mut self,
         request: Request,
-        dry_run: bool,
+        terms: Terms,
     ) -> Result<ApplyReport, ApplyError> {
         let begun = Instant::now();
-        let prepared = self.prepare(request).await?;
+        let dry_run = terms.dry_run;
+        let prepared = self.prepare(request, terms).await?;
         if dry_run {
             return Ok(self.report(&prepared, true));
         }
@@ -84,6 +85,7 @@ impl Core {
         let retained = prepared.intent.retained.iter().map(|(name, path, _)| (name.clone(), path));
         let new: Vec<(NodeName, PathId)> =
             retained.filter(|(name, path)| self.intent.retained.get(name, *path).is_none()).collect();
+        self.tell_given_up(&prepared.intent);
         self.adopt(prepared.intent.clone());
         if !new.is_empty() {
             // Flows whose first packet is on its way just now are not counted yet.
@@ -113,6 +115,26 @@ impl Core {
         }
         for (name, why) in &prepared.survey.unreadable {
             self.lost(name, why.clone());
+        }
+    }
+
+    /// What the next intent breaks with somebody's leave and this one does not, and the other way round.
+    fn tell_given_up(&self, next: &Intent) {
+        let among = |all: &[GivenUp], one: &GivenUp| all.iter().any(|other| other.promise == one.promise);
+        let about = |chain: &ChainName| About { element: None, chain: Some(chain.clone()) };
+        for given_up in next.given_up.iter().filter(|one| !among(&self.intent.given_up, one)) {
+            let GivenUp { promise, by, .. } = given_up;
+            let message = format!("{promise}: given up by {by}");
+            self.events.record(EventKind::GivenUp, about(&promise.chain), message);
+        }
+        for GivenUp { promise, by, .. } in
+            self.intent.given_up.iter().filter(|one| !among(&next.given_up, one))
+        {
+            // Of a chain that is gone nothing is promised.
+            if next.serves(&promise.chain, &promise.site) {
+                let message = format!("{promise}: holds again, given up by {by} until now");
+                self.events.record(EventKind::HoldsAgain, about(&promise.chain), message);
+            }
         }
     }
 

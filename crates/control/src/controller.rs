@@ -12,7 +12,7 @@ use crate::core::{Core, Message};
 use crate::drivers::Drivers;
 use crate::error::{ApplyError, StartError};
 use crate::events::{EventLog, Follower};
-use crate::intent::{Request, ResourceId};
+use crate::intent::{Request, ResourceId, Terms};
 use crate::records::Records;
 use crate::report::{
     ApplyReport, CountersReport, EventKind, EventReport, FunctionsReport, ResourceReport, StatusReport,
@@ -53,11 +53,11 @@ impl Controller {
         Ok(Self { post, view, events })
     }
 
-    /// Does what is asked, or with `dry_run` says what would be done. Returns when it is installed and read back. Once
+    /// Does what is asked, or with `dry_run` of `terms` says what would be done. Returns when it is installed and read back. Once
     /// begun, it is carried to its end, also when the caller stops waiting.
-    pub async fn request(&self, request: Request, dry_run: bool) -> Result<ApplyReport, ApplyError> {
+    pub async fn request(&self, request: Request, terms: Terms) -> Result<ApplyReport, ApplyError> {
         let (answer, result) = oneshot::channel();
-        let message = Message::Request { request, dry_run, answer };
+        let message = Message::Request { request, terms, answer };
         self.post.send(message).await.map_err(|_| ApplyError::Stopped)?;
         result.await.map_err(|_| ApplyError::Stopped)?
     }

@@ -20,7 +20,7 @@ use crate::drivers::{Connection, ConnectionId, Drivers};
 use crate::error::ApplyError;
 use crate::events::EventLog;
 use crate::execute::Connections;
-use crate::intent::{Intent, Request};
+use crate::intent::{Intent, Request, Terms};
 use crate::records::{Journal, Records};
 use crate::report::{ApplyReport, ControllerState, EventKind};
 use crate::settings::{Mode, Settings};
@@ -33,7 +33,7 @@ use crate::words::{Names, counted};
 pub enum Message {
     Request {
         request: Request,
-        dry_run: bool,
+        terms: Terms,
         answer: oneshot::Sender<Result<ApplyReport, ApplyError>>,
     },
     /// Something may have changed on an element.
@@ -151,8 +151,8 @@ impl Core {
 
     async fn handle(&mut self, message: Message) {
         match message {
-            Message::Request { request, dry_run, answer } => {
-                let result = self.request(request, dry_run).await;
+            Message::Request { request, terms, answer } => {
+                let result = self.request(request, terms).await;
                 // Who has the answer finds it in the view too.
                 self.publish();
                 // Who asked may have left; what was done is done.

@@ -1,5 +1,6 @@
 //! Why a request was not done, and what became of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use catena_driver::DriverError;
@@ -7,6 +8,9 @@ use catena_model::name::NodeName;
 use catena_model::resource::Diagnostic;
 use catena_plan::Phase;
 use catena_store::StoreError;
+use catena_verify::{Property, Violation};
+
+use crate::report::Promise;
 
 /// The controller cannot remember, or not recall.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,9 @@ pub enum ApplyError {
         #[source]
         source: DriverError,
     },
+    /// What chains promise would not hold any more.
+    #[error("the change would break {}; nothing was touched", promises(.0))]
+    Violates(Vec<Violation>),
     #[error("element {element} failed to {phase}; {rollback}")]
     Failed {
         element: NodeName,
@@ -78,6 +85,7 @@ impl ApplyError {
             Self::DriverInUse { .. } => {
                 "delete the chains that use the element, change its driver, apply the chains again"
             }
+            Self::Violates(violations) => return Some(way_out(violations)),
             Self::Unreachable { .. } => "make its namespace, or whatever else is not there, then apply again",
             Self::Refused { source, .. } if source.is_transient() => "try again",
             Self::Refused { .. } => "change what the element lacks, or the resources",
@@ -92,6 +100,14 @@ impl ApplyError {
             Self::Stopped => "start the controller again",
         };
         Some(help.to_owned())
+    }
+
+    /// What would not hold any more, each with a packet that shows it.
+    pub fn violations(&self) -> &[Violation] {
+        match self {
+            Self::Violates(violations) => violations,
+            _ => &[],
+        }
     }
 
     pub fn diagnostics(&self) -> &[Diagnostic] {
@@ -151,6 +167,22 @@ pub fn chain_of(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
     }
     text
+}
+
+fn promises(violations: &[Violation]) -> String {
+    let Some(first) = violations.first() else { return String::new() };
+    let first = Promise::broken_by(first);
+    match violations.len() - 1 {
+        0 => first.to_string(),
+        1 => format!("{first}, and one promise more"),
+        more => format!("{first}, and {more} promises more"),
+    }
+}
+
+fn way_out(violations: &[Violation]) -> String {
+    let properties: BTreeSet<Property> = violations.iter().map(|violation| violation.property).collect();
+    let flags: Vec<String> = properties.iter().map(|property| format!("--allow {property}")).collect();
+    format!("change it so that it holds, or give it up, which is put on record: `{}`", flags.join(" "))
 }
 
 fn mistakes(diagnostics: &[Diagnostic]) -> String {

@@ -96,7 +96,8 @@ fn write_line(id: u64, kind: EventKind, about: &About, message: &str) {
         | EventKind::Unreachable
         | EventKind::RepairFailed
         | EventKind::ApplyFailed
-        | EventKind::RolledBack => {
+        | EventKind::RolledBack
+        | EventKind::GivenUp => {
             tracing::warn!(event = id, %kind, element, chain, "{message}");
         }
         EventKind::Started
@@ -104,7 +105,8 @@ fn write_line(id: u64, kind: EventKind, about: &About, message: &str) {
         | EventKind::Repaired
         | EventKind::Reachable
         | EventKind::Draining
-        | EventKind::Drained => {
+        | EventKind::Drained
+        | EventKind::HoldsAgain => {
             tracing::info!(event = id, %kind, element, chain, "{message}");
         }
     }

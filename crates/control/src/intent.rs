@@ -1,9 +1,10 @@
 //! What was asked for, and all that follows from it: a value that is replaced as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use catena_model::base::BaseRouting;
 use catena_model::forwarding::ForwardingState;
 use catena_model::name::NodeName;
 use catena_model::numbering::Numbering;
@@ -11,10 +12,11 @@ use catena_model::resource::{self, Diagnostic, Document, Element, Model, Resourc
 use catena_model::topology::Topology;
 use catena_render::{RenderError, Subject, render};
 use catena_store::Revision;
+use catena_verify::{Network, Property};
 
 use crate::error::ApplyError;
 use crate::needed::still_needed;
-use crate::report::{Outcome, ResourceChange};
+use crate::report::{GivenUp, Outcome, ResourceChange};
 use crate::retained::Retained;
 
 /// Names one resource.
@@ -55,6 +57,17 @@ pub enum Request {
     },
 }
 
+/// How it is to be done, and who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Terms {
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+    /// These may be broken by the change.
+    pub allow: BTreeSet<Property>,
+    /// Who is put on record for that, as people know them.
+    pub by: String,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Intent {
     pub documents: BTreeMap<ResourceId, Kept>,
@@ -69,6 +82,8 @@ pub struct Intent {
     pub leaving: BTreeMap<NodeName, Element>,
     /// What must be installed: `desired`, and what is `retained`.
     pub expected: ForwardingState,
+    /// What `desired` breaks with somebody's leave.
+    pub given_up: Vec<GivenUp>,
 }
 
 impl Intent {
@@ -84,7 +99,8 @@ impl Intent {
         let desired = render(&model, &mut numbering).map_err(|errors| located(&errors, &documents))?;
         let topology = Topology::of(&model);
         let expected = retained.added_to(&desired);
-        Ok(Self { documents, model, topology, numbering, desired, retained, leaving, expected })
+        let given_up = Vec::new();
+        Ok(Self { documents, model, topology, numbering, desired, retained, leaving, expected, given_up })
     }
 
     /// The same with other retained paths.
@@ -99,6 +115,16 @@ impl Intent {
             Request::Apply(sources) => self.after_apply(sources),
             Request::Delete { sources, resources } => self.after_delete(sources, resources),
         }
+    }
+
+    /// What becomes of packets where the elements do as `state` says.
+    pub fn network<'a>(
+        &'a self,
+        state: &'a ForwardingState,
+        base: &'a BTreeMap<NodeName, BaseRouting>,
+    ) -> Network<'a> {
+        let Self { model, topology, numbering, .. } = self;
+        Network { model, topology, state, base, numbering }
     }
 
     /// Every element that we may have something on: those of the model and those that are leaving it.

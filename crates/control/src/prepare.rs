@@ -7,17 +7,20 @@ use catena_model::forwarding::{Change, ElementState as Installed, ForwardingStat
 use catena_model::name::NodeName;
 use catena_model::resource::{Diagnostic, Element, ResourceKind};
 use catena_plan::{Plan, draining, plan};
+use catena_verify::Report;
 
 use crate::core::{Core, generation_of};
 use crate::damage::Damage;
 use crate::drivers::Connection;
 use crate::error::{ApplyError, chain_of};
 use crate::execute::{Connections, not_connected, observe};
-use crate::intent::{Intent, Request, ResourceId};
+use crate::gate::{Judged, judge};
+use crate::intent::{Intent, Request, ResourceId, Terms};
 use crate::report::{
     ApplyReport, ChangeReport, ElementState, NotInstalled, PlanReport, ResourceChange, StepReport, Timestamp,
 };
 use crate::retained::Retained;
+use crate::trace::base_routing;
 use crate::view::draining_report;
 use crate::words::Names;
 
@@ -31,6 +34,8 @@ pub struct Prepared {
     pub survey: Survey,
     /// What was found wanting that the change has nothing to do with.
     pub damage: Damage,
+    /// What holds of the chains once it is made.
+    pub verified: Report,
 }
 
 /// The elements that a change concerns, as found.
@@ -44,8 +49,9 @@ pub struct Survey {
 }
 
 impl Core {
-    pub(crate) async fn prepare(&mut self, request: Request) -> Result<Prepared, ApplyError> {
+    pub(crate) async fn prepare(&mut self, request: Request, terms: Terms) -> Result<Prepared, ApplyError> {
         let old = Arc::clone(&self.intent);
+        let former = Arc::clone(&old);
         let (mut intent, resources) = think(move || old.after(&request)).await?;
         self.refuse_driver_changes(&intent)?;
         // Where nothing was installed, nothing is left behind.
@@ -71,13 +77,17 @@ impl Core {
         }
         let mut names = Names::of(&intent.numbering);
         names.add_all(&self.names);
-        let (intent, plan) = think(move || {
+        let base = base_routing(&self.connections_with(&survey)).await;
+        let (mut intent, plan, judged) = think(move || {
             let plan = plan(&installed, &intent.expected, &intent.topology);
-            (intent, plan)
+            let judged = judge(&former, &intent, &base, &terms);
+            (intent, plan, judged)
         })
         .await;
         self.check(&plan, &survey).await?;
-        Ok(Prepared { intent, resources, plan, names, survey, damage })
+        let Judged { report: verified, given_up } = judged?;
+        intent.given_up = given_up;
+        Ok(Prepared { intent, resources, plan, names, survey, damage, verified })
     }
 
     /// With other settings a driver would not find what it installed with the former ones.
@@ -168,6 +178,8 @@ impl Core {
             resources: prepared.resources.clone(),
             plan: PlanReport(steps.collect()),
             draining: draining_report(&intent.retained, &prepared.names, &self.flows),
+            verified: Some(prepared.verified.clone()),
+            given_up: intent.given_up.clone(),
             not_installed: intent.elements().filter_map(|e| self.not_installed(&e.name, prepared)).collect(),
         }
     }
@@ -214,6 +226,7 @@ impl Prepared {
             || !old.documents.keys().chain(new.documents.keys()).all(same)
             || old.numbering != new.numbering
             || old.retained != new.retained
+            || old.given_up != new.given_up
             || old.leaving.keys().ne(new.leaving.keys())
     }
 }

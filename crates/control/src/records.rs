@@ -6,6 +6,7 @@
 //! | `control/numbering` | the [`Numbering`] |
 //! | `control/retained` | the [`Retained`] paths |
 //! | `control/leaving` | elements that left the model but may have objects of ours |
+//! | `control/given-up` | what chains promise and what was asked for breaks, by whose leave |
 //! | `control/journal` | the elements that an unfinished change touches; absent when there is none |
 //! | `control/starts` | how often a controller has started on this store |
 
@@ -27,6 +28,7 @@ const RESOURCES: &str = "resource/";
 const NUMBERING: &str = "control/numbering";
 const RETAINED: &str = "control/retained";
 const LEAVING: &str = "control/leaving";
+const GIVEN_UP: &str = "control/given-up";
 const JOURNAL: &str = "control/journal";
 const STARTS: &str = "control/starts";
 
@@ -102,6 +104,9 @@ impl Records {
         if old.leaving != new.leaving {
             writes.push(put(LEAVING, &new.leaving)?);
         }
+        if old.given_up != new.given_up {
+            writes.push(put(GIVEN_UP, &new.given_up)?);
+        }
         writes.push(match journal.is_empty() {
             true => Write::delete(JOURNAL),
             false => put(JOURNAL, journal)?,
@@ -123,7 +128,9 @@ impl Records {
         let retained: Retained = self.record(RETAINED).await?;
         let leaving: BTreeMap<NodeName, Element> = self.record(LEAVING).await?;
         let documents = self.documents().await?;
-        Intent::new(documents, numbering, retained, leaving).map_err(StartError::Invalid)
+        let given_up = self.record(GIVEN_UP).await?;
+        let intent = Intent::new(documents, numbering, retained, leaving).map_err(StartError::Invalid)?;
+        Ok(Intent { given_up, ..intent })
     }
 
     async fn documents(&self) -> Result<BTreeMap<ResourceId, Kept>, StartError> {

@@ -7,10 +7,11 @@ mod counters;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use catena_model::forwarding::{Change, Kind, PathId, VlanId};
+use catena_model::forwarding::{Change, Direction, Kind, PathId, VlanId};
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
 use catena_model::resource::{ResourceKind, Role};
 use catena_plan::Phase;
+use catena_verify::Property;
 use serde::{Deserialize, Serialize};
 
 pub use counters::*;
@@ -32,6 +33,39 @@ pub struct ApplyReport {
     /// The elements that are not as they must be, whatever the reason.
     #[serde(default)]
     pub not_installed: Vec<NotInstalled>,
+    /// What holds of the chains once it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<catena_verify::Report>,
+    /// Of what does not hold, that which somebody has given up.
+    #[serde(default)]
+    pub given_up: Vec<GivenUp>,
+}
+
+/// Something that a chain promises of one site's packets in one direction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promise {
+    pub property: Property,
+    pub chain: ChainName,
+    pub site: SiteName,
+    pub direction: Direction,
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { property, chain, site, direction } = self;
+        write!(f, "{property} of chain {chain} for site {site}, {direction}")
+    }
+}
+
+/// A promise that is broken with somebody's leave, for as long as it is broken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GivenUp {
+    #[serde(flatten)]
+    pub promise: Promise,
+    pub by: String,
+    pub at: Timestamp,
 }
 
 /// An element that does not do all that it must.
@@ -141,6 +175,9 @@ pub struct StatusReport {
     pub elements: Vec<ElementStatus>,
     pub chains: Vec<ChainStatus>,
     pub draining: Vec<DrainReport>,
+    /// What chains promise and what was asked for breaks, with somebody's leave.
+    #[serde(default)]
+    pub given_up: Vec<GivenUp>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,6 +320,10 @@ pub enum EventKind {
     Draining,
     /// It has gone.
     Drained,
+    /// A chain's promise is broken, with somebody's leave.
+    GivenUp,
+    /// It holds again.
+    HoldsAgain,
 }
 
 impl fmt::Display for EventKind {
@@ -299,6 +340,8 @@ impl fmt::Display for EventKind {
             EventKind::Reachable => "reachable",
             EventKind::Draining => "draining",
             EventKind::Drained => "drained",
+            EventKind::GivenUp => "givenUp",
+            EventKind::HoldsAgain => "holdsAgain",
         })
     }
 }

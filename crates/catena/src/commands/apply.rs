@@ -1,20 +1,24 @@
 //! `plan`, `apply`, `delete`: what a change does, before and after it is done.
 
+use std::collections::BTreeSet;
+
 use catena_api::types::{
     ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, ElementState, NotInstalled, Outcome,
-    PlanReport, ResourceName, Timestamp,
+    PlanReport, Property, ResourceName, Timestamp, VerifyReport, Violation,
 };
 use catena_control::Mode;
 use catena_model::forwarding::Change;
+use catena_verify::Verdict;
 
-use crate::arguments::{Apply, Connection, Delete, Plan};
+use crate::arguments::{Allowance, Apply, Connection, Delete, Plan};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::output::{self, BAD, FAINT, GOOD, PLAIN, STRONG, WARN, styled};
 use crate::sources;
 
 pub async fn plan(connection: &Connection, arguments: &Plan) -> Result<(), CliError> {
-    let request = ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: true };
+    let sources = sources::read(&arguments.files.files)?;
+    let request = ApplyRequest { sources, dry_run: true, allow: allowed(&arguments.allowance) };
     let report: ApplyReport = Client::connect(connection, Mode::Look).await?.post("apply", &request).await?;
     output::answer(arguments.output.output, &report, shown_plan)?;
     warn(&report);
@@ -22,8 +26,11 @@ pub async fn plan(connection: &Connection, arguments: &Plan) -> Result<(), CliEr
 }
 
 pub async fn apply(connection: &Connection, arguments: &Apply) -> Result<(), CliError> {
-    let request =
-        ApplyRequest { sources: sources::read(&arguments.files.files)?, dry_run: arguments.dry_run };
+    let request = ApplyRequest {
+        sources: sources::read(&arguments.files.files)?,
+        dry_run: arguments.dry_run,
+        allow: allowed(&arguments.allowance),
+    };
     let mode = mode(arguments.dry_run);
     let report: ApplyReport = Client::connect(connection, mode).await?.post("apply", &request).await?;
     output::answer(arguments.output.output, &report, shown)?;
@@ -38,12 +45,17 @@ pub async fn delete(connection: &Connection, arguments: &Delete) -> Result<(), C
         sources: sources::read(&arguments.files.files)?,
         resources: arguments.names.iter().map(named).collect(),
         dry_run: arguments.dry_run,
+        allow: allowed(&arguments.allowance),
     };
     let mode = mode(arguments.dry_run);
     let report: ApplyReport = Client::connect(connection, mode).await?.post("delete", &request).await?;
     output::answer(arguments.output.output, &report, shown)?;
     warn(&report);
     Ok(())
+}
+
+fn allowed(allowance: &Allowance) -> BTreeSet<Property> {
+    allowance.allow.iter().copied().collect()
 }
 
 /// Whether something that was asked for, now or before, is not installed.
@@ -53,9 +65,53 @@ fn lacks_something(report: &ApplyReport) -> bool {
 
 /// Says what is not as it must be. On standard error, so that the answer remains what it is.
 fn warn(report: &ApplyReport) {
-    for warning in warnings(&report.not_installed) {
+    for warning in warnings(&report.not_installed).into_iter().chain(broken(report)) {
         anstream::eprintln!("{}: {warning}", styled(WARN, "warning"));
     }
+}
+
+/// The promises that do not hold, although the change was not refused.
+fn broken(report: &ApplyReport) -> Vec<String> {
+    let violations = report.verified.iter().flat_map(|verified| &verified.violations);
+    let told = |violation: &Violation| match report
+        .given_up
+        .iter()
+        .find(|given_up| given_up.promise.is_broken_by(violation))
+    {
+        Some(given_up) => format!("given up by {}: {violation}", given_up.by),
+        None => format!("broken before this already: {violation}"),
+    };
+    shortened(violations.map(told).collect(), "`catena verify` has them all")
+}
+
+/// What was verified and what could not be; nothing where there is no chain.
+fn shown_verdict(report: &ApplyReport) -> String {
+    let Some(verified) = report.verified.as_ref().filter(|verified| verified.coverage.chains > 0) else {
+        return String::new();
+    };
+    let VerifyReport { verdict, coverage, undecided, .. } = verified;
+    let lines = match verdict {
+        // These are warned of.
+        Verdict::Violated if undecided.is_empty() => return String::new(),
+        Verdict::Proven => vec![format!("{}: {coverage}", styled(GOOD, "proven"))],
+        Verdict::Violated | Verdict::Undecided => {
+            let undecided =
+                undecided.iter().map(|undecided| format!("{}: {undecided}", styled(WARN, "undecided")));
+            shortened(undecided.collect(), "`catena verify` has them all")
+        }
+    };
+    lines.join("\n") + "\n"
+}
+
+/// At most so many lines, and how many there are besides.
+fn shortened(mut lines: Vec<String>, where_all_are: &str) -> Vec<String> {
+    const MOST: usize = 10;
+    let more = lines.len().saturating_sub(MOST);
+    lines.truncate(MOST);
+    if more > 0 {
+        lines.push(format!("and {more} more; {where_all_are}"));
+    }
+    lines
 }
 
 fn warnings(not_installed: &[NotInstalled]) -> Vec<String> {
@@ -101,14 +157,21 @@ fn shown(report: &ApplyReport) -> String {
     } else {
         text += &format!("done and confirmed: {}\n", summary(&report.plan));
     }
+    if !report.dry_run {
+        text += &shown_verdict(report);
+    }
     for drain in &report.draining {
         text += &shown_drain(drain);
     }
     text
 }
 
-/// Every step under its phase and element, and what it amounts to.
 fn shown_plan(report: &ApplyReport) -> String {
+    steps(report) + &shown_verdict(report)
+}
+
+/// Every step under its phase and element, and what it amounts to.
+fn steps(report: &ApplyReport) -> String {
     let plan = &report.plan;
     if plan.0.is_empty() && lacks_something(report) {
         return "this changes nothing of what must be installed\n".to_owned();

@@ -26,8 +26,12 @@ pub async fn events(connection: &Connection, arguments: &Events) -> Result<(), C
 
 fn shown(event: &EventReport) -> String {
     let style = match event.kind {
-        EventKind::Applied | EventKind::Repaired | EventKind::Reachable | EventKind::Drained => GOOD,
-        EventKind::Drift | EventKind::Draining | EventKind::RolledBack => WARN,
+        EventKind::Applied
+        | EventKind::Repaired
+        | EventKind::Reachable
+        | EventKind::Drained
+        | EventKind::HoldsAgain => GOOD,
+        EventKind::Drift | EventKind::Draining | EventKind::RolledBack | EventKind::GivenUp => WARN,
         EventKind::ApplyFailed | EventKind::RepairFailed | EventKind::Unreachable => BAD,
         EventKind::Started => PLAIN,
     };

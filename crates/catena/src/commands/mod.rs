@@ -11,7 +11,7 @@ mod status;
 mod top;
 mod trace;
 mod validate;
-mod verify;
+pub mod verify;
 
 use std::future::Future;
 use std::process::ExitCode;

@@ -1,8 +1,8 @@
 //! `status`: whether everything is installed as asked for.
 
 use catena_api::types::{
-    ChainState, ControllerState, CounterReport, CountersReport, ElementState, FunctionsReport, StatusReport,
-    Timestamp,
+    ChainState, ControllerState, CounterReport, CountersReport, ElementState, FunctionsReport, GivenUp,
+    Promise, StatusReport, Timestamp,
 };
 use catena_control::Mode;
 
@@ -60,6 +60,13 @@ fn shown(report: &StatusReport) -> String {
     for drain in &report.draining {
         text += &format!("\n{}", shown_drain(drain));
     }
+    if !report.given_up.is_empty() {
+        text += &format!(
+            "\n{}\n{}",
+            styled(WARN, "given up, and broken by what was asked for:"),
+            given_up(report)
+        );
+    }
     text
 }
 
@@ -79,6 +86,16 @@ pub fn elements(report: &StatusReport) -> Table {
             element.objects.into(),
             element.last_error.clone().unwrap_or_default().into(),
         ]);
+    }
+    table
+}
+
+/// The promises that somebody gave up.
+fn given_up(report: &StatusReport) -> Table {
+    let mut table = Table::new(["PROPERTY", "CHAIN", "SITE", "DIRECTION", "BY", "SINCE"]);
+    for GivenUp { promise, by, at } in &report.given_up {
+        let Promise { property, chain, site, direction } = promise;
+        table.row([property.into(), chain.into(), site.into(), direction.into(), by.into(), age(*at).into()]);
     }
     table
 }

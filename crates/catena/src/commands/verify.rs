@@ -63,13 +63,18 @@ fn shown(report: &VerifyReport) -> String {
         Verdict::Undecided => WARN,
     };
     let mut text = format!("{}: {coverage}\n", styled(style, verdict));
-    violations.iter().take(SHOWN).for_each(|violation| text += &violated(violation));
+    text += &all_violated(violations);
     undecided.iter().take(SHOWN).for_each(|undecided| text += &not_decided(undecided));
     let hidden = violations.len().saturating_sub(SHOWN) + undecided.len().saturating_sub(SHOWN);
     if hidden > 0 {
         text += &format!("\nand {hidden} more: `-o json` has them all\n");
     }
     text
+}
+
+/// The first of them, each with its packet.
+pub fn all_violated(violations: &[Violation]) -> String {
+    violations.iter().take(SHOWN).map(violated).collect()
 }
 
 fn violated(violation: &Violation) -> String {

@@ -5,6 +5,7 @@
 
 mod chaos;
 mod counting;
+mod gate;
 mod healing;
 mod looking;
 mod requests;

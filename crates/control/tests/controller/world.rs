@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use catena_control::report::{ApplyReport, EventKind, StatusReport};
-use catena_control::{ApplyError, Controller, Drivers, Mode, Request, ResourceId, Settings, StartError};
+use catena_control::{
+    ApplyError, Controller, Drivers, Mode, Request, ResourceId, Settings, StartError, Terms,
+};
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
 use catena_model::forwarding::{Action, ElementState, ForwardingState, Hop, Key, Kind, Object};
@@ -243,11 +245,12 @@ pub fn shape(state: &ForwardingState) -> BTreeMap<(NodeName, Kind), usize> {
 }
 
 pub async fn apply(controller: &Controller, sources: &[Source]) -> Result<ApplyReport, ApplyError> {
-    controller.request(Request::Apply(sources.to_vec()), false).await
+    controller.request(Request::Apply(sources.to_vec()), Terms::default()).await
 }
 
 pub async fn plan_for(controller: &Controller, sources: &[Source]) -> Result<ApplyReport, ApplyError> {
-    controller.request(Request::Apply(sources.to_vec()), true).await
+    let terms = Terms { dry_run: true, ..Terms::default() };
+    controller.request(Request::Apply(sources.to_vec()), terms).await
 }
 
 pub async fn delete(controller: &Controller, names: &[&str]) -> Result<ApplyReport, ApplyError> {
@@ -256,7 +259,7 @@ pub async fn delete(controller: &Controller, names: &[&str]) -> Result<ApplyRepo
         ResourceId { kind: kind.parse().unwrap(), name: name.to_owned() }
     };
     let resources = names.iter().map(id).collect();
-    controller.request(Request::Delete { sources: Vec::new(), resources }, false).await
+    controller.request(Request::Delete { sources: Vec::new(), resources }, Terms::default()).await
 }
 
 /// A controller with the inventory and acme's chain applied.

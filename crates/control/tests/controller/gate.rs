@@ -1,0 +1,194 @@
+//! The gate: what breaks a chain's promise is refused before anything is touched, unless somebody gives the promise up.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use catena_control::report::{ApplyReport, EventKind, Outcome};
+use catena_control::{ApplyError, Controller, Request, Terms};
+use catena_model::base::{BaseRule, BaseRuleAction};
+use catena_model::resource::{Source, load};
+use catena_model::topology::Topology;
+use catena_store::Store;
+use catena_verify::{Property, Verdict, of_inventory};
+
+use crate::world::*;
+
+/// Somebody sends acme's packets past the router, by a rule before ours.
+fn divert(world: &World) {
+    put_rule(world, &[]);
+}
+
+/// `opaque` is what is not understood of it.
+fn put_rule(world: &World, opaque: &[&str]) {
+    let model = load(&inventory()).unwrap();
+    let mut base = of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap());
+    base.rules.insert(
+        1,
+        BaseRule {
+            priority: 100,
+            family: catena_model::address::Family::V4,
+            from: Some("172.16.1.0/24".parse().unwrap()),
+            to: None,
+            in_port: None,
+            opaque: opaque.iter().map(|part| (*part).to_owned()).collect(),
+            action: BaseRuleAction::Lookup(254),
+        },
+    );
+    world.element("edge").set_base(base);
+}
+
+/// As the inventory has it.
+fn restore(world: &World) {
+    let model = load(&inventory()).unwrap();
+    world.element("edge").set_base(of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap()));
+}
+
+async fn apply_allowing(
+    controller: &Controller,
+    sources: &[Source],
+    allow: &[Property],
+) -> Result<ApplyReport, ApplyError> {
+    let allow: BTreeSet<Property> = allow.iter().copied().collect();
+    let terms = Terms { allow, by: "root (uid 0)".to_owned(), ..Terms::default() };
+    controller.request(Request::Apply(sources.to_vec()), terms).await
+}
+
+fn events_of(controller: &Controller, kind: EventKind) -> Vec<String> {
+    let events = controller.events().into_iter().filter(|event| event.kind == kind);
+    events.map(|event| event.message).collect()
+}
+
+const WEB: [&str; 3] = ["fw", "ips", "web"];
+/// All that the diversion breaks.
+const BROKEN: [Property; 3] = [Property::NoBypass, Property::Order, Property::NoBlackHole];
+
+#[tokio::test(start_paused = true)]
+async fn what_holds_is_said_to_be_proven() {
+    let world = World::new(1);
+    let controller = world.controller().await;
+    apply(&controller, &inventory()).await.unwrap();
+    let report = apply(&controller, &[chain(&WEB)]).await.unwrap();
+    let verified = report.verified.unwrap();
+    assert_eq!((verified.verdict, verified.coverage.chains), (Verdict::Proven, 1));
+    assert!(report.given_up.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_would_be_bypassed_is_refused_and_nothing_is_touched() {
+    let world = World::new(1);
+    let controller = world.controller().await;
+    apply(&controller, &inventory()).await.unwrap();
+    divert(&world);
+    let (changes, revision) = (world.changes(), world.store.revision().await.unwrap());
+    for result in [
+        plan_for(&controller, &[chain(&WEB)]).await,
+        apply(&controller, &[chain(&WEB)]).await,
+        // Another promise does not help.
+        apply_allowing(&controller, &[chain(&WEB)], &[Property::Degraded]).await,
+    ] {
+        let error = result.unwrap_err();
+        let ApplyError::Violates(violations) = &error else { panic!("{error:?}") };
+        let shown = violations.iter().find(|violation| violation.property == Property::NoBypass).unwrap();
+        assert_eq!((shown.chain.as_str(), shown.site.as_str()), ("acme-web", "acme-hq"));
+        assert!(shown.walk.functions().is_empty() && shown.walk.visits.len() > 2, "{shown:#?}");
+        assert!(error.help().unwrap().contains("--allow no-bypass"), "{:?}", error.help());
+        assert!(error.to_string().contains("nothing was touched"), "{error}");
+    }
+    assert_eq!((world.changes(), world.store.revision().await.unwrap()), (changes, revision));
+    assert_eq!(controller.status().chains, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_given_up_is_on_record_until_it_holds_again() {
+    let world = World::new(1);
+    let controller = world.controller().await;
+    apply(&controller, &inventory()).await.unwrap();
+    divert(&world);
+    let report = apply_allowing(&controller, &[chain(&WEB)], &BROKEN).await.unwrap();
+    assert_eq!(report.verified.unwrap().verdict, Verdict::Violated);
+    let given_up = controller.status().given_up;
+    assert!(given_up.iter().any(|given_up| given_up.promise.property == Property::NoBypass), "{given_up:?}");
+    assert!(given_up.iter().all(|given_up| given_up.by == "root (uid 0)"));
+    assert_eq!(report.given_up, given_up);
+    assert_eq!(events_of(&controller, EventKind::GivenUp).len(), given_up.len());
+
+    // It outlives the controller, and needs no leave again.
+    drop(controller);
+    let controller = world.controller().await;
+    assert_eq!(controller.status().given_up, given_up);
+    apply(&controller, &[chain(&["ips", "web"])]).await.unwrap();
+    assert_eq!(controller.status().given_up, given_up);
+
+    restore(&world);
+    apply(&controller, &[chain(&WEB)]).await.unwrap();
+    assert_eq!(controller.status().given_up, []);
+    assert_eq!(events_of(&controller, EventKind::HoldsAgain).len(), given_up.len());
+
+    // It has been taken back for good.
+    divert(&world);
+    drop(controller);
+    let controller = world.controller().await;
+    assert_eq!(controller.status().given_up, []);
+    delete(&controller, &["chain/acme-web"]).await.unwrap();
+    assert!(matches!(apply(&controller, &[chain(&WEB)]).await, Err(ApplyError::Violates(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_broken_before_stops_nobody() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    divert(&world);
+    let other = chain_of("globex", "globex-web", &["fw"]);
+    let report = apply(&controller, &[other]).await.unwrap();
+    let verified = report.verified.unwrap();
+    assert_eq!(verified.verdict, Verdict::Violated);
+    assert!(verified.violations.iter().all(|violation| violation.chain.as_str() == "acme-web"));
+    // Nobody gave it up: it happened.
+    assert_eq!(controller.status().given_up, []);
+    // The chain itself can be edited, too, and be deleted.
+    apply(&controller, &[chain(&["web"])]).await.unwrap();
+    let report = delete(&controller, &["chain/acme-web"]).await.unwrap();
+    assert_eq!(report.resources[0].outcome, Outcome::Deleted);
+    assert_eq!(report.verified.unwrap().verdict, Verdict::Proven);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_with_what_it_gave_up_can_be_deleted() {
+    let world = World::new(1);
+    let controller = world.controller().await;
+    apply(&controller, &inventory()).await.unwrap();
+    divert(&world);
+    apply_allowing(&controller, &[chain(&WEB)], &BROKEN).await.unwrap();
+    delete(&controller, &["chain/acme-web"]).await.unwrap();
+    assert_eq!(controller.status().given_up, []);
+    assert_eq!(events_of(&controller, EventKind::HoldsAgain), [""; 0]);
+    assert_eq!(world.installed().elements, BTreeMap::new());
+}
+
+/// What no chain of a site claims is told of one of them; when that one goes, of the next.
+#[tokio::test(start_paused = true)]
+async fn deleting_one_of_two_chains_is_not_blamed_for_what_was_broken() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    let udp = "apiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {name: acme-dns}\nspec:\n  tenant: acme\n  match: \
+               [{protocol: udp, ports: [53]}]\n  functions: [fw]\n";
+    apply(&controller, &[Source::new("dns.yaml", udp)]).await.unwrap();
+    divert(&world);
+    for chain in ["chain/acme-dns", "chain/acme-web"] {
+        delete(&controller, &[chain]).await.unwrap();
+    }
+    assert_eq!(world.installed().elements, BTreeMap::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_decided_refuses_nothing_and_is_told() {
+    let world = World::new(1);
+    let controller = world.controller().await;
+    apply(&controller, &inventory()).await.unwrap();
+    put_rule(&world, &["fwmark 0x1"]);
+    let verified = apply(&controller, &[chain(&WEB)]).await.unwrap().verified.unwrap();
+    assert_eq!(verified.verdict, Verdict::Undecided);
+    assert!(
+        verified.undecided.iter().all(|undecided| undecided.chain.as_str() == "acme-web"),
+        "{verified:?}"
+    );
+}
