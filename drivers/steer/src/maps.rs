@@ -66,7 +66,8 @@ where
 
     /// Leaves an entry that is there as it is.
     pub(crate) fn put_new(&self, key: &K, value: &V) -> Result<(), DriverError> {
-        match self.handle.update(key.as_bytes(), value.as_bytes(), MapFlags::NO_EXIST).map_err(bpf::io_error) {
+        match self.handle.update(key.as_bytes(), value.as_bytes(), MapFlags::NO_EXIST).map_err(bpf::io_error)
+        {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             outcome => outcome.map_err(|error| self.not_written(error)),
         }

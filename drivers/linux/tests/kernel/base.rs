@@ -3,8 +3,9 @@
 use catena_driver::Driver;
 use catena_model::address::Family;
 use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
+use catena_testbed::objects::{from, port, put, table};
 
-use crate::world::{World, from, port, put, table};
+use crate::world::World;
 
 async fn base(world: &World) -> BaseRouting {
     world.driver().base().await.unwrap().unwrap()
@@ -16,7 +17,7 @@ fn rules_at(base: &BaseRouting, priority: u32, family: Family) -> Vec<&BaseRule>
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_kernel_sets_up_is_told() {
-    let world = World::new();
+    let world = World::default();
     let base = base(&world).await;
     assert_eq!(base.our_priority, 10_000);
     assert!(base.addresses.contains(&(port("qr-abc"), "10.21.0.1/24".parse().unwrap())));
@@ -49,7 +50,7 @@ async fn what_the_kernel_sets_up_is_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ours_is_not_told() {
-    let world = World::new();
+    let world = World::default();
     let before = base(&world).await;
     let objects =
         [table(1, "qr-abc", "10.21.0.5"), table(1, "qr-abc", "2001:db8:21::5"), from("172.16.1.0/24", 1)];
@@ -59,7 +60,7 @@ async fn ours_is_not_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn others_routes_are_told_also_among_ours() {
-    let world = World::new();
+    let world = World::default();
     world.ip("route add default via 10.23.0.2 metric 7");
     world.ip("route add blackhole 192.0.2.0/24");
     world.ip("route add 198.51.100.0/24 via 10.23.0.2 table 10001 proto static");
@@ -83,7 +84,7 @@ async fn others_routes_are_told_also_among_ours() {
 /// What cannot be evaluated is said, in the words of `ip rule`.
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_rules_are_told_with_what_is_opaque_in_them() {
-    let world = World::new();
+    let world = World::default();
     let cases = [
         ("from 172.16.0.0/16 to 192.0.2.0/24 iif qg-ext lookup 77", "", BaseRuleAction::Lookup(77)),
         ("fwmark 0x1/0xff lookup 77", "fwmark 0x1/0xff", BaseRuleAction::Lookup(77)),
@@ -114,7 +115,7 @@ async fn foreign_rules_are_told_with_what_is_opaque_in_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn foreign_rules_at_our_priorities_are_told() {
-    let world = World::new();
+    let world = World::default();
     world.ip("rule add pref 10000 from 172.16.0.0/16 lookup 77 proto static");
     world.ip("rule add pref 10256 from 172.16.0.0/16 unreachable proto static");
     world.ip("rule add pref 9000 from 172.16.0.0/16 lookup 77 proto 202");

@@ -2,8 +2,10 @@
 
 use catena_driver::{Driver, DriverError};
 use catena_model::forwarding::{Change, Object, Path, PathId, Selector, SiteId, TUNNEL_PORT, Table};
+use catena_testbed::objects::{from, port, put, rule, selector, table, words};
+use catena_testbed::set;
 
-use crate::world::{World, from, port, put, rule, selector, set, table, words};
+use crate::world::World;
 
 const SITE: &str = "172.16.1.0/24";
 
@@ -22,7 +24,7 @@ fn from_port(name: &str) -> Object {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_must_exist() {
-    let world = World::new();
+    let world = World::default();
     for object in [table(1, "qr-xyz", "10.21.0.5"), from_port("qr-xyz")] {
         let error = check(&world, &[object]).await.unwrap_err();
         assert!(matches!(error, DriverError::NoPort(name) if name == port("qr-xyz")));
@@ -32,7 +34,7 @@ async fn ports_must_exist() {
 /// Another driver makes it, with the first tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tunnels_port_need_not_exist_yet() {
-    let world = World::new();
+    let world = World::default();
     let objects = [table(1, TUNNEL_PORT, "10.21.0.5"), from_port(TUNNEL_PORT)];
     check(&world, &objects).await.unwrap();
     assert!(matches!(put(&world.driver(), &objects).await, Err(DriverError::NoPort(_))));
@@ -40,7 +42,7 @@ async fn the_tunnels_port_need_not_exist_yet() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_rule_among_ours_is_in_the_way() {
-    let world = World::new();
+    let world = World::default();
     world.ip("rule add pref 10007 from 172.16.0.0/16 lookup 77 proto static");
     let error = check(&world, &[from(SITE, 1)]).await.unwrap_err();
     assert!(matches!(error, DriverError::Conflict { .. }));
@@ -55,7 +57,7 @@ async fn a_foreign_rule_among_ours_is_in_the_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_route_in_the_table_is_in_the_way() {
-    let world = World::new();
+    let world = World::default();
     world.ip("route add default via 10.23.0.2 table 10001 proto static");
     let error = check(&world, &[table(1, "qr-abc", "10.21.0.5")]).await.unwrap_err();
     assert!(matches!(error, DriverError::Conflict { .. }));
@@ -64,7 +66,7 @@ async fn a_foreign_route_in_the_table_is_in_the_way() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn strict_reverse_path_filtering_is_refused() {
-    let world = World::new();
+    let world = World::default();
     set(&world.router, "net/ipv4/conf/qg-ext/rp_filter", 1);
     let error = check(&world, &[from_port("qg-ext")]).await.unwrap_err();
     assert_eq!(
@@ -83,7 +85,7 @@ async fn strict_reverse_path_filtering_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_router_must_forward() {
-    let world = World::new();
+    let world = World::default();
     set(&world.router, "net/ipv4/conf/all/forwarding", 0);
     let error = check(&world, &[from_port("qg-ext")]).await.unwrap_err();
     assert_eq!(
@@ -98,7 +100,7 @@ async fn a_router_must_forward() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_policy_routing_cannot_do_is_refused() {
-    let world = World::new();
+    let world = World::default();
     let path = Object::Path(Path { id: PathId(1), site: SiteId(1), hops: vec![], vlan: None });
     let everything = from("0.0.0.0/0", 1);
     let mixed = rule(0, Selector { to: "2001:db8::/32".parse().ok(), ..selector(SITE) }, 1);
@@ -117,7 +119,7 @@ async fn what_policy_routing_cannot_do_is_refused() {
 /// A port's name may have a dot, which sysctl would take for a level of its tree.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_with_a_dot_in_its_name_can_be_checked() {
-    let world = World::new();
+    let world = World::default();
     world.cable("eth0.100", &["192.0.2.1/24"]);
     check(&world, &[from_port("eth0.100")]).await.unwrap();
     set(&world.router, "net/ipv4/conf/eth0.100/rp_filter", 1);

@@ -6,10 +6,12 @@ use catena_driver::{Driver, Epoch};
 use catena_driver_linux::LinuxDriver;
 use catena_model::address::Family;
 use catena_model::forwarding::{Change, ElementState, Object, PathId, Rule, Selector, Table};
+use catena_testbed::objects::port;
+use catena_testbed::run;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use crate::world::{World, port, run};
+use crate::world::World;
 
 /// Of others, beside and among ours, all the time.
 const FOREIGN: &str = "\
@@ -140,7 +142,7 @@ proptest! {
         mess in proptest::collection::vec(select(MESS.to_vec()), 0..5),
         second in any_state(),
     ) {
-        let world = World::new();
+        let world = World::default();
         run(&world.router, FOREIGN);
         let bare = world.snapshot();
         let runtime = tokio::runtime::Runtime::new().unwrap();

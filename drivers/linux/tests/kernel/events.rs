@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use catena_driver::{Driver, Event};
+use catena_testbed::objects::{delete, from, port, put, table};
+use catena_testbed::{ip, run};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{sleep, timeout};
 
-use crate::world::{World, delete, from, port, put, run, table};
+use crate::world::World;
 
 const SITE: &str = "172.16.1.0/24";
 
@@ -25,7 +27,7 @@ fn drift(what: &str) -> impl Fn(&Event) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn others_changes_are_told_in_words() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     put(&driver, &[table(1, "qr-abc", "10.21.0.5"), from(SITE, 1)]).await.unwrap();
     let mut events = driver.events();
@@ -42,7 +44,7 @@ async fn others_changes_are_told_in_words() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_are_told_as_they_come_and_go() {
-    let world = World::new();
+    let world = World::default();
     let mut events = world.driver().events();
     let told = |name: &str, up: bool| {
         let port = port(name);
@@ -53,7 +55,7 @@ async fn ports_are_told_as_they_come_and_go() {
     world.ip("link set qr-abc up");
     expect(&mut events, told("qr-abc", true)).await;
     // The other end of the cable.
-    crate::world::ip(&world.switch, "link set xqr-abc down");
+    ip(&world.switch, "link set xqr-abc down");
     expect(&mut events, told("qr-abc", false)).await;
     world.ip("link del qr-abc");
     world.cable("qr-abc", &[]);
@@ -66,7 +68,7 @@ async fn ports_are_told_as_they_come_and_go() {
 /// Otherwise whoever reacts to an event by applying would never come to rest.
 #[tokio::test(flavor = "multi_thread")]
 async fn our_own_changes_are_not_told_nor_others_that_do_not_concern_us() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let mut events = driver.events();
     let objects = [table(1, "qr-abc", "10.21.0.5"), from(SITE, 1)];
@@ -84,7 +86,7 @@ async fn our_own_changes_are_not_told_nor_others_that_do_not_concern_us() {
 /// More than the socket holds: what was missed is told as such, and a port's change is not lost.
 #[tokio::test(flavor = "current_thread")]
 async fn an_overrun_is_told() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let mut events = driver.events();
     // On this thread, so that nobody reads meanwhile.

@@ -3,14 +3,15 @@
 use catena_driver::{Driver, Epoch};
 use catena_model::address::Family;
 use catena_model::forwarding::{Change, Object, PathId, Selector, Table};
+use catena_testbed::objects::{from, port, put, rule, selector, table};
 use serde_json::{Value, json};
 
-use crate::world::{World, from, port, put, rule, selector, table};
+use crate::world::World;
 
 /// The paper's Figure 2.
 #[tokio::test(flavor = "multi_thread")]
 async fn figure_2_reads_as_in_the_paper() {
-    let world = World::new();
+    let world = World::default();
     put(&world.driver(), &[table(1, "qr-abc", "10.21.0.5"), from("172.16.1.0/24", 1)]).await.unwrap();
 
     assert_eq!(
@@ -31,7 +32,7 @@ async fn figure_2_reads_as_in_the_paper() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn figure_2_reads_as_in_the_paper_in_json() {
-    let world = World::new();
+    let world = World::default();
     put(&world.driver(), &[table(1, "qr-abc", "10.21.0.5"), from("172.16.1.0/24", 1)]).await.unwrap();
 
     let rules: Value = serde_json::from_str(&world.ip("-j rule show pref 10000")).unwrap();
@@ -51,7 +52,7 @@ async fn figure_2_reads_as_in_the_paper_in_json() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_part_of_a_selector_is_installed() {
-    let world = World::new();
+    let world = World::default();
     let whole = Selector {
         to: "198.51.100.0/24".parse().ok(),
         in_port: Some(port("qg-ext")),
@@ -76,7 +77,7 @@ async fn every_part_of_a_selector_is_installed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_reads_the_same() {
-    let world = World::new();
+    let world = World::default();
     put(&world.driver(), &[table(1, "qr-abc", "2001:db8:21::5"), from("2001:db8:a1::/64", 1)]).await.unwrap();
     assert_eq!(
         lines(&world.ip("-6 rule show pref 10000")),
@@ -97,7 +98,7 @@ async fn ipv6_reads_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_rule_stands_behind_the_old_one_before_that_goes() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     put(&driver, &[table(1, "qr-abc", "10.21.0.5"), table(2, "qr-abc", "10.21.0.6")]).await.unwrap();
     put(&driver, &[from("172.16.1.0/24", 1)]).await.unwrap();

@@ -3,8 +3,10 @@
 use catena_driver::{Driver, DriverError, Epoch};
 use catena_model::forwarding::{Change, Object, PathId, Selector, Table};
 use catena_model::name::PortName;
+use catena_testbed::objects::{delete, from, port, put, rule, selector, state, table, words};
+use catena_testbed::{QR_ABC, run, set};
 
-use crate::world::{QR_ABC, World, delete, from, port, put, rule, selector, state, table, words};
+use crate::world::World;
 
 const SITE: &str = "172.16.1.0/24";
 
@@ -43,7 +45,7 @@ async fn damage_is_seen_and_healed() {
         "-6 rule del pref 10256",
     ];
     for command in COMMANDS {
-        let world = World::new();
+        let world = World::default();
         let (driver, objects) = installed(&world).await;
         let before = world.snapshot();
         world.ip(command);
@@ -65,7 +67,7 @@ async fn what_is_left_of_a_table_is_seen_and_removed() {
         "route add 198.51.100.0/24 via 10.23.0.2 table 10001 proto 202",
     ];
     for command in COMMANDS {
-        let world = World::new();
+        let world = World::default();
         let before = world.snapshot();
         let driver = world.driver();
         let whole = table(1, "qr-abc", "10.21.0.5");
@@ -83,7 +85,7 @@ async fn what_is_left_of_a_table_is_seen_and_removed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_left_of_a_rule_is_seen_and_removed() {
     for priority in [10_000, 10_256] {
-        let world = World::new();
+        let world = World::default();
         let driver = world.driver();
         let closed = table(1, "qr-abc", "10.21.0.5");
         put(&driver, std::slice::from_ref(&closed)).await.unwrap();
@@ -100,7 +102,7 @@ async fn what_is_left_of_a_rule_is_seen_and_removed() {
 /// Until the last of them goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_in_one_place_share_a_guard() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     put(&driver, &[table(1, "qr-abc", "10.21.0.5"), table(2, "qr-abc", "10.21.0.6"), from(SITE, 1)])
         .await
@@ -116,7 +118,7 @@ async fn rules_in_one_place_share_a_guard() {
 /// The undoing of a plan that healed a damaged rule: what it matches is dropped again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_leads_nowhere_can_be_put() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     world.ip("rule del pref 10000");
     let heal = Change::Put { new: from(SITE, 1), old: Some(from(SITE, PathId::NOWHERE.0)) };
@@ -131,7 +133,7 @@ async fn a_rule_that_leads_nowhere_can_be_put() {
 /// The undoing of a plan that healed a damaged table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_leads_nowhere_can_be_put() {
-    let world = World::new();
+    let world = World::default();
     let (driver, _) = installed(&world).await;
     world.ip("route del default table 10001 metric 0");
     let Some(Object::Table(nowhere)) =
@@ -151,7 +153,7 @@ async fn a_table_that_leads_nowhere_can_be_put() {
 /// What an L3 agent does with a port of a virtual router.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_made_anew_gets_its_table_back() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     world.ip("link del qr-abc");
     for family in ["", "-6 "] {
@@ -168,7 +170,7 @@ async fn a_port_that_is_made_anew_gets_its_table_back() {
 /// Without the port the table cannot be healed, but it must not let packets through to the next rule.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flushed_table_in_use_is_closed_even_if_its_port_is_gone() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     world.ip("link del qr-abc");
     world.ip("route flush table 10001");
@@ -179,7 +181,7 @@ async fn a_flushed_table_in_use_is_closed_even_if_its_port_is_gone() {
 /// A rule whose port is gone is still ours, matches nothing, and works by itself when the port comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_detached_rule_is_observed_and_can_be_removed() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let inbound = rule(0, Selector { in_port: Some(port("qg-ext")), ..selector(SITE) }, 1);
     let objects = [table(1, "qr-abc", "10.21.0.5"), inbound.clone()];
@@ -194,7 +196,7 @@ async fn a_detached_rule_is_observed_and_can_be_removed() {
 /// The kernel deletes the first rule that has all that is named: one for a single port is one for the prefix too.
 #[tokio::test(flavor = "multi_thread")]
 async fn deleting_a_rule_spares_a_narrower_one() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let wide = from(SITE, 1);
     let narrow = rule(0, Selector { in_port: Some(port("qg-ext")), ..selector(SITE) }, 1);
@@ -214,9 +216,9 @@ async fn deleting_a_rule_spares_a_narrower_one() {
 /// `ip rule save` and `restore`, as boot scripts do it, make every rule twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_that_stand_twice_are_all_deleted() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
-    crate::world::run(&world.router, "ip rule save | ip rule restore");
+    run(&world.router, "ip rule save | ip rule restore");
     assert_eq!(world.ip("rule show pref 10000").lines().count(), 2);
     assert_eq!(driver.observe().await.unwrap(), state(&objects));
     delete(&driver, &objects[2..]).await.unwrap();
@@ -232,7 +234,7 @@ async fn odd_rules_with_our_marks_are_cleared_away() {
         "pref 10005 not from 172.16.1.0/24 lookup 10001 proto 202",
         "pref 10006 from 172.16.1.0/24 lookup main proto 202",
     ];
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     let before = world.snapshot();
     for odd in ODD {
@@ -246,7 +248,7 @@ async fn odd_rules_with_our_marks_are_cleared_away() {
 /// A route of another program in a table of ours would lead packets round the chain, and is not ours to remove.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_foreign_route_in_our_table_is_a_conflict() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     world.ip("route add 198.51.100.0/24 via 10.23.0.2 table 10001 proto static");
     assert_ne!(driver.observe().await.unwrap(), state(&objects));
@@ -268,7 +270,7 @@ async fn a_foreign_route_in_our_table_is_a_conflict() {
 /// Packets that such a rule claims would go on to the main table.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_does_not_come_before_its_table_nor_stay_after_it() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let error = words(put(&driver, &[from(SITE, 1)]).await.unwrap_err());
     assert_eq!(
@@ -287,7 +289,7 @@ async fn a_rule_does_not_come_before_its_table_nor_stay_after_it() {
 /// What the kernel says is passed on, with the command that would have failed in the same way.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_next_hop_that_is_not_a_neighbour_is_named() {
-    let world = World::new();
+    let world = World::default();
     let error = put(&world.driver(), &[table(1, "qr-abc", "192.0.2.1")]).await.unwrap_err();
     assert!(error.is_transient());
     assert_eq!(
@@ -299,8 +301,8 @@ async fn a_next_hop_that_is_not_a_neighbour_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ipv6_switched_off_on_a_port_is_named() {
-    let world = World::new();
-    crate::world::set(&world.router, "net/ipv6/conf/qr-abc/disable_ipv6", 1);
+    let world = World::default();
+    set(&world.router, "net/ipv6/conf/qr-abc/disable_ipv6", 1);
     let nowhere: PortName = port("qr-abc");
     let by_port = Object::Table(Table {
         path: PathId(1),

@@ -1,185 +1,58 @@
 //! Real packets: where they go, and above all where they do not.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use catena_driver::Driver;
+use catena_model::forwarding::Selector;
+use catena_testbed::objects::{port, put, rule, selector, state};
+use catena_testbed::run;
+use catena_testbed::traffic::{ALONG, DROPPED, Plan, ROUND, V4, V6};
 
-use catena_driver::netns::NetNs;
-use catena_driver::{Driver, Epoch};
-use catena_driver_linux::LinuxDriver;
-use catena_model::forwarding::{Change, Object, Selector};
+use crate::world::World;
 
-use crate::world::{QR_ABC, World, add_address, delete, ip, port, put, rule, run, selector, state, table};
-
-/// What the routed packets of one family meet: the site sends them; at the switch they are on the chain's way, at the
-/// gateway they have gone round it.
-struct Traffic {
-    sender: UdpSocket,
-    to: SocketAddr,
-    chain: UdpSocket,
-    leak: UdpSocket,
-    driver: LinuxDriver,
-    objects: Vec<Object>,
-}
-
-/// Addresses and base routing of one family: the site's and the Internet's host, the next hops at each end.
-struct Plan {
-    site: &'static str,
-    internet: &'static str,
-    router: &'static str,
-    edge: &'static str,
-    switch: [&'static str; 2],
-    gateway: &'static str,
-    prefix: &'static str,
-}
-
-const V4: Plan = Plan {
-    site: "172.16.1.10/32",
-    internet: "198.51.100.10/32",
-    router: "10.20.0.2",
-    edge: "10.20.0.1/24",
-    switch: ["10.21.0.5/24", "10.21.0.6/24"],
-    gateway: "10.23.0.2/30",
-    prefix: "172.16.1.0/24",
-};
-
-const V6: Plan = Plan {
-    site: "2001:db8:a1::10/128",
-    internet: "2001:db8:ffff::10/128",
-    router: "2001:db8:20::2",
-    edge: "2001:db8:20::1/64",
-    switch: ["2001:db8:21::5/64", "2001:db8:21::6/64"],
-    gateway: "2001:db8:23::2/64",
-    prefix: "2001:db8:a1::/64",
-};
-
-impl Plan {
-    fn build(&self, world: &World) -> Traffic {
-        let address = |text: &str| -> IpAddr { text.split('/').next().unwrap().parse().unwrap() };
-        let [site, internet] = [self.site, self.internet].map(address);
-        add_address(&world.site, self.site, "lo");
-        add_address(&world.site, self.edge, "xqg-ext");
-        ip(&world.site, &format!("route add {} via {}", self.internet, self.router));
-        for netns in [&world.switch, &world.gateway] {
-            add_address(netns, self.internet, "lo");
-        }
-        self.address_switch(world);
-        add_address(&world.gateway, self.gateway, "xqg-def");
-        world.ip(&format!("route add {} via {}", self.internet, address(self.gateway)));
-
-        let bind = |netns: &NetNs, at: SocketAddr| netns.run(|| UdpSocket::bind(at)).unwrap();
-        let to = SocketAddr::new(internet, 9000);
-        let [chain, leak] = [&world.switch, &world.gateway].map(|netns| bind(netns, to));
-        let inbound = Selector { in_port: Some(port("qg-ext")), ..selector(self.prefix) };
-        Traffic {
-            sender: bind(&world.site, SocketAddr::new(site, 0)),
-            to,
-            chain,
-            leak,
-            driver: world.driver(),
-            objects: vec![
-                table(1, "qr-abc", &address(self.switch[0]).to_string()),
-                table(2, "qr-abc", &address(self.switch[1]).to_string()),
-                rule(0, inbound, 1),
-            ],
-        }
-    }
-
-    fn address_switch(&self, world: &World) {
-        for address in self.switch {
-            add_address(&world.switch, address, "xqr-abc");
-        }
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_go_where_they_should() {
+    for plan in [V4, V6] {
+        let world = World::default();
+        plan.build(&world, world.driver()).goes_where_it_should().await;
     }
 }
 
-impl Traffic {
-    /// Sends packets, and counts those that come along the chain's way and those that come round it.
-    fn send(&self) -> (usize, usize) {
-        for _ in 0..20 {
-            // Before the route is there, or after it is gone, the router answers that it is; that is no failure here.
-            let _ = self.sender.send_to(b"packet", self.to);
-        }
-        (count(&self.chain), count(&self.leak))
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_are_dropped_and_do_not_leak_when_the_port_goes() {
+    for plan in [V4, V6] {
+        let world = World::default();
+        plan.build(&world, world.driver()).does_not_leak_without_its_port(&plan, &world).await;
     }
 }
 
-/// How many packets have come, and will have come in a moment.
-fn count(socket: &UdpSocket) -> usize {
-    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-    let mut packets = 0;
-    loop {
-        match socket.recv(&mut [0; 64]) {
-            Ok(_) => packets += 1,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return packets,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => panic!("{error}"),
-        }
+/// What somebody does to the rule or its table in one stroke, and where packets go until it is healed.
+#[tokio::test(flavor = "multi_thread")]
+async fn meddling_opens_no_way_round() {
+    for plan in [V4, V6] {
+        let flag = plan.flag();
+        let world = World::default();
+        let commands = [
+            (&*format!("ip {flag} route flush table 10001 type unicast"), DROPPED),
+            (&*format!("ip {flag} route flush table 10001"), DROPPED),
+            (&*format!("ip {flag} rule del pref 10000"), DROPPED),
+            (&*format!("ip {flag} rule del pref 10256"), ALONG),
+        ];
+        plan.build(&world, world.driver()).is_meddled_with(&world, &commands).await;
     }
 }
 
-const ALONG: (usize, usize) = (20, 0);
-const ROUND: (usize, usize) = (0, 20);
-const DROPPED: (usize, usize) = (0, 0);
-
-async fn goes_where_it_should(plan: Plan) {
-    let world = World::new();
-    let traffic = plan.build(&world);
-    assert_eq!(traffic.send(), ROUND, "before anything is installed");
-    put(&traffic.driver, &traffic.objects).await.unwrap();
-    assert_eq!(traffic.send(), ALONG);
-    let gone: Vec<_> = traffic.objects.iter().rev().cloned().collect();
-    delete(&traffic.driver, &gone).await.unwrap();
-    assert_eq!(traffic.send(), ROUND, "after all is removed");
-}
-
 #[tokio::test(flavor = "multi_thread")]
-async fn ipv4_goes_where_it_should() {
-    goes_where_it_should(V4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv6_goes_where_it_should() {
-    goes_where_it_should(V6).await;
-}
-
-async fn drops_without_its_route(plan: Plan, flag: &str) {
-    let world = World::new();
-    let traffic = plan.build(&world);
-    put(&traffic.driver, &traffic.objects).await.unwrap();
-
-    world.ip(&format!("{flag} route flush table 10001 type unicast"));
-    assert_eq!(traffic.send(), DROPPED, "the route is gone");
-    put(&traffic.driver, &traffic.objects).await.unwrap();
-    assert_eq!(traffic.send(), ALONG, "the route is back");
-
-    world.ip("link set qr-abc down");
-    assert_eq!(traffic.send(), DROPPED, "the port is down");
-    world.ip("link del qr-abc");
-    assert_eq!(traffic.send(), DROPPED, "the port is gone");
-
-    world.cable("qr-abc", &QR_ABC);
-    plan.address_switch(&world);
-    assert_eq!(traffic.send(), DROPPED, "the port is back, but nobody has healed its table yet");
-    put(&traffic.driver, &traffic.objects).await.unwrap();
-    assert_eq!(traffic.send(), ALONG, "the table is healed");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv4_is_dropped_and_does_not_leak_when_the_route_goes() {
-    drops_without_its_route(V4, "-4").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv6_is_dropped_and_does_not_leak_when_the_route_goes() {
-    drops_without_its_route(V6, "-6").await;
+async fn nothing_is_lost_while_objects_are_replaced() {
+    for plan in [V4, V6] {
+        let world = World::default();
+        let traffic = plan.build(&world, world.driver());
+        traffic.loses_nothing_while_objects_are_replaced(&plan, &world, 300).await;
+    }
 }
 
 /// nftables stands for the program that marks what a policy releases.
 async fn what_is_released_alone_goes_round(plan: Plan, flag: &str) {
-    let world = World::new();
-    let traffic = plan.build(&world);
+    let world = World::default();
+    let traffic = plan.build(&world, world.driver());
     let inbound = Selector { in_port: Some(port("qg-ext")), unless_released: true, ..selector(plan.prefix) };
     let objects = [traffic.objects[0].clone(), rule(0, inbound, 1)];
     put(&traffic.driver, &objects).await.unwrap();
@@ -209,99 +82,4 @@ async fn of_ipv4_what_is_released_alone_goes_round() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_ipv6_what_is_released_alone_goes_round() {
     what_is_released_alone_goes_round(V6, "-6").await;
-}
-
-/// What somebody does to the rule or its table in one stroke, and where packets go until it is healed.
-async fn meddling_opens_no_way_round(plan: Plan, flag: &str) {
-    let world = World::new();
-    let traffic = plan.build(&world);
-    put(&traffic.driver, &traffic.objects).await.unwrap();
-    for (command, meanwhile) in [
-        ("route flush table 10001", DROPPED),
-        ("rule del pref 10000", DROPPED),
-        ("rule del pref 10256", ALONG),
-    ] {
-        world.ip(&format!("{flag} {command}"));
-        assert_eq!(traffic.send(), meanwhile, "after {command}");
-        assert_ne!(traffic.driver.observe().await.unwrap(), state(&traffic.objects), "after {command}");
-        put(&traffic.driver, &traffic.objects).await.unwrap();
-        assert_eq!(traffic.send(), ALONG, "healed after {command}");
-        assert_eq!(traffic.driver.observe().await.unwrap(), state(&traffic.objects), "after {command}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv4_does_not_leak_when_a_rule_is_deleted_or_its_table_flushed() {
-    meddling_opens_no_way_round(V4, "-4").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv6_does_not_leak_when_a_rule_is_deleted_or_its_table_flushed() {
-    meddling_opens_no_way_round(V6, "-6").await;
-}
-
-/// While rules and routes are replaced again and again, every packet goes along the chain's way.
-async fn replaces_without_losing_a_packet(plan: Plan) {
-    const ROUNDS: usize = 300;
-    let world = World::new();
-    let Traffic { sender, to, chain, leak, driver, objects } = plan.build(&world);
-    put(&driver, &objects).await.unwrap();
-    // The neighbours are known before it begins.
-    for object in &objects[..2] {
-        let Object::Table(table) = object else { panic!("{object:?}") };
-        crate::world::run(&world.router, &format!("ping -c1 -W5 {}", table.via.unwrap()));
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let sending = std::thread::spawn({
-        let stop = stop.clone();
-        move || {
-            let mut sent = 0;
-            while !stop.load(Ordering::Relaxed) {
-                sender.send_to(b"packet", to).unwrap();
-                sent += 1;
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            sent
-        }
-    });
-    let received = std::thread::spawn({
-        let stop = stop.clone();
-        move || {
-            let mut received = 0;
-            while !stop.load(Ordering::Relaxed) {
-                received += count(&chain);
-            }
-            received + count(&chain)
-        }
-    });
-
-    let Object::Rule(old_rule) = &objects[2] else { panic!("{objects:?}") };
-    let new_rule = Object::Rule(catena_model::forwarding::Rule {
-        table: catena_model::forwarding::PathId(2),
-        ..old_rule.clone()
-    });
-    let [Object::Table(first), Object::Table(second)] = &objects[..2] else { panic!("{objects:?}") };
-    let new_table = Object::Table(catena_model::forwarding::Table { via: second.via, ..first.clone() });
-    for (old, new) in [(&objects[2], new_rule), (&objects[0], new_table)] {
-        let there = Change::Put { new, old: Some(old.clone()) };
-        let back = there.inverse();
-        for _ in 0..ROUNDS {
-            driver.apply(Epoch(1), std::slice::from_ref(&there)).await.unwrap();
-            driver.apply(Epoch(1), std::slice::from_ref(&back)).await.unwrap();
-        }
-    }
-    stop.store(true, Ordering::Relaxed);
-    let (sent, received) = (sending.join().unwrap(), received.join().unwrap());
-    assert!(sent > 100, "only {sent} packets were sent meanwhile");
-    assert_eq!((received, count(&leak)), (sent, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv4_loses_nothing_while_objects_are_replaced() {
-    replaces_without_losing_a_packet(V4).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ipv6_loses_nothing_while_objects_are_replaced() {
-    replaces_without_losing_a_packet(V6).await;
 }

@@ -1,68 +1,22 @@
-//! A router in a namespace of its own, as Figure 2 of the paper has it, and how to look at it from outside.
+//! The router of the tests with this driver, and how to look at it from outside.
 
-use std::os::fd::{AsFd, AsRawFd};
-use std::process::Command;
-use std::time::Duration;
+use std::ops::Deref;
 
-use catena_driver::netns::NetNs;
-use catena_driver::{Driver, DriverError, Epoch};
 use catena_driver_linux::{LinuxConfig, LinuxDriver};
-use catena_model::address::Family;
-use catena_model::forwarding::{Change, ElementState, Object, PathId, Rule, Selector, Table};
-use catena_model::name::PortName;
 use catena_model::resource::LinuxSpec;
 
-/// The addresses of the port towards the switch. IPv6 neighbours are asked for from a link-local one.
-pub const QR_ABC: [&str; 3] = ["10.21.0.1/24", "2001:db8:21::1/64", "fe80::1/64"];
+#[derive(Default)]
+pub struct World(catena_testbed::World);
 
-/// `qr-abc` leads to the switch, `qg-ext` to the site, by way of the physical network, and `qg-def` to the gateway: a
-/// namespace each, in which the cable's other end has the port's name with an `x` before it. All go when the test ends.
-pub struct World {
-    pub router: NetNs,
-    pub site: NetNs,
-    pub switch: NetNs,
-    pub gateway: NetNs,
+impl Deref for World {
+    type Target = catena_testbed::World;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
 }
 
 impl World {
-    pub fn new() -> Self {
-        let [router, site, switch, gateway] = [(); 4].map(|()| quiet_namespace());
-        let world = Self { router, site, switch, gateway };
-        world.cable("qr-abc", &QR_ABC);
-        world.cable("qg-ext", &["10.20.0.2/24", "2001:db8:20::2/64", "fe80::1/64"]);
-        world.cable("qg-def", &["10.23.0.1/30", "2001:db8:23::1/64", "fe80::1/64"]);
-        world
-    }
-
-    /// Makes a port of the router with these addresses, and the cable at it.
-    pub fn cable(&self, port: &str, addresses: &[&str]) {
-        let beyond = self.beyond(port);
-        let netns = format!("/proc/{}/fd/{}", std::process::id(), beyond.as_fd().as_raw_fd());
-        self.ip(&format!("link add {port} type veth peer name x{port} netns {netns}"));
-        ip(beyond, &format!("link set x{port} up"));
-        self.ip(&format!("link set {port} up"));
-        add_address(beyond, "fe80::2/64", &format!("x{port}"));
-        for address in addresses {
-            add_address(&self.router, address, port);
-        }
-        wait_until(&format!("{port} is up"), || {
-            let up =
-                |netns: &NetNs, port: &str| ip(netns, &format!("link show dev {port}")).contains("state UP");
-            let multicast =
-                self.ip("-6 route show table local").contains(&format!("multicast ff00::/8 dev {port}"));
-            multicast && up(&self.router, port) && up(beyond, &format!("x{port}"))
-        });
-    }
-
-    /// Where a port leads.
-    pub fn beyond(&self, port: &str) -> &NetNs {
-        match port {
-            "qg-ext" => &self.site,
-            "qr-abc" => &self.switch,
-            _ => &self.gateway,
-        }
-    }
-
     pub fn driver(&self) -> LinuxDriver {
         LinuxDriver::new(LinuxConfig {
             element: "qrouter-1234".parse().unwrap(),
@@ -71,129 +25,8 @@ impl World {
         })
     }
 
-    pub fn ip(&self, arguments: &str) -> String {
-        ip(&self.router, arguments)
-    }
-
     /// All rules, all routes of all tables and all addresses.
     pub fn snapshot(&self) -> String {
-        ["", "-6 "]
-            .iter()
-            .flat_map(|family| {
-                ["rule show", "route show table all", "address show"]
-                    .map(|what| self.ip(&format!("{family}{what}")))
-            })
-            .collect()
+        self.shown(&["rule show", "route show table all", "address show"])
     }
-}
-
-/// A namespace that forwards, and in which nothing changes unless somebody changes it.
-fn quiet_namespace() -> NetNs {
-    let netns = NetNs::create().unwrap();
-    ip(&netns, "link set lo up");
-    for family in ["ipv4", "ipv6"] {
-        set(&netns, &format!("net/{family}/conf/all/forwarding"), 1);
-    }
-    for scope in ["all", "default"] {
-        set(&netns, &format!("net/ipv4/conf/{scope}/rp_filter"), 0);
-        // No addresses of the kernel's own making, which come a second or two later.
-        set(&netns, &format!("net/ipv6/conf/{scope}/accept_dad"), 0);
-        set(&netns, &format!("net/ipv6/conf/{scope}/addr_gen_mode"), 1);
-    }
-    netns
-}
-
-/// Adds an address, and waits until the kernel takes packets to it, which it does a little later in IPv6.
-pub fn add_address(netns: &NetNs, address: &str, port: &str) {
-    ip(netns, &format!("address add {address} dev {port}"));
-    let own = address.split('/').next().unwrap();
-    let family = if own.contains(':') { "-6" } else { "-4" };
-    wait_until(&format!("{address} is at {port}"), || {
-        ip(netns, &format!("{family} route show table local")).contains(&format!("local {own} dev {port}"))
-    });
-}
-
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..500 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("waited too long until {what}");
-}
-
-/// Runs `ip` in a namespace. It must succeed.
-pub fn ip(netns: &NetNs, arguments: &str) -> String {
-    succeed(netns, Command::new("ip").args(arguments.split_whitespace()))
-}
-
-/// Runs a shell command in a namespace. It must succeed.
-pub fn run(netns: &NetNs, command: &str) -> String {
-    succeed(netns, Command::new("sh").args(["-c", command]))
-}
-
-fn succeed(netns: &NetNs, command: &mut Command) -> String {
-    let output = netns.run(|| command.output()).unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-pub fn set(netns: &NetNs, setting: &str, value: u32) {
-    netns.run(|| std::fs::write(format!("/proc/sys/{setting}"), value.to_string())).unwrap();
-}
-
-pub fn port(name: &str) -> PortName {
-    name.parse().unwrap()
-}
-
-/// The default route of a path: `via` tells the family.
-pub fn table(path: u32, port_name: &str, via: &str) -> Object {
-    let via = via.parse().unwrap();
-    Object::Table(Table {
-        path: PathId(path),
-        family: Family::of(via),
-        port: port(port_name),
-        via: Some(via),
-    })
-}
-
-/// A rule for all packets of an IPv4 source.
-pub fn from(prefix: &str, path: u32) -> Object {
-    Object::Rule(Rule { order: 0, selector: selector(prefix), table: PathId(path) })
-}
-
-pub fn selector(prefix: &str) -> Selector {
-    let prefix: catena_model::address::Prefix = prefix.parse().unwrap();
-    Selector { family: prefix.family(), from: Some(prefix), to: None, in_port: None, unless_released: false }
-}
-
-pub fn rule(order: u16, selector: Selector, path: u32) -> Object {
-    Object::Rule(Rule { order, selector, table: PathId(path) })
-}
-
-pub async fn put(driver: &LinuxDriver, objects: &[Object]) -> Result<(), DriverError> {
-    let changes: Vec<_> =
-        objects.iter().map(|object| Change::Put { new: object.clone(), old: None }).collect();
-    driver.apply(Epoch(1), &changes).await
-}
-
-pub async fn delete(driver: &LinuxDriver, objects: &[Object]) -> Result<(), DriverError> {
-    let changes: Vec<_> = objects.iter().map(|object| Change::Delete { old: object.clone() }).collect();
-    driver.apply(Epoch(1), &changes).await
-}
-
-pub fn state(objects: &[Object]) -> ElementState {
-    objects.iter().cloned().collect()
-}
-
-/// An error with all its causes.
-pub fn words(error: DriverError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }

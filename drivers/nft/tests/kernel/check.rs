@@ -2,8 +2,9 @@
 
 use catena_driver::{Driver, DriverError};
 use catena_model::forwarding::{Change, Direction, Ingress, Object, Purpose, Selector, TUNNEL_PORT, Table};
+use catena_testbed::objects::{from, port, put, rule, selector, table, words};
 
-use crate::world::{World, from, port, put, rule, selector, table, words};
+use crate::world::World;
 
 const SITE: &str = "172.16.1.0/24";
 
@@ -22,7 +23,7 @@ fn from_port(name: &str) -> Object {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_must_exist() {
-    let world = World::new();
+    let world = World::default();
     for object in [table(1, "qr-xyz", "10.21.0.5"), from_port("qr-xyz")] {
         let error = check(&world, &[object]).await.unwrap_err();
         assert!(matches!(error, DriverError::NoPort(name) if name == port("qr-xyz")));
@@ -32,7 +33,7 @@ async fn ports_must_exist() {
 /// Another driver makes it, with the first tunnel.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tunnels_port_need_not_exist_yet() {
-    let world = World::new();
+    let world = World::default();
     let objects = [table(1, TUNNEL_PORT, "10.21.0.5"), from_port(TUNNEL_PORT)];
     check(&world, &objects).await.unwrap();
     assert!(matches!(put(&world.driver(), &objects).await, Err(DriverError::NoPort(_))));
@@ -40,7 +41,7 @@ async fn the_tunnels_port_need_not_exist_yet() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_maps_cannot_do_is_refused() {
-    let world = World::new();
+    let world = World::default();
     let ingress = Object::Ingress(Ingress {
         port: port("qg-ext"),
         directions: [Direction::Up].into(),
@@ -63,7 +64,7 @@ async fn what_maps_cannot_do_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn next_hops_are_numbered_as_far_as_the_mark_goes() {
-    let world = World::new();
+    let world = World::default();
     let hops = |count: u32| -> Vec<_> {
         (1..=count).map(|n| table(n, "qr-abc", &format!("10.21.{}.{}", n / 256, n % 256))).collect()
     };

@@ -3,10 +3,11 @@ use catena_driver::Driver;
 use catena_driver::conformance::{Fixture, Replacement, Sample};
 use catena_model::address::Family;
 use catena_model::forwarding::{Object, PathId, Selector, Table};
+use catena_testbed::objects::{from, port, rule, selector, table};
 
-use crate::world::{World, from, port, rule, selector, table};
+use crate::world::World;
 
-catena_driver::conformance_tests!(World::new());
+catena_driver::conformance_tests!(World::default());
 
 /// Rules of others at our priorities, with and without our protocol number, tables and routes of others beside ours, in
 /// tables that hops could have.

@@ -5,9 +5,11 @@ use std::time::Duration;
 use catena_driver::{Driver, DriverError, Epoch, Event};
 use catena_driver_nft::NftDriver;
 use catena_model::forwarding::{Change, Object, PathId, Selector};
+use catena_testbed::objects::{delete, from, port, put, rule, selector, state, table, words};
+use catena_testbed::{QR_ABC, run};
 use tokio::time::{sleep, timeout};
 
-use crate::world::{QR_ABC, World, delete, from, port, put, rule, run, selector, state, table, words};
+use crate::world::World;
 
 const SITE: &str = "172.16.1.0/24";
 
@@ -57,7 +59,7 @@ async fn damage_is_seen_and_healed() {
         "nft add chain inet catena extra",
     ];
     for command in COMMANDS {
-        let world = World::new();
+        let world = World::default();
         let (driver, objects) = installed(&world).await;
         let before = world.snapshot();
         run(&world.router, command);
@@ -80,7 +82,7 @@ async fn damage_is_seen_and_healed() {
 /// The undoing of a plan that healed a damaged rule or table: what they match is dropped again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_leads_nowhere_can_be_put() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     run(&world.router, "nft flush chain inet catena prerouting; ip route del default table 10001 metric 0");
     let found = driver.observe().await.unwrap();
@@ -96,7 +98,7 @@ async fn what_leads_nowhere_can_be_put() {
 /// What an L3 agent does with a port of a virtual router.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_is_made_anew_gets_its_next_hops_back() {
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     world.ip("link del qr-abc");
     assert!(matches!(put(&driver, &objects).await, Err(DriverError::NoPort(name)) if name == port("qr-abc")));
@@ -108,7 +110,7 @@ async fn a_port_that_is_made_anew_gets_its_next_hops_back() {
 /// A rule of a port that is gone is still ours, matches nothing, and works again when the port comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_of_a_port_that_is_gone_is_observed_and_can_be_removed() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let inbound = rule(0, Selector { in_port: Some(port("qg-ext")), ..selector(SITE) }, 1);
     let objects = [table(1, "qr-abc", "10.21.0.5"), inbound.clone()];
@@ -129,7 +131,7 @@ async fn what_nobody_uses_is_cleared_away() {
         "ip rule add pref 10392 from 172.16.1.0/24 unreachable proto 202",
         "ip route add default via 10.21.0.5 table 10004 proto 202",
     ];
-    let world = World::new();
+    let world = World::default();
     let (driver, objects) = installed(&world).await;
     let before = world.snapshot();
     for command in LEFT {
@@ -142,7 +144,7 @@ async fn what_nobody_uses_is_cleared_away() {
 /// Tenants share their next hops: the kernel has rules and tables for these alone.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kernel_has_as_many_rules_as_there_are_next_hops() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let bare = world.ip("rule show").lines().count();
     let objects: Vec<_> = (1..=200)
@@ -158,7 +160,7 @@ async fn the_kernel_has_as_many_rules_as_there_are_next_hops() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_comes_before_its_rules_and_goes_after_them() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let error = words(put(&driver, &[from(SITE, 1)]).await.unwrap_err());
     assert_eq!(
@@ -173,7 +175,7 @@ async fn a_table_comes_before_its_rules_and_goes_after_them() {
 /// What comes before a change that fails is applied, and what comes after it is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_step_that_fails_stops_there() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let objects = [table(1, "qr-abc", "10.21.0.5"), table(2, "qr-abc", "192.0.2.1"), from(SITE, 1)];
     let error = words(put(&driver, &objects).await.unwrap_err());
@@ -187,7 +189,7 @@ async fn a_step_that_fails_stops_there() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn others_changes_are_told_and_our_own_are_not() {
-    let world = World::new();
+    let world = World::default();
     let driver = world.driver();
     let mut events = driver.events();
     let (objects, others) =

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{Object, Rule, Selector};
+use catena_testbed::objects::{delete, port, put, rule, table};
+use catena_testbed::{add_address, ip};
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::world::{World, add_address, delete, ip, port, put, rule, table};
+use crate::world::World;
 
 const SITES: [&str; 4] = ["10.1.1.1", "10.1.1.2", "10.1.2.1", "10.2.1.1"];
 const INTERNET: &str = "198.51.100.10";
@@ -68,7 +70,7 @@ fn expected(rules: &[Rule], source: IpAddr, destination: IpAddr) -> u32 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lowest_order_wins() {
-    let world = World::new();
+    let world = World::default();
     add_address(&world.site, "10.20.0.1/24", "xqg-ext");
     add_address(&world.switch, "10.21.0.5/24", "xqr-abc");
     add_address(&world.gateway, "10.23.0.2/30", "xqg-def");

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use catena_driver::Driver;
 use catena_model::forwarding::Object;
+use catena_testbed::objects::{delete, from, put, state, table};
 
-use crate::world::{World, delete, from, put, state, table};
+use crate::world::World;
 
 const TENANTS: u32 = 10_000;
 /// A third of what the controller waits for a driver's answer.
@@ -18,7 +19,7 @@ fn tenant(n: u32) -> [Object; 2] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_tenants_are_put_and_read_in_time() {
-    let world = World::new();
+    let world = World::default();
     let bare = world.snapshot();
     let driver = world.driver();
     let all: Vec<_> = (1..=TENANTS).flat_map(tenant).collect();

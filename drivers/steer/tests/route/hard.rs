@@ -8,17 +8,19 @@ use catena_driver_steer::{Config, Hook, Settings, SteerDriver, Times};
 use catena_model::forwarding::{
     Action, Change, Direction, FlowMatch, Ingress, Object, Policy, PolicyRule, Purpose, Selector, SiteId,
 };
+use catena_testbed::objects::{port, put, rule, selector, state};
+use catena_testbed::traffic::{ALONG, DROPPED, Plan, ROUND, V4, V6};
+use catena_testbed::{add_address, ip, run};
 use tokio::time::timeout;
 
-use crate::packets::{ALONG, DROPPED, Plan, ROUND, V4, V6};
-use crate::world::{World, add_address, port, put, rule, run, selector, state};
+use crate::world::World;
 
 /// A packet whose TTL ends at the router is answered by the router, with both families.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_packet_at_its_end_is_answered() {
     for plan in [V4, V6] {
-        let world = World::new();
-        let traffic = plan.build(&world);
+        let world = World::default();
+        let traffic = plan.build(&world, world.driver());
         put(&traffic.driver, &traffic.objects).await.unwrap();
         assert_eq!(traffic.send(), ALONG);
         way_back(&world, &plan);
@@ -33,8 +35,8 @@ async fn a_packet_at_its_end_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_packet_that_is_too_long_is_answered() {
     for plan in [V4, V6] {
-        let world = World::new();
-        let traffic = plan.build(&world);
+        let world = World::default();
+        let traffic = plan.build(&world, world.driver());
         put(&traffic.driver, &traffic.objects).await.unwrap();
         assert_eq!(traffic.send(), ALONG);
         world.ip("link set qr-abc mtu 1300");
@@ -50,8 +52,8 @@ async fn a_packet_that_is_too_long_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_element_is_reached() {
     for plan in [V4, V6] {
-        let world = World::new();
-        let traffic = plan.build(&world);
+        let world = World::default();
+        let traffic = plan.build(&world, world.driver());
         put(&traffic.driver, &traffic.objects).await.unwrap();
         let events = traffic.driver.events();
         let from = address(plan.site);
@@ -82,7 +84,7 @@ async fn the_claim_is_asked_before() {
         for claim_first in [true, false] {
             let case = format!("{ours:?}, {theirs:?}, {claim_first}");
             let world = World::with(ours);
-            let traffic = V4.build(&world);
+            let traffic = V4.build(&world, world.driver());
             let bare = world.attached();
             let claimed =
                 Selector { unless_released: true, in_port: Some(port("qg-ext")), ..selector(V4.prefix) };
@@ -154,8 +156,8 @@ async fn apply(driver: &SteerDriver, objects: &[Object]) {
 /// told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_without_the_program_is_closed() {
-    let world = World::new();
-    let traffic = V4.build(&world);
+    let world = World::default();
+    let traffic = V4.build(&world, world.driver());
     let elsewhere = rule(0, Selector { in_port: Some(port("qg-ext")), ..selector("172.16.9.0/24") }, 1);
     put(&traffic.driver, &traffic.objects[..2]).await.unwrap();
     put(&traffic.driver, std::slice::from_ref(&elsewhere)).await.unwrap();
@@ -172,15 +174,15 @@ async fn a_port_without_the_program_is_closed() {
 /// Rules that name no port are for ports that come later, too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_that_comes_later_is_looked_at() {
-    let world = World::new();
-    let traffic = V4.build(&world);
+    let world = World::default();
+    let traffic = V4.build(&world, world.driver());
     let anywhere = rule(0, selector(V4.prefix), 1);
     put(&traffic.driver, &[traffic.objects[0].clone(), anywhere]).await.unwrap();
     let events = traffic.driver.events();
     world.ip("link del qg-ext");
     world.cable("qg-ext", &["10.20.0.2/24"]);
     add_address(&world.site, V4.edge, "xqg-ext");
-    crate::world::ip(&world.site, &format!("route add {} via {}", V4.internet, V4.router));
+    ip(&world.site, &format!("route add {} via {}", V4.internet, V4.router));
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(traffic.send(), ALONG);
     drop(events);
