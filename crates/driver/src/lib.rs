@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod hops;
 pub mod netlink;
 pub mod netns;
+pub mod packets;
 mod reason;
 pub mod simulated;
 

@@ -37,7 +37,7 @@ pub(crate) fn check(
             other => return Err(unsupported_kind(place, other)),
         }
     }
-    let installed = nft.list()?.as_ref().map(Contents::read).unwrap_or_default();
+    let (installed, _) = nft.list()?.as_ref().map(Contents::read).unwrap_or_default();
     hops.extend(installed.hops.into_values());
     if hops.len() > HopId::all().count() { Err(too_many_hops(place)) } else { Ok(()) }
 }
@@ -75,7 +75,7 @@ pub(crate) fn expect_class(place: &Place, rule: &Rule) -> Result<(), DriverError
     if rule.order >= Rule::ORDERS {
         return unsupported(format!("a rule of order {}", rule.order), "give one below 256");
     }
-    match Class::of(rule.order, selector) {
+    match Class::of(rule.order, selector, false) {
         Some(_) => Ok(()),
         None => unsupported("a rule without a prefix".to_owned(), "give a source or destination prefix"),
     }

@@ -24,11 +24,13 @@ pub(crate) struct Class {
     to: Option<u8>,
     in_port: bool,
     unless_released: bool,
+    /// Of the class's two maps the second. What changes goes from one to the other, so that it is in one of them at any time.
+    twin: bool,
 }
 
 impl Class {
-    /// The class of a rule; `None` for one that names no prefix, and would be for everything.
-    pub(crate) fn of(order: u16, selector: &Selector) -> Option<Self> {
+    /// The class of a rule in one of its maps; `None` for a rule that names no prefix, and would be for everything.
+    pub(crate) fn of(order: u16, selector: &Selector, twin: bool) -> Option<Self> {
         let Selector { family, from, to, in_port, unless_released } = selector;
         let length = |prefix: &Option<Prefix>| prefix.map(Prefix::length).filter(|length| *length > 0);
         let (from, to) = (length(from), length(to));
@@ -36,11 +38,15 @@ impl Class {
             return None;
         }
         let (in_port, unless_released) = (in_port.is_some(), *unless_released);
-        Some(Self { order, family: *family, from, to, in_port, unless_released })
+        Some(Self { order, family: *family, from, to, in_port, unless_released, twin })
     }
 
     pub(crate) fn unless_released(self) -> bool {
         self.unless_released
+    }
+
+    pub(crate) fn is_twin(self) -> bool {
+        self.twin
     }
 
     /// The types of the fields that a key of the map consists of.
@@ -120,7 +126,8 @@ impl fmt::Display for Class {
             write!(f, "-to{length}")?;
         }
         f.write_str(if self.in_port { "-iif" } else { "" })?;
-        f.write_str(if self.unless_released { "-unreleased" } else { "" })
+        f.write_str(if self.unless_released { "-unreleased" } else { "" })?;
+        f.write_str(if self.twin { "-twin" } else { "" })
     }
 }
 
@@ -142,12 +149,14 @@ impl FromStr for Class {
             to: None,
             in_port: false,
             unless_released: false,
+            twin: false,
         };
         let length = |text: &str| text.parse().ok().filter(|length| (1..=family.bits()).contains(length));
         for word in words {
             match word {
                 "iif" => class.in_port = true,
                 "unreleased" => class.unless_released = true,
+                "twin" => class.twin = true,
                 _ => match (word.strip_prefix("from"), word.strip_prefix("to")) {
                     (Some(text), _) => class.from = Some(length(text).ok_or(NoClass)?),
                     (_, Some(text)) => class.to = Some(length(text).ok_or(NoClass)?),
@@ -205,8 +214,8 @@ mod tests {
 
     #[test]
     fn a_rule_is_read_as_it_was_written() {
-        for selector in selectors() {
-            let class = Class::of(136, &selector).unwrap();
+        for (selector, twin) in selectors().into_iter().flat_map(|all| [(all.clone(), false), (all, true)]) {
+            let class = Class::of(136, &selector, twin).unwrap();
             assert_eq!(class.to_string().parse(), Ok(class));
             assert_eq!(class.rule(&class.key(&selector)), Some((136, selector)));
         }
@@ -238,7 +247,7 @@ mod tests {
     fn a_rule_for_everything_has_no_class() {
         let everything =
             Selector { family: Family::V4, from: None, to: None, in_port: None, unless_released: false };
-        assert_eq!(Class::of(0, &everything), None);
-        assert_eq!(Class::of(0, &Selector { from: Some(Prefix::ALL_V4), ..everything }), None);
+        assert_eq!(Class::of(0, &everything, false), None);
+        assert_eq!(Class::of(0, &Selector { from: Some(Prefix::ALL_V4), ..everything }, false), None);
     }
 }

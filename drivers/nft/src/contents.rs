@@ -23,10 +23,14 @@
 //! }
 //! ```
 //!
+//! A rule that changes moves to a map of the same class with `-twin` behind its name, which is looked into next, and the next
+//! time back: an element that is replaced in its place is missed by a packet that is looked up in that moment.
+//!
 //! No packet is looked up in `tables-ip`: it is where a [`Table`](catena_model::forwarding::Table) stands, so that it can
 //! be read back.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::{Occupied, Vacant};
 use std::net::IpAddr;
 
 use catena_driver::hops::{FIELD, HopId, NextHop};
@@ -68,9 +72,18 @@ pub(crate) enum Target {
 pub(crate) struct Entry {
     pub(crate) path: PathId,
     pub(crate) target: Target,
+    /// In the second of its class's maps.
+    pub(crate) twin: bool,
 }
 
 impl Target {
+    pub(crate) fn hop(self) -> Option<HopId> {
+        match self {
+            Target::Hop(hop) => Some(hop),
+            Target::Nowhere => None,
+        }
+    }
+
     fn chain(self) -> String {
         match self {
             Target::Hop(hop) => format!("hop-{hop}"),
@@ -87,9 +100,10 @@ impl Target {
 }
 
 impl Contents {
-    /// All that can be read of a table, also of a damaged one.
-    pub(crate) fn read(ruleset: &Ruleset) -> Self {
-        let mut contents = Self::default();
+    /// All that can be read of a table, also of a damaged one; and the rules that stand behind others, in the second of their
+    /// class's maps, as they do for a moment when they change.
+    pub(crate) fn read(ruleset: &Ruleset) -> (Self, Self) {
+        let (mut contents, mut behind) = (Self::default(), Self::default());
         for (name, set) in &ruleset.sets {
             let family = Family::BOTH.into_iter().find(|family| *name == tables_name(*family));
             for (key, element) in &set.elements {
@@ -97,12 +111,18 @@ impl Contents {
                     contents.hops.extend(read_hop(key, element));
                 } else if let Some(family) = family {
                     contents.tables.extend(read_table(family, key, element));
-                } else if let Ok(class) = name.parse() {
-                    contents.rules.extend(read_rule(class, key, element));
+                } else if let Ok(class) = name.parse()
+                    && let Some((spot, entry)) = read_rule(class, key, element)
+                {
+                    // The first map comes first here, as it does for packets.
+                    match contents.rules.entry(spot) {
+                        Vacant(place) => drop(place.insert(entry)),
+                        Occupied(first) => drop(behind.rules.insert(first.key().clone(), entry)),
+                    }
                 }
             }
         }
-        contents
+        (contents, behind)
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -112,6 +132,11 @@ impl Contents {
     /// The table that says this; an empty one if there is nothing to say. `released` is the mark's bit that a rule can
     /// ask for.
     pub(crate) fn ruleset(&self, released: u32) -> Ruleset {
+        self.ruleset_beside(&Self::default(), released)
+    }
+
+    /// The same while the rules of `former` still stand, those that have changed in the other one of their class's maps.
+    pub(crate) fn ruleset_beside(&self, former: &Self, released: u32) -> Ruleset {
         if self.is_empty() {
             return Ruleset::default();
         }
@@ -120,7 +145,7 @@ impl Contents {
         for family in Family::BOTH {
             ruleset.sets.insert(tables_name(family), self.tables_map(family));
         }
-        let maps = self.rule_maps();
+        let maps = rule_maps(self.rules.iter().chain(&former.rules));
         let prerouting = std::iter::once(clear()).chain(maps.keys().map(|class| look_up(*class, released)));
         let prerouting = Chain { hook: hook("prerouting"), rules: prerouting.collect() };
         ruleset.sets.extend(maps.into_iter().map(|(class, map)| (class.to_string(), map)));
@@ -156,21 +181,23 @@ impl Contents {
         });
         Set { key: types(&["mark"]), is_map: true, elements: elements.collect() }
     }
+}
 
-    fn rule_maps(&self) -> BTreeMap<Class, Set> {
-        let mut maps = BTreeMap::new();
-        for ((order, selector), Entry { path, target }) in &self.rules {
-            let Some(class) = Class::of(*order, selector) else { continue };
-            let map = maps.entry(class).or_insert_with(|| Set {
-                key: class.key_type(),
-                is_map: true,
-                elements: BTreeMap::new(),
-            });
-            let comment = Some(format!("path {path}"));
-            map.elements.insert(class.key(selector), Element { goto: Some(target.chain()), comment });
-        }
-        maps
+/// Of two rules at one place of one map, the first.
+fn rule_maps<'a>(rules: impl Iterator<Item = (&'a Spot, &'a Entry)>) -> BTreeMap<Class, Set> {
+    let mut maps = BTreeMap::new();
+    for ((order, selector), Entry { path, target, twin }) in rules {
+        let Some(class) = Class::of(*order, selector, *twin) else { continue };
+        let map = maps.entry(class).or_insert_with(|| Set {
+            key: class.key_type(),
+            is_map: true,
+            elements: BTreeMap::new(),
+        });
+        let comment = Some(format!("path {path}"));
+        let element = Element { goto: Some(target.chain()), comment };
+        map.elements.entry(class.key(selector)).or_insert(element);
     }
+    maps
 }
 
 fn read_hop(key: &[String], element: &Element) -> Option<(HopId, NextHop)> {
@@ -191,7 +218,7 @@ fn read_table(family: Family, key: &[String], element: &Element) -> Option<((Fam
 fn read_rule(class: Class, key: &[String], element: &Element) -> Option<(Spot, Entry)> {
     let path = element.comment.as_deref()?.strip_prefix("path ")?.parse().ok()?;
     let target = Target::of_chain(element.goto.as_deref()?)?;
-    Some((class.rule(key)?, Entry { path: PathId(path), target }))
+    Some((class.rule(key)?, Entry { path: PathId(path), target, twin: class.is_twin() }))
 }
 
 fn tables_name(family: Family) -> String {

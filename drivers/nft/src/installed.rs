@@ -23,8 +23,10 @@ pub(crate) struct Installed {
     pub(crate) rules: BTreeMap<Family, Rules>,
     /// As it stands there, whether or not it works.
     pub(crate) contents: Contents,
+    /// The rules that are about to take the place of others, behind which they stand.
+    behind: Contents,
     /// Whether the table says this and nothing else.
-    understood: bool,
+    pub(crate) understood: bool,
     /// Hops that the kernel leads packets to.
     whole: BTreeSet<HopId>,
 }
@@ -52,8 +54,9 @@ impl Installed {
     }
 
     fn of(ruleset: Option<Ruleset>, kernel: &mut Kernel<'_>, released: u32) -> Result<Self, DriverError> {
-        let contents = ruleset.as_ref().map(Contents::read).unwrap_or_default();
-        let understood = ruleset.as_ref().is_none_or(|ruleset| *ruleset == contents.ruleset(released));
+        let (contents, behind) = ruleset.as_ref().map(Contents::read).unwrap_or_default();
+        let said = contents.ruleset_beside(&behind, released);
+        let understood = ruleset.as_ref().is_none_or(|ruleset| *ruleset == said);
         let mut rules = BTreeMap::new();
         for family in Family::BOTH {
             rules.insert(family, kernel.rules(family)?);
@@ -64,7 +67,7 @@ impl Installed {
                 whole.insert(*hop);
             }
         }
-        Ok(Self { ruleset, rules, contents, understood, whole })
+        Ok(Self { ruleset, rules, contents, behind, understood, whole })
     }
 
     /// What is there and does what it says. What does not is said to lead nowhere: nobody wants that, so it is put again
@@ -82,8 +85,10 @@ impl Installed {
             .map(|(key, target)| (*key, if leads(key.0, *target) { *target } else { Target::Nowhere }));
         let sound_rules = rules.iter().map(|(spot, entry)| {
             let told = tables.get(&(spot.1.family, entry.path));
-            let sound = self.understood && told == Some(&entry.target);
-            let nowhere = Entry { path: PathId::NOWHERE, target: Target::Nowhere };
+            // One that is about to be replaced may lead where its table led before.
+            let is_leaving = self.behind.rules.contains_key(spot);
+            let sound = self.understood && (is_leaving || told == Some(&entry.target));
+            let nowhere = Entry { path: PathId::NOWHERE, target: Target::Nowhere, ..*entry };
             (spot.clone(), if sound { *entry } else { nowhere })
         });
         Contents { hops: hops.clone(), tables: sound_tables.collect(), rules: sound_rules.collect() }
