@@ -95,7 +95,7 @@ fn run(chore: Chore) -> Result<()> {
             let tally = story::tell(&catena, engine)?;
             println!("{}{tally}", test::Tally::PREFIX);
             if tally.failed > 0 {
-                bail!("{} checks failed", tally.failed);
+                bail!("failed checks: {}", tally.failed);
             }
             Ok(())
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use catena_model::count::counted;
 use catena_model::forwarding::PathId;
 use catena_model::name::NodeName;
 use futures::future::join_all;
@@ -45,8 +46,7 @@ impl Core {
         for (name, path, flows) in over {
             let why = match flows {
                 Some(0) => "its flows have ended".to_owned(),
-                Some(1) => "its time is over, with 1 flow left".to_owned(),
-                Some(left) => format!("its time is over, with {left} flows left"),
+                Some(left) => format!("its time is over, with {} left", counted(left as usize, "flow")),
                 None => "its time is over".to_owned(),
             };
             let chain = names.chain(path).cloned();

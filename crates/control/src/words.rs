@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
+pub use catena_model::count::counted;
 use catena_model::forwarding::{
     Action, Change, ElementState, Hop, Ingress, Instance, InstanceId, Member, Object, Oversize, Path, PathId,
     Policy, PolicyRule, Purpose, Rule, SiteId, Table, Tunnel,
@@ -11,14 +12,6 @@ use catena_model::name::{ChainName, InstanceName, SiteName};
 use catena_model::numbering::{Numbering, PathOwner};
 
 use crate::core::generation_of;
-
-/// `1 chain`, `2 chains`.
-pub fn counted(number: usize, thing: &str) -> String {
-    match number {
-        1 => format!("1 {thing}"),
-        _ => format!("{number} {thing}s"),
-    }
-}
 
 /// The names of all numbers that may be met: of the present and of those that are on their way out.
 #[derive(Clone, Debug, Default)]

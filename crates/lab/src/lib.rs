@@ -30,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use catena_model::count::counted;
 use catena_model::name::{NameError, NodeName};
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +122,9 @@ pub enum Progress {
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Read { nodes, links } => write!(f, "building {nodes} nodes and {links} links"),
+            Self::Read { nodes, links } => {
+                write!(f, "building {} and {}", counted(*nodes, "node"), counted(*links, "link"))
+            }
             Self::Connected => write!(f, "the network is connected"),
             Self::Setup { host, command } => write!(f, "{host}: setting up: {}", first_line(command)),
             Self::Service { host, command } => write!(f, "{host}: starting: {}", first_line(command)),

@@ -8,6 +8,7 @@
 
 pub mod address;
 pub mod base;
+pub mod count;
 pub mod forwarding;
 pub mod name;
 pub mod numbering;

@@ -19,6 +19,9 @@ pub async fn serve(connection: &Connection, arguments: &Serve) -> Result<(), Cli
     let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::Signals)?;
     let controller =
         drivers::once_free(async || drivers::controller(&connection.state, Mode::Control).await).await?;
+    for address in listeners.iter().filter_map(Listener::tcp_address) {
+        tracing::info!(%address, "answering over TCP");
+    }
     tracing::info!(socket = %connection.socket.display(), state = %connection.state.display(), "answering");
     let told_to_stop = async {
         tokio::select! {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use catena_model::count::counted;
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Model, Source, load};
 use serde::Serialize;
@@ -66,12 +67,4 @@ fn shown(report: &Validated) -> String {
         report.validate_ms,
         report.render_ms
     )
-}
-
-/// `1 chain`, `2 chains`.
-fn counted(number: usize, thing: &str) -> String {
-    match number {
-        1 => format!("1 {thing}"),
-        _ => format!("{number} {thing}s"),
-    }
 }
