@@ -195,6 +195,11 @@ impl Numbering {
         self.owners.get(&id)
     }
 
+    /// The number of a site, if it was ever given one.
+    pub fn site_id(&self, name: &SiteName) -> Option<SiteId> {
+        self.sites.get(name).copied()
+    }
+
     pub fn site_name(&self, id: SiteId) -> Option<&SiteName> {
         self.sites.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
     }

@@ -28,10 +28,16 @@ pub struct Examples<'v> {
     told: BTreeSet<(Option<Property>, String, String, Direction)>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Found {
     pub violations: Vec<Violation>,
     pub undecided: Vec<Undecided>,
+}
+
+impl Found {
+    pub fn is_empty(&self) -> bool {
+        self.violations.is_empty() && self.undecided.is_empty()
+    }
 }
 
 impl<'v> Examples<'v> {
@@ -43,8 +49,7 @@ impl<'v> Examples<'v> {
         Self { network, fabric, known, found: Found::default(), told: BTreeSet::new() }
     }
 
-    pub fn finish(mut self) -> Found {
-        self.found.violations.sort_by_key(|found| (found.chain.clone(), found.site.clone(), found.property));
+    pub fn finish(self) -> Found {
         self.found
     }
 

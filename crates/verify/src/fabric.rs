@@ -1,13 +1,16 @@
 //! The network as the symbolic walk sees it: names are numbers, and rules, policies, routes and tunnels are found by the
 //! addresses that they are about.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use catena_model::address::{Family, Prefix};
 use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::forwarding::{
-    Direction, Ingress, Instance, InstanceId, Object, Path, PathId, Policy, Rule, SiteId, Tunnel, VlanId,
+    Action, Direction, Ingress, Instance, InstanceId, Key, Object, Path, PathId, Policy, Rule, Selector,
+    SiteId, Table, Tunnel, VlanId,
 };
 use catena_model::name::{FunctionName, InstanceName, NodeName, PortName};
 use catena_model::resource::{LinkEnd, Role};
@@ -16,6 +19,7 @@ use crate::Network;
 use crate::class::Span;
 use crate::lookup::of_inventory;
 use crate::prefix_index::PrefixIndex;
+use crate::quick_hash::QuickMap;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(u32);
@@ -33,8 +37,8 @@ pub struct Place {
 
 pub struct Fabric {
     nodes: Vec<Node>,
-    by_name: HashMap<NodeName, NodeId>,
-    tunnel_ends: HashMap<TunnelIdentity, BTreeSet<(NodeId, SiteId)>>,
+    by_name: QuickMap<NodeName, NodeId>,
+    tunnel_ends: QuickMap<TunnelIdentity, BTreeSet<(NodeId, SiteId)>>,
     /// The addresses of driven elements.
     driven: HashSet<IpAddr>,
     /// The addresses of all sites.
@@ -42,7 +46,7 @@ pub struct Fabric {
     /// The addresses of the links between the network's own nodes.
     inner: PrefixIndex<()>,
     /// What a switch reaches by a port, for packets that go in a direction.
-    functions: HashMap<(NodeId, PortId, Direction), FunctionSide>,
+    functions: QuickMap<(NodeId, PortId, Direction), FunctionSide>,
 }
 
 /// What an end of a tunnel is told by: its own address, the other end's, the key.
@@ -61,18 +65,21 @@ pub struct Node {
     pub role: Option<Role>,
     pub forwards: bool,
     ports: Vec<Port>,
-    port_ids: HashMap<PortName, PortId>,
+    port_ids: QuickMap<PortName, PortId>,
     pub base_rules: Vec<ForeignRule>,
     our_priority: u32,
-    pub base_tables: HashMap<u32, PrefixIndex<Route>>,
-    rules: HashMap<Option<PortId>, Rules>,
-    pub tables: HashMap<(PathId, Family), NextHop>,
-    pub ingresses: HashMap<PortId, Ingress>,
-    pub policies: HashMap<SiteId, Policy>,
+    pub base_tables: QuickMap<u32, PrefixIndex<Route>>,
+    rules: QuickMap<Option<PortId>, Rules>,
+    pub tables: QuickMap<(PathId, Family), NextHop>,
+    pub ingresses: QuickMap<PortId, Ingress>,
+    pub policies: QuickMap<SiteId, Policy>,
     pub policies_by_prefix: PrefixIndex<SiteId>,
-    pub paths: HashMap<PathId, Path>,
-    vlans: HashMap<VlanId, BTreeSet<PathId>>,
-    pub instances: HashMap<InstanceId, Instance>,
+    pub paths: QuickMap<PathId, Path>,
+    vlans: QuickMap<VlanId, BTreeSet<PathId>>,
+    /// The rules that lead to each path's table, and the policies that lead to its functions.
+    rules_of: QuickMap<PathId, BTreeSet<(u16, Selector)>>,
+    policies_of: QuickMap<PathId, BTreeSet<SiteId>>,
+    pub instances: QuickMap<InstanceId, Instance>,
     pub tunnels: BTreeMap<SiteId, Tunnel>,
     pub tunnels_by_prefix: PrefixIndex<SiteId>,
 }
@@ -93,13 +100,13 @@ pub struct Far {
     pub own_addresses: Vec<IpAddr>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NextHop {
     pub port: PortId,
     pub via: Option<IpAddr>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OurRule {
     pub priority: u32,
     pub from: Option<Span<u128>>,
@@ -132,13 +139,13 @@ pub enum ForeignAction {
     Opaque,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Route {
     pub metric: u32,
     pub action: RouteAction,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RouteAction {
     Forward(NextHop),
     Local,
@@ -150,12 +157,12 @@ impl Fabric {
         let Network { model, state, .. } = network;
         let mut fabric = Self {
             nodes: Vec::new(),
-            by_name: HashMap::new(),
-            tunnel_ends: HashMap::new(),
+            by_name: QuickMap::default(),
+            tunnel_ends: QuickMap::default(),
             driven: HashSet::new(),
             customers: PrefixIndex::default(),
             inner: PrefixIndex::default(),
-            functions: HashMap::new(),
+            functions: QuickMap::default(),
         };
         for element in model.elements.values() {
             fabric.add_node(&element.name, Some(element.role), true);
@@ -171,8 +178,10 @@ impl Fabric {
         let names: Vec<NodeName> = model.elements.keys().chain(model.hosts.keys()).cloned().collect();
         for name in names {
             fabric.add_base(network, &name);
-            for object in state.element(&name).iter() {
-                fabric.put(&name, object);
+            if let Some(id) = fabric.id(&name) {
+                for object in state.element(&name).iter() {
+                    fabric.put(id, object);
+                }
             }
         }
         fabric
@@ -195,6 +204,15 @@ impl Fabric {
         Some(Place { node: id, port: self.node(id).port_id(port)? })
     }
 
+    /// The places at a node where packets come by this port, or by any.
+    pub fn places(&self, node: NodeId, port: Option<&PortName>) -> impl Iterator<Item = Place> {
+        let wanted = port.map(|port| self.node(node).port_id(port));
+        let ports = self.node(node).ports().map(|(port, _)| port);
+        ports
+            .filter(move |port| wanted.is_none_or(|wanted| wanted == Some(*port)))
+            .map(move |port| Place { node, port })
+    }
+
     pub fn function(&self, node: NodeId, port: PortId, direction: Direction) -> Option<&FunctionSide> {
         self.functions.get(&(node, port, direction))
     }
@@ -204,6 +222,34 @@ impl Fabric {
         let ends = self.tunnel_ends.get(&(tunnel.remote, tunnel.local, tunnel.key))?;
         let (node, site) = ends.first()?;
         Some((*node, self.node(*node).tunnels.get(site)?))
+    }
+
+    /// All tunnels that could be the other end of this one.
+    pub fn other_ends(&self, tunnel: &Tunnel) -> impl Iterator<Item = (NodeId, &Tunnel)> {
+        let ends = self.tunnel_ends.get(&(tunnel.remote, tunnel.local, tunnel.key)).into_iter().flatten();
+        ends.filter_map(|(node, site)| Some((*node, self.node(*node).tunnels.get(site)?)))
+    }
+
+    /// What is there by a key.
+    pub fn object(&self, id: NodeId, key: &Key) -> Option<Object> {
+        let node = self.node(id);
+        match key {
+            Key::Table(path, family) => {
+                let NextHop { port, via } = *node.tables.get(&(*path, *family))?;
+                let port = node.port_of(port).name.clone();
+                Some(Object::Table(Table { path: *path, family: *family, port, via }))
+            }
+            Key::Rule(order, selector, table) => {
+                let known = node.rules_of.get(table)?.contains(&(*order, selector.clone()));
+                let rule = Rule { order: *order, selector: selector.clone(), table: *table };
+                known.then_some(Object::Rule(rule))
+            }
+            Key::Ingress(port) => node.ingresses.get(&node.port_id(port)?).cloned().map(Object::Ingress),
+            Key::Instance(id) => node.instances.get(id).cloned().map(Object::Instance),
+            Key::Path(id) => node.paths.get(id).cloned().map(Object::Path),
+            Key::Policy(site) => node.policies.get(site).cloned().map(Object::Policy),
+            Key::Tunnel(site) => node.tunnels.get(site).cloned().map(Object::Tunnel),
+        }
     }
 
     /// Whether all these addresses are a site's.
@@ -226,8 +272,8 @@ impl Fabric {
         self.driven.contains(&address)
     }
 
-    fn put(&mut self, name: &NodeName, object: &Object) {
-        let Some(id) = self.id(name) else { return };
+    /// Has `object` in the place of what was there by its key. Objects are put anew after they were [taken](Self::take).
+    pub fn put(&mut self, id: NodeId, object: &Object) {
         let node = &mut self.nodes[id.0 as usize];
         match object {
             Object::Table(table) => {
@@ -257,6 +303,9 @@ impl Fabric {
                 for prefix in &policy.prefixes {
                     node.policies_by_prefix.insert(*prefix, policy.site);
                 }
+                for path in paths_of(policy) {
+                    node.policies_of.entry(path).or_default().insert(policy.site);
+                }
                 node.policies.insert(policy.site, policy.clone());
             }
             Object::Tunnel(tunnel) => {
@@ -267,6 +316,46 @@ impl Fabric {
                 node.tunnels.insert(tunnel.site, tunnel.clone());
                 let ends = self.tunnel_ends.entry((tunnel.local, tunnel.remote, tunnel.key)).or_default();
                 ends.insert((id, tunnel.site));
+            }
+        }
+    }
+
+    /// Takes what is there by this key away.
+    pub fn take(&mut self, id: NodeId, key: &Key) {
+        let node = &mut self.nodes[id.0 as usize];
+        match key {
+            Key::Table(path, family) => drop(node.tables.remove(&(*path, *family))),
+            Key::Rule(order, selector, table) => {
+                let rule = Rule { order: *order, selector: selector.clone(), table: *table };
+                node.take_rule(&rule);
+            }
+            Key::Ingress(port) => {
+                if let Some(port) = node.port_id(port) {
+                    node.ingresses.remove(&port);
+                }
+            }
+            Key::Instance(instance) => drop(node.instances.remove(instance)),
+            Key::Path(path) => {
+                if let Some(vlan) = node.paths.remove(path).and_then(|path| path.vlan) {
+                    forget(&mut node.vlans, vlan, path);
+                }
+            }
+            Key::Policy(site) => {
+                let Some(policy) = node.policies.remove(site) else { return };
+                for prefix in &policy.prefixes {
+                    node.policies_by_prefix.remove(*prefix, site);
+                }
+                for path in paths_of(&policy) {
+                    forget(&mut node.policies_of, path, site);
+                }
+            }
+            Key::Tunnel(site) => {
+                let Some(tunnel) = node.tunnels.remove(site) else { return };
+                for prefix in &tunnel.allowed {
+                    node.tunnels_by_prefix.remove(*prefix, site);
+                }
+                let identity = (tunnel.local, tunnel.remote, tunnel.key);
+                forget(&mut self.tunnel_ends, identity, &(id, *site));
             }
         }
     }
@@ -330,6 +419,23 @@ impl Fabric {
     }
 }
 
+fn paths_of(policy: &Policy) -> impl Iterator<Item = PathId> {
+    policy.rules.iter().filter_map(|rule| match rule.action {
+        Action::Path(path) => Some(path),
+        Action::Claim => None,
+    })
+}
+
+/// Takes `value` out of the set of `key`.
+fn forget<K: Eq + Hash, V: Ord>(sets: &mut QuickMap<K, BTreeSet<V>>, key: K, value: &V) {
+    if let Entry::Occupied(mut set) = sets.entry(key) {
+        set.get_mut().remove(value);
+        if set.get().is_empty() {
+            set.remove();
+        }
+    }
+}
+
 impl Node {
     fn new(name: NodeName, role: Option<Role>, forwards: bool) -> Self {
         let mut node = Self {
@@ -337,18 +443,20 @@ impl Node {
             role,
             forwards,
             ports: Vec::new(),
-            port_ids: HashMap::new(),
+            port_ids: QuickMap::default(),
             base_rules: Vec::new(),
             our_priority: 0,
-            base_tables: HashMap::new(),
-            rules: HashMap::new(),
-            tables: HashMap::new(),
-            ingresses: HashMap::new(),
-            policies: HashMap::new(),
+            base_tables: QuickMap::default(),
+            rules: QuickMap::default(),
+            tables: QuickMap::default(),
+            ingresses: QuickMap::default(),
+            policies: QuickMap::default(),
             policies_by_prefix: PrefixIndex::default(),
-            paths: HashMap::new(),
-            vlans: HashMap::new(),
-            instances: HashMap::new(),
+            paths: QuickMap::default(),
+            vlans: QuickMap::default(),
+            rules_of: QuickMap::default(),
+            policies_of: QuickMap::default(),
+            instances: QuickMap::default(),
             tunnels: BTreeMap::new(),
             tunnels_by_prefix: PrefixIndex::default(),
         };
@@ -399,6 +507,22 @@ impl Node {
         self.vlans.get(&vlan).map_or(0, BTreeSet::len)
     }
 
+    /// The paths that have this path's VLAN, this one among them.
+    pub fn of_same_vlan(&self, path: PathId) -> impl Iterator<Item = PathId> {
+        let vlan = self.paths.get(&path).and_then(|path| path.vlan);
+        vlan.and_then(|vlan| self.vlans.get(&vlan)).into_iter().flatten().copied()
+    }
+
+    /// What the rules ask for that lead to a path's table.
+    pub fn rules_of(&self, path: PathId) -> impl Iterator<Item = &Selector> {
+        self.rules_of.get(&path).into_iter().flatten().map(|(_, selector)| selector)
+    }
+
+    /// The policies that lead to a path's functions.
+    pub fn policies_of(&self, path: PathId) -> impl Iterator<Item = &Policy> {
+        self.policies_of.get(&path).into_iter().flatten().filter_map(|site| self.policies.get(site))
+    }
+
     /// The number of a port, new if it has none.
     fn port(&mut self, name: &PortName) -> PortId {
         if let Some(id) = self.port_ids.get(name) {
@@ -411,17 +535,31 @@ impl Node {
     }
 
     fn put_rule(&mut self, rule: &Rule) {
+        let port = rule.selector.in_port.as_ref().map(|port| self.port(port));
+        let ours = self.ours(rule);
+        let (index, prefix) = self.index_of(rule, port);
+        index.insert(prefix, ours);
+        self.rules_of.entry(rule.table).or_default().insert((rule.order, rule.selector.clone()));
+    }
+
+    fn take_rule(&mut self, rule: &Rule) {
+        let port = rule.selector.in_port.as_ref().map(|port| self.port(port));
+        let ours = self.ours(rule);
+        let (index, prefix) = self.index_of(rule, port);
+        if index.remove(prefix, &ours) {
+            forget(&mut self.rules_of, rule.table, &(rule.order, rule.selector.clone()));
+        }
+    }
+
+    fn ours(&self, rule: &Rule) -> OurRule {
         let selector = &rule.selector;
-        let port = selector.in_port.as_ref().map(|port| self.port(port));
-        let ours = OurRule {
+        OurRule {
             priority: self.our_priority + u32::from(rule.order),
             from: selector.from.map(Span::of),
             to: selector.to.map(Span::of),
             unless_released: selector.unless_released,
             table: rule.table,
-        };
-        let (index, prefix) = self.index_of(rule, port);
-        index.insert(prefix, ours);
+        }
     }
 
     /// Where a rule is found: by its source, or else by its destination.

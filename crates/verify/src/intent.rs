@@ -13,11 +13,9 @@ use crate::class::{Class, Span};
 use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::{Entry, Network};
 
-/// All sites that have a chain, and where packets come from.
+/// All sites that have a chain.
 pub struct Intent<'a> {
     pub sites: BTreeMap<SiteName, ServedSite<'a>>,
-    /// Where the Internet's packets come in.
-    pub external: Vec<Gate>,
 }
 
 /// A site with its chains, those that claim first first.
@@ -66,33 +64,46 @@ pub enum ClaimedBy {
 
 impl<'a> Intent<'a> {
     pub fn new(network: &Network<'a>, fabric: &Fabric) -> Self {
-        let Network { model, topology, numbering, .. } = network;
-        let numbers: BTreeMap<&SiteName, SiteId> = numbering.sites().collect();
-        let mut sites: BTreeMap<SiteName, ServedSite> = BTreeMap::new();
-        for chain in model.chains.values() {
-            for site in chain.sites.iter().filter_map(|name| model.sites.get(name)) {
-                let served = sites.entry(site.name.clone()).or_insert_with(|| ServedSite {
-                    site,
-                    id: numbers.get(&site.name).copied(),
-                    chains: Vec::new(),
-                    gates: Vec::new(),
-                    home: None,
-                    home_is_driven: false,
-                });
-                let functions = chain.functions.iter().filter_map(|name| model.functions.get(name)).collect();
-                served.chains.push(ServedChain { chain, functions });
+        let mut chains: BTreeMap<&SiteName, Vec<&Chain>> = BTreeMap::new();
+        for chain in network.model.chains.values() {
+            for site in &chain.sites {
+                chains.entry(site).or_default().push(chain);
             }
         }
-        for served in sites.values_mut() {
-            served.chains.sort_by_key(|served| std::cmp::Reverse(served.chain.priority));
-            served.gates = gates(network, fabric, served.site, served.id);
-            served.home = home(model, served.site).and_then(|node| fabric.id(node));
-            served.home_is_driven = served.home.is_some_and(|node| fabric.node(node).role.is_some());
-        }
-        let external = external_ports(model, topology)
-            .filter_map(|(_, cable)| gate_at(fabric, &cable.near.node, &cable.near.port))
-            .collect();
-        Self { sites, external }
+        let sites = chains.into_iter().filter_map(|(name, chains)| {
+            Some((name.clone(), ServedSite::new(network, fabric, name, chains)?))
+        });
+        Self { sites: sites.collect() }
+    }
+}
+
+/// Where the Internet's packets come in.
+pub fn external_gates(network: &Network, fabric: &Fabric) -> Vec<Gate> {
+    external_ports(network.model, network.topology)
+        .filter_map(|(_, cable)| gate_at(fabric, &cable.near.node, &cable.near.port))
+        .collect()
+}
+
+impl<'a> ServedSite<'a> {
+    /// A site with these chains, which are in the order of their names; `None` where there is no such site.
+    pub fn new(
+        network: &Network<'a>,
+        fabric: &Fabric,
+        name: &SiteName,
+        chains: impl IntoIterator<Item = &'a Chain>,
+    ) -> Option<Self> {
+        let model = network.model;
+        let site = model.sites.get(name)?;
+        let id = network.numbering.site_id(name);
+        let served = |chain: &'a Chain| {
+            let functions = chain.functions.iter().filter_map(|name| model.functions.get(name)).collect();
+            ServedChain { chain, functions }
+        };
+        let mut chains: Vec<ServedChain> = chains.into_iter().map(served).collect();
+        chains.sort_by_key(|served| std::cmp::Reverse(served.chain.priority));
+        let home = home(model, site).and_then(|node| fabric.id(node));
+        let home_is_driven = home.is_some_and(|node| fabric.node(node).role.is_some());
+        Some(Self { site, id, chains, gates: gates(network, fabric, site, id), home, home_is_driven })
     }
 }
 

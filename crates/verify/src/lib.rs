@@ -14,7 +14,9 @@
 //! - [`symbolic`](mod@symbolic): the walk of whole classes; [`tails`](mod@tails): what all sites' ways have in common;
 //! - [`intent`](mod@intent): whose packets come in where, and which chain claims them;
 //! - [`property`](mod@property): what chains promise, each as a function over ways;
-//! - [`verify`](mod@verify): goes through all packets that chains are about;
+//! - [`verify`](mod@verify): goes through all packets that chains are about; [`known`](mod@known): what it found, site by site;
+//! - [`outside`](mod@outside): what others send, and what objects match that is not their site's;
+//! - [`verifier`](mod@verifier): the same after a change, of what the change can be about;
 //! - [`example`](mod@example): a packet for each finding; [`verdict`](mod@verdict): what is said in the end.
 //!
 //! The two walks are written apart on purpose: the plain one judges the other, in tests, and whenever a violation is told.
@@ -24,13 +26,17 @@ mod decision;
 mod example;
 mod fabric;
 mod intent;
+mod known;
 mod lookup;
+mod outside;
 mod prefix_index;
 mod property;
+mod quick_hash;
 mod steering;
 mod symbolic;
 mod tails;
 mod verdict;
+mod verifier;
 mod verify;
 mod walk;
 
@@ -48,6 +54,7 @@ use serde::{Deserialize, Serialize};
 pub use decision::{Decision, End};
 pub use lookup::of_inventory;
 pub use verdict::{Coverage, Property, Report, Undecided, Verdict, Violation};
+pub use verifier::{Touched, Verifier};
 pub use verify::verify;
 pub use walk::{Entry, walk_from};
 

@@ -1,6 +1,6 @@
 //! Things found by the prefixes that they are about, in time that does not grow with the number of things.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use catena_model::address::{Family, Prefix};
 
@@ -8,31 +8,53 @@ use crate::class::{Span, number};
 
 #[derive(Clone, Debug)]
 pub struct PrefixIndex<T> {
-    /// By family, first address and length.
+    /// By family, first address and length; those of one prefix in order.
     things: BTreeMap<(Family, u128, u8), Vec<T>>,
-    /// The lengths that prefixes of each family have.
-    lengths: BTreeSet<(Family, u8)>,
+    /// The lengths that prefixes of each family have, and how many different prefixes have them.
+    lengths: BTreeMap<(Family, u8), usize>,
 }
 
 impl<T> Default for PrefixIndex<T> {
     fn default() -> Self {
-        Self { things: BTreeMap::new(), lengths: BTreeSet::new() }
+        Self { things: BTreeMap::new(), lengths: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord> PrefixIndex<T> {
+    pub fn insert(&mut self, prefix: Prefix, thing: T) {
+        let things = self.things.entry(key(prefix)).or_insert_with(|| {
+            *self.lengths.entry((prefix.family(), prefix.length())).or_default() += 1;
+            Vec::new()
+        });
+        // Where things stand does not tell when they came.
+        let place = things.partition_point(|other| *other <= thing);
+        things.insert(place, thing);
+    }
+
+    /// Takes one such thing of the prefix away; `false` if there is none.
+    pub fn remove(&mut self, prefix: Prefix, thing: &T) -> bool {
+        let Some(things) = self.things.get_mut(&key(prefix)) else { return false };
+        let Ok(place) = things.binary_search(thing) else { return false };
+        things.remove(place);
+        if things.is_empty() {
+            self.things.remove(&key(prefix));
+            let length = (prefix.family(), prefix.length());
+            if let Some(count) = self.lengths.get_mut(&length) {
+                *count -= 1;
+                if *count == 0 {
+                    self.lengths.remove(&length);
+                }
+            }
+        }
+        true
     }
 }
 
 impl<T> PrefixIndex<T> {
-    pub fn insert(&mut self, prefix: Prefix, thing: T) {
-        self.lengths.insert((prefix.family(), prefix.length()));
-        self.things
-            .entry((prefix.family(), number(prefix.address()), prefix.length()))
-            .or_default()
-            .push(thing);
-    }
-
     /// Whether there is a prefix that all of the span is in.
     pub fn covers(&self, family: Family, span: Span<u128>) -> bool {
         let mut lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
-        lengths.any(|(_, length)| {
+        lengths.any(|((_, length), _)| {
             let first = first_of(family, span.first, *length);
             first == first_of(family, span.last, *length)
                 && self.things.contains_key(&(family, first, *length))
@@ -43,7 +65,7 @@ impl<T> PrefixIndex<T> {
     pub fn overlapping(&self, family: Family, span: Span<u128>) -> impl Iterator<Item = Found<'_, T>> {
         // Prefixes that begin before the span are those that the span's first address lies in.
         let lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
-        let around = lengths.filter_map(move |(_, length)| {
+        let around = lengths.filter_map(move |((_, length), _)| {
             let first = first_of(family, span.first, *length);
             let key = (family, first, *length);
             if first < span.first { self.things.get_key_value(&key) } else { None }
@@ -61,6 +83,10 @@ pub struct Found<'a, T> {
     pub span: Span<u128>,
     pub length: u8,
     pub thing: &'a T,
+}
+
+fn key(prefix: Prefix) -> (Family, u128, u8) {
+    (prefix.family(), number(prefix.address()), prefix.length())
 }
 
 /// The first address of the prefix of this length that `address` lies in.
@@ -83,6 +109,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_was_removed_leaves_no_trace(
+            stay in prop::collection::vec((prefix(), 0..3), 0..8),
+            go in prop::collection::vec((prefix(), 0..3), 0..8),
+        ) {
+            let mut untouched = PrefixIndex::default();
+            let mut index = PrefixIndex::default();
+            for (prefix, thing) in &go {
+                index.insert(*prefix, *thing);
+            }
+            for (prefix, thing) in &stay {
+                untouched.insert(*prefix, *thing);
+                index.insert(*prefix, *thing);
+            }
+            for (prefix, thing) in &go {
+                prop_assert!(index.remove(*prefix, thing));
+            }
+            prop_assert_eq!(format!("{index:?}"), format!("{untouched:?}"));
+            prop_assert!(!index.remove(Prefix::all(Family::V6), &0));
+        }
+
         #[test]
         fn finds_what_overlaps(prefixes in prop::collection::vec(prefix(), 0..12), a in any::<u8>(), b in any::<u8>()) {
             let span = Span { first: a.min(b).into(), last: a.max(b).into() };

@@ -7,6 +7,7 @@ use catena_model::forwarding::{Direction, Hop, InstanceId, Member, OnFailure, Pa
 use catena_model::packet::{Packet, pick};
 use catena_model::resource::{Role, ServiceFunction};
 
+use crate::class::Class;
 use crate::fabric::{Fabric, FunctionSide, NodeId, Place};
 use crate::intent::{ClaimedBy, ServedChain, ServedSite};
 use crate::symbolic::{By, Cause, End, Pass, Unknown, Walker, Way, in_order, is_up, side_of};
@@ -421,7 +422,7 @@ fn unused(
 pub fn same_way_back(
     fabric: &Fabric,
     (up, down): (&Pass, &Pass),
-    mut flows: impl Iterator<Item = Packet>,
+    flows: &Class,
 ) -> Option<Result<Packet, String>> {
     if (up.switch, up.path) == (down.switch, down.path) {
         return turned(fabric, up, down, flows).map(Ok);
@@ -447,7 +448,7 @@ pub fn same_way_back(
     };
     let differs =
         |packet: &Packet| up.switch != down.switch || chosen(&there, packet) != chosen(&back, packet);
-    if let Some(packet) = flows.find(differs) {
+    if let Some(packet) = flows.examples(&[]).find(differs) {
         return Some(Ok(packet));
     }
     let alone = |hops: &[(_, Vec<_>)]| hops.iter().all(|(_, members)| members.len() <= 1);
@@ -461,12 +462,7 @@ pub fn same_way_back(
 }
 
 /// A flow that is given an instance whose two sides are those of different ones.
-fn turned(
-    fabric: &Fabric,
-    up: &Pass,
-    down: &Pass,
-    mut flows: impl Iterator<Item = Packet>,
-) -> Option<Packet> {
+fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &Class) -> Option<Packet> {
     let node = fabric.node(up.switch);
     let path = node.paths.get(&up.path)?;
     let is_turned = |id: InstanceId| {
@@ -476,11 +472,11 @@ fn turned(
     let up_members = |hop: &Hop| -> Vec<Member> {
         hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect()
     };
-    let suspicious = path.hops.iter().any(|hop| up_members(hop).iter().any(|member| is_turned(member.id)));
+    let suspicious = path.hops.iter().flat_map(Hop::ids).any(|id| is_up(node, id) && is_turned(id));
     if !suspicious {
         return None;
     }
-    flows.find(|packet| {
+    flows.examples(&[]).find(|packet| {
         path.hops
             .iter()
             .any(|hop| pick(packet.flow_hash(hop.stickiness), up_members(hop)).is_some_and(is_turned))

@@ -125,7 +125,7 @@ pub struct Walker<'f> {
     /// A customer's own router: what it does with what it gets is not ours.
     pub home: Option<NodeId>,
     /// Ways out of the functions that need not be walked again, for what came in here.
-    pub tails: Option<(&'f Tails<'f>, Place)>,
+    pub tails: Option<(&'f Tails, Place)>,
 }
 
 struct Branch {
@@ -195,7 +195,7 @@ impl<'f> Walker<'f> {
     fn shortened(&self, branch: Branch) -> Branch {
         match (self.tails, branch.by, branch.next) {
             (Some((tails, entry)), By::Path(_) | By::Transit(_), Next::Go(place))
-                if tails.are_well(place, entry, branch.class.family) =>
+                if tails.are_well(self.fabric, place, entry, branch.class.family) =>
             {
                 Branch { next: Next::End(End::Beyond), ..branch }
             }

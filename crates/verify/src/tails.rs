@@ -1,53 +1,69 @@
 //! Ways that all sites' packets share once they have left the functions: walked once, for all of them.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use catena_model::address::Family;
+use catena_model::address::{Family, Prefix};
 
-use crate::class::Class;
+use crate::class::{Class, Span};
 use crate::fabric::{Fabric, Place};
 use crate::intent::routed;
 use crate::property::{gets_out, gets_to_somebody};
+use crate::quick_hash::QuickMap;
 use crate::symbolic::{End, Walker, Way};
 
 /// Whether what leaves the functions is well off from there on, by where it leaves and where it had come in.
-pub struct Tails<'f> {
-    fabric: &'f Fabric,
-    known: RefCell<HashMap<(Place, Place, Family), bool>>,
+#[derive(Debug, Default)]
+pub struct Tails {
+    known: RefCell<QuickMap<(Place, Place, Family), bool>>,
+    /// Where packets came on all these ways, with their destinations.
+    places: RefCell<QuickMap<Place, Destinations>>,
 }
 
-impl<'f> Tails<'f> {
-    pub fn new(fabric: &'f Fabric) -> Self {
-        Self { fabric, known: RefCell::new(HashMap::new()) }
+type Destinations = HashSet<(Family, Span<u128>)>;
+
+impl Tails {
+    /// Whether packets of a family to such destinations came by here: what is known holds only as long as nothing is
+    /// different for them.
+    pub fn pass(&self, place: Place, family: Family, destinations: Option<Prefix>) -> bool {
+        let destinations = destinations.map_or(Span::all(family), Span::of);
+        self.places.borrow().get(&place).is_some_and(|passed| {
+            passed.iter().any(|(of, span)| *of == family && span.intersection(&destinations).is_some())
+        })
     }
 
     /// Whether all packets that come to `place`, whatever they are, go on without meeting functions again, and none of them
     /// fares worse than it would from `entry` without us. Then nothing has to be looked at there for single sites.
-    pub fn are_well(&self, place: Place, entry: Place, family: Family) -> bool {
+    pub fn are_well(&self, fabric: &Fabric, place: Place, entry: Place, family: Family) -> bool {
         if let Some(known) = self.known.borrow().get(&(place, entry, family)) {
             return *known;
         }
-        let well = self.look(place, entry, family);
+        let well = self.look(fabric, place, entry, family);
         self.known.borrow_mut().insert((place, entry, family), well);
         well
     }
 
-    fn look(&self, place: Place, entry: Place, family: Family) -> bool {
+    fn look(&self, fabric: &Fabric, place: Place, entry: Place, family: Family) -> bool {
         let all = Class { destination: routed(family), ..Class::all(family) };
-        let after = Walker::new(self.fabric).walk(all, place);
+        let after = Walker::new(fabric).walk(all, place);
+        for way in &after {
+            for hop in &way.hops {
+                let passed = (family, way.class.destination);
+                self.places.borrow_mut().entry(hop.place).or_default().insert(passed);
+            }
+        }
         if after.iter().any(|way| !way.passes.is_empty() || !told_by_destination(way, &all)) {
             return false;
         }
-        let mut worse = after.iter().filter(|way| !gets_out(self.fabric, way)).peekable();
+        let mut worse = after.iter().filter(|way| !gets_out(fabric, way)).peekable();
         if worse.peek().is_none() {
             return true;
         }
-        let before = Walker::without_us(self.fabric).walk(all, entry);
+        let before = Walker::without_us(fabric).walk(all, entry);
         worse.all(|way| {
             matches!(way.end, End::Dropped(_) | End::Delivered)
                 && !before.iter().any(|other| match other.class.intersection(&way.class) {
-                    Some(class) => gets_to_somebody(self.fabric, &Way { class, ..other.clone() }),
+                    Some(class) => gets_to_somebody(fabric, &Way { class, ..other.clone() }),
                     None => false,
                 })
         })

@@ -3,6 +3,7 @@
 mod apply;
 mod render;
 mod steer;
+mod verify;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,8 @@ pub enum Bench {
     },
     /// Forwarding by the steering engine beside what it is compared with: a table, JSON, and a picture below target/bench
     Steer(steer::Steer),
+    /// Proving the chains of many tenants on one core, all at once and edit by edit, and finding damage
+    Verify(verify::Verify),
     /// What `apply` runs in its lab
     #[command(hide = true)]
     ApplyInside { catena: PathBuf, n: usize },
@@ -42,6 +45,7 @@ pub fn run(bench: Bench) -> Result<()> {
         Bench::Apply { json, n } => write(&json, &apply::apply(n)?),
         Bench::Render { tenants, json } => write(&json, &render::render(tenants)?),
         Bench::Steer(arguments) => steer::steer(&arguments),
+        Bench::Verify(arguments) => verify::verify(&arguments),
         Bench::ApplyInside { catena, n } => apply::inside(&catena, n),
     }
 }

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub mod damage;
+pub mod hunt;
+
 use std::collections::BTreeMap;
 
 use catena_model::address::Family;
