@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use catena_model::address::Family;
+use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{Direction, FlowMatch, SiteId};
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::resource::{Attachment, Chain, Model, Role, ServiceFunction, Site, Traffic};
@@ -108,26 +108,28 @@ impl<'a> ServedSite<'a> {
 }
 
 impl ServedSite<'_> {
-    /// All packets of the site, divided by who claims them. Nothing is claimed of what is not routed.
-    pub fn claims(&self) -> Vec<Claim> {
+    /// All packets of the site from one of its prefixes. Nothing is claimed of what is not routed.
+    pub fn packets(prefix: Prefix) -> Class {
+        Class { destination: routed(prefix.family()), ..Class::of_end(prefix, Direction::Up) }
+    }
+
+    /// The same, divided by who claims them.
+    pub fn claims(&self, prefix: Prefix) -> Vec<Claim> {
         let mut claims = Vec::new();
-        for prefix in &self.site.prefixes {
-            let family = prefix.family();
-            let mut rest =
-                vec![Class { destination: routed(family), ..Class::of_end(*prefix, Direction::Up) }];
-            for (nth, served) in self.chains.iter().enumerate() {
-                for flow in flows(served.chain) {
-                    rest = part(rest, &flow, family, ClaimedBy::Chain(nth), &mut claims);
-                }
+        let family = prefix.family();
+        let mut rest = vec![Self::packets(prefix)];
+        for (nth, served) in self.chains.iter().enumerate() {
+            for flow in flows(served.chain) {
+                rest = part(rest, &flow, family, ClaimedBy::Chain(nth), &mut claims);
             }
-            for flow in self.chains.iter().flat_map(|served| flows(served.chain)) {
-                if flow.dscp.is_some() {
-                    let flow = FlowMatch { dscp: None, ..flow };
-                    rest = part(rest, &flow, family, ClaimedBy::NothingForItsDscp, &mut claims);
-                }
-            }
-            claims.extend(rest.into_iter().map(|class| Claim { class, by: ClaimedBy::Nothing }));
         }
+        for flow in self.chains.iter().flat_map(|served| flows(served.chain)) {
+            if flow.dscp.is_some() {
+                let flow = FlowMatch { dscp: None, ..flow };
+                rest = part(rest, &flow, family, ClaimedBy::NothingForItsDscp, &mut claims);
+            }
+        }
+        claims.extend(rest.into_iter().map(|class| Claim { class, by: ClaimedBy::Nothing }));
         claims
     }
 

@@ -1,14 +1,16 @@
 //! The verifier: walks all packets that chains are about, and holds their ways against what the chains promise.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
+use catena_model::address::Prefix;
 use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
 
 use crate::Network;
 use crate::class::Class;
 use crate::fabric::{Fabric, Place};
-use crate::intent::{ClaimedBy, Gate, Intent, ServedSite, routed};
+use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite, routed};
 use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray};
 use crate::property::{self, Fault, Gone, Seen};
@@ -72,12 +74,12 @@ pub fn site(
     if served.gates.is_empty() || outside.external.is_empty() {
         visitor.undecided("the inventory does not say where packets come in");
     }
-    for claim in served.claims() {
-        for gate in &served.gates {
-            visitor.ways(gate, Direction::Up, claim.class, claim.by);
-        }
-        for gate in &outside.external {
-            visitor.ways(gate, Direction::Down, claim.class.reply(), claim.by);
+    for prefix in &served.site.prefixes {
+        let entered = visitor.enter_all(outside, *prefix);
+        for claim in served.claims(*prefix) {
+            for (gate, direction, ways) in &entered {
+                visitor.ways(gate, *direction, ways, claim);
+            }
         }
     }
     visitor.paths();
@@ -85,6 +87,9 @@ pub fn site(
     visitor.strays(outside, strays);
     SiteFindings { findings: visitor.findings, classes: visitor.classes, spots: visitor.spots }
 }
+
+/// Packets that came in by a gate in a direction, and their ways.
+type Entered<'g> = (&'g Gate, Direction, Vec<Way>);
 
 /// Goes through the packets of one site.
 struct Visitor<'v> {
@@ -105,20 +110,40 @@ struct Taken {
     gate: Gate,
 }
 
-impl Visitor<'_> {
+impl<'v> Visitor<'v> {
     fn undecided(&mut self, what: &str) {
         let fault = Fault { property: None, what: what.to_owned(), without: None };
         let direction = Direction::Up;
         self.findings.push(Finding { fault, chain: 0, direction, gate: None, class: None, way: None });
     }
 
-    fn ways(&mut self, gate: &Gate, direction: Direction, class: Class, by: ClaimedBy) {
-        let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
-        let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
+    /// The ways of all packets from a prefix of the site, and of all to it, whoever claims them.
+    fn enter_all(&mut self, outside: &'v Outside, prefix: Prefix) -> Vec<Entered<'v>> {
+        let class = ServedSite::packets(prefix);
+        let up = self.served.gates.iter().map(|gate| (gate, Direction::Up, class));
+        let down = outside.external.iter().map(|gate| (gate, Direction::Down, class.reply()));
+        let mut entered = Vec::new();
+        for (gate, direction, class) in up.chain(down) {
+            let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
+            let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
+            let ways = enter(walker, gate, class);
+            ways.iter().for_each(|way| self.spots.pass(way, direction));
+            entered.push((gate, direction, ways));
+        }
+        entered
+    }
+
+    /// Looks at what of these ways is one claim's.
+    fn ways(&mut self, gate: &Gate, direction: Direction, ways: &[Way], Claim { class, by }: Claim) {
+        let class = class.seen_from_site(direction);
         let mut claimed = true;
-        for way in enter(walker, gate, class) {
+        for way in ways {
+            let Some(common) = way.class.intersection(&class) else { continue };
+            let way = match common == way.class {
+                true => Cow::Borrowed(way),
+                false => Cow::Owned(Way { class: common, ..way.clone() }),
+            };
             self.classes += 1;
-            self.spots.pass(&way, direction);
             claimed &= way.hops.iter().all(|hop| {
                 // Where there is a claim, it did not release the packets: without it they would not be, either.
                 hop.place.node != gate.place.node
