@@ -3,7 +3,8 @@
 //!
 //! Single packets ([`trace`], [`walk_from`]):
 //!
-//! - [`walk`](mod@walk): from node to node, along cables and through tunnels;
+//! - [`walk`](mod@walk): from node to node, along cables and through tunnels; [`arrivals`](mod@arrivals): at which ports
+//!   captures see that;
 //! - [`lookup`](mod@lookup): what one element's routing does, ours and its owner's together;
 //! - [`steering`](mod@steering): what a policy does with a packet.
 //!
@@ -21,6 +22,7 @@
 //!
 //! The two walks are written apart on purpose: the plain one judges the other, in tests, and whenever a violation is told.
 
+mod arrivals;
 mod class;
 mod decision;
 mod example;
@@ -51,6 +53,7 @@ use catena_model::resource::Model;
 use catena_model::topology::Topology;
 use serde::{Deserialize, Serialize};
 
+pub use arrivals::{Arrival, Arrivals};
 pub use decision::{Decision, End};
 pub use lookup::of_inventory;
 pub use verdict::{Coverage, Property, Report, Undecided, Verdict, Violation};

@@ -24,8 +24,8 @@ pub enum Verdict<'a> {
         by: &'a FlowMatch,
         path: PathId,
         direction: Direction,
-        /// By position; `None` for a function that is left out.
-        hops: Vec<(u8, Option<InstanceId>)>,
+        /// By position.
+        hops: Vec<(u8, Pick)>,
         exits: &'a Exits,
     },
     Transit {
@@ -36,6 +36,16 @@ pub enum Verdict<'a> {
     Drop {
         why: String,
     },
+}
+
+/// What takes a flow at one hop of its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    Instance(InstanceId),
+    /// None is up, and the function may be left out.
+    LeftOut,
+    /// None is up, and the function may not be left out: packets come as far as here.
+    Nobody,
 }
 
 pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet) -> Verdict<'a> {
@@ -50,12 +60,10 @@ pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet
         (Purpose::Claim, Some((Action::Claim, by)), _) => Verdict::Claimed { site, by },
         (Purpose::Claim, None, _) => Verdict::Released,
         (Purpose::Steer, Some((Action::Path(path), by)), Some(exits)) => match state.get(&Key::Path(path)) {
-            Some(Object::Path(found)) => match hops(state, found, direction, packet) {
-                Some(hops) => Verdict::Steered { site, by, path, direction, hops, exits },
-                None => {
-                    Verdict::Drop { why: format!("path {path} has a function none of whose instances is up") }
-                }
-            },
+            Some(Object::Path(found)) => {
+                let hops = hops(state, found, direction, packet);
+                Verdict::Steered { site, by, path, direction, hops, exits }
+            }
             _ => Verdict::Drop { why: format!("path {path} is not installed") },
         },
         (Purpose::Steer, None, Some(exits)) => Verdict::Transit { site, direction, exits },
@@ -92,25 +100,23 @@ fn policy_of<'a>(
     })
 }
 
-/// The instances that a flow which begins with this packet is given, in the order in which it passes them; `None` where a
-/// function that may not be skipped has none to give.
-fn hops(
-    state: &ElementState,
-    path: &Path,
-    direction: Direction,
-    packet: &Packet,
-) -> Option<Vec<(u8, Option<InstanceId>)>> {
+/// The instances that a flow which begins with this packet is given, in the order in which it passes them.
+fn hops(state: &ElementState, path: &Path, direction: Direction, packet: &Packet) -> Vec<(u8, Pick)> {
     let is_up = |member: &Member| matches!(state.get(&Key::Instance(member.id)), Some(Object::Instance(instance)) if instance.state == InstanceState::Up);
-    let mut picks = Vec::new();
-    for (position, hop) in (0..).zip(&path.hops) {
-        let members = hop.instances.iter().copied().filter(is_up);
-        match (pick(packet.flow_hash(hop.stickiness), members), hop.on_failure) {
-            (None, OnFailure::Closed) => return None,
-            (picked, _) => picks.push((position, picked)),
-        }
-    }
+    let mut picks: Vec<(u8, Pick)> = (0..)
+        .zip(&path.hops)
+        .map(|(position, hop)| {
+            let members = hop.instances.iter().copied().filter(is_up);
+            let picked = match (pick(packet.flow_hash(hop.stickiness), members), hop.on_failure) {
+                (Some(instance), _) => Pick::Instance(instance),
+                (None, OnFailure::Skip) => Pick::LeftOut,
+                (None, OnFailure::Closed) => Pick::Nobody,
+            };
+            (position, picked)
+        })
+        .collect();
     if direction == Direction::Down {
         picks.reverse();
     }
-    Some(picks)
+    picks
 }

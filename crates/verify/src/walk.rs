@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use catena_model::forwarding::{
-    Direction, Insertion, Instance, InstanceId, Key, Object, Side, SiteId, Tunnel,
+    Direction, Insertion, Instance, InstanceId, Key, Object, PathId, Side, SiteId, Tunnel,
 };
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, End};
 use crate::lookup::{Arrival, Outcome, of_inventory, route};
-use crate::steering::{Verdict, classify};
+use crate::steering::{Pick, Verdict, classify};
 use crate::{Network, Visit, Walk};
 
 /// Where a packet is.
@@ -167,8 +167,8 @@ impl Walker<'_> {
                     });
                     let (site, by) = (self.site(site), by.clone());
                     decisions.push(Decision::Steered { site, chain, path, by, direction });
-                    if let Err(end) = self.functions(node, direction, &hops, decisions) {
-                        return Next::End(end);
+                    if let Err(next) = self.functions(node, (path, direction), &hops, decisions) {
+                        return next;
                     }
                     let side = exits.of(direction);
                     let via = side.next_hops.of(self.packet.family());
@@ -180,23 +180,30 @@ impl Walker<'_> {
         self.route(place, released, decisions)
     }
 
-    /// Through the functions of a path, each by the instance that the flow is given.
+    /// Through the functions of a path, each by the instance that the flow is given. An error says what happens to a packet
+    /// that does not come through.
     fn functions(
         &self,
         switch: &NodeName,
-        direction: Direction,
-        hops: &[(u8, Option<InstanceId>)],
+        (path, direction): (PathId, Direction),
+        hops: &[(u8, Pick)],
         decisions: &mut Vec<Decision>,
-    ) -> Result<(), End> {
-        for (nth, (position, instance)) in hops.iter().enumerate() {
-            let Some(instance) = instance else {
-                decisions.push(Decision::Skipped { position: *position });
-                continue;
+    ) -> Result<(), Next> {
+        let dropped = |why| Next::End(End::Dropped { node: switch.clone(), why });
+        for (nth, (position, pick)) in hops.iter().enumerate() {
+            let instance = match pick {
+                Pick::Instance(instance) => instance,
+                Pick::LeftOut => {
+                    decisions.push(Decision::Skipped { position: *position });
+                    continue;
+                }
+                Pick::Nobody => {
+                    let why = format!("path {path} has a function none of whose instances is up");
+                    return Err(dropped(why));
+                }
             };
-            let (known, name) = self
-                .instance(switch, direction, *instance)
-                .map_err(|why| End::Dropped { node: switch.clone(), why })?;
-            let undecided = |why| Err(End::Undecided { node: switch.clone(), why });
+            let (known, name) = self.instance(switch, direction, *instance).map_err(dropped)?;
+            let undecided = |why| Err(Next::End(End::Undecided { node: switch.clone(), why }));
             if known.rewrites && direction == Direction::Down {
                 return undecided(format!(
                     "{name} changes addresses: replies come to the address that it gave the request, not to {}",
