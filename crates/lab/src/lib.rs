@@ -19,6 +19,7 @@ mod instructions;
 mod launch;
 mod mounts;
 mod network;
+pub mod probe;
 mod program;
 mod registry;
 mod source;
@@ -38,6 +39,7 @@ pub use enter::exec;
 pub use error::LabError;
 pub use init::init;
 pub use launch::{down, run, up};
+pub use network::{Namespaces, connect_unnamed};
 pub use program::debian_package;
 pub use registry::{RunningLab, list};
 

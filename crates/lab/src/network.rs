@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 use catena_driver::netns::NetNs;
 use catena_model::name::NodeName;
@@ -16,8 +17,8 @@ use catena_model::topology::{Cable, Topology};
 use crate::program::feed;
 use crate::{LabError, mounts};
 
-/// The namespaces of a lab's nodes.
-pub(crate) type Namespaces = BTreeMap<NodeName, NetNs>;
+/// The namespaces of a network's nodes.
+pub type Namespaces = BTreeMap<NodeName, NetNs>;
 
 /// What the lab needs to know of an element or a host to build it.
 struct Node<'a> {
@@ -30,8 +31,42 @@ struct Node<'a> {
 
 /// Builds all nodes and links of `model`. This process is in the lab's own namespace.
 pub(crate) fn build(model: &Model) -> Result<Namespaces, LabError> {
-    let (nodes, topology) = (nodes_of(model), Topology::of(model));
+    let nodes = nodes_of(model);
     let namespaces = make_namespaces(&nodes)?;
+    // The loopback interface is for daemons in the lab that listen on a loopback address.
+    batch(None, "link set dev lo up\n")?;
+    let here = NetNs::current().map_err(LabError::system("cannot open the lab's own namespace"))?;
+    connect(model, &nodes, &namespaces, &here, |node| node.netns.map(str::to_owned))?;
+    Ok(namespaces)
+}
+
+/// Builds all nodes and links of `model` in namespaces that nobody but the holder of what is given back can find, and that
+/// end with it. Setup commands and services are not run.
+pub fn connect_unnamed(model: &Model) -> Result<Namespaces, LabError> {
+    let nodes = nodes_of(model);
+    let failed = |node: &NodeName| LabError::system(format!("{node}: cannot make its network namespace"));
+    let made = nodes.keys().map(|node| Ok(((*node).clone(), NetNs::create().map_err(failed(node))?)));
+    let namespaces = made.collect::<Result<Namespaces, LabError>>()?;
+    // Links are made in neither of their ends' namespaces, and here might be ports of the same names.
+    let empty = NetNs::create().map_err(LabError::system("cannot make a network namespace"))?;
+    let held = |node: &Node| {
+        let descriptor = namespaces[node.name].as_fd().as_raw_fd();
+        Some(format!("/proc/{}/fd/{descriptor}", std::process::id()))
+    };
+    connect(model, &nodes, &namespaces, &empty, held)?;
+    Ok(namespaces)
+}
+
+/// Makes what is in the namespaces and between them. `known_as` is how `ip`, in `maker`, is told of a node's; `None` for
+/// `maker` itself.
+fn connect(
+    model: &Model,
+    nodes: &BTreeMap<&NodeName, Node<'_>>,
+    namespaces: &Namespaces,
+    maker: &NetNs,
+    known_as: impl Fn(&Node) -> Option<String>,
+) -> Result<(), LabError> {
+    let topology = Topology::of(model);
     for node in nodes.values() {
         let netns = &namespaces[node.name];
         netns.run(|| configure(node.forwarding)).map_err(LabError::system(format!(
@@ -39,15 +74,15 @@ pub(crate) fn build(model: &Model) -> Result<Namespaces, LabError> {
             node.name
         )))?;
     }
-    // The loopback interface is for daemons in the lab that listen on a loopback address.
-    batch(None, &format!("link set dev lo up\n{}", links(model, &nodes)))?;
+    let cables = links(model, |node| nodes.get(node).and_then(&known_as));
+    maker.run(|| Ok(batch(None, &cables))).map_err(LabError::system("cannot enter a namespace"))??;
     for node in nodes.values() {
         batch(Some((node.name, &namespaces[node.name])), &interior(&topology, node))?;
     }
     for host in model.hosts.keys() {
         complete_frames(&topology, host, &namespaces[host])?;
     }
-    Ok(namespaces)
+    Ok(())
 }
 
 fn nodes_of(model: &Model) -> BTreeMap<&NodeName, Node<'_>> {
@@ -138,8 +173,8 @@ fn configure(forwarding: bool) -> io::Result<()> {
 }
 
 /// The commands that make all links, ports and MTUs included.
-fn links(model: &Model, nodes: &BTreeMap<&NodeName, Node<'_>>) -> String {
-    let end = |end: &LinkEnd| match nodes.get(&end.node).and_then(|node| node.netns) {
+fn links(model: &Model, netns_of: impl Fn(&NodeName) -> Option<String>) -> String {
+    let end = |end: &LinkEnd| match netns_of(&end.node) {
         Some(netns) => format!("name {} netns {netns}", end.port),
         None => format!("name {}", end.port),
     };
@@ -254,7 +289,7 @@ spec:
         let (nodes, topology) = (nodes_of(&model), Topology::of(&model));
         let of = |name: &str| interior(&topology, &nodes[&NodeName::new(name).unwrap()]);
         assert_eq!(
-            links(&model, &nodes),
+            links(&model, |node| nodes[node].netns.map(str::to_owned)),
             "link add name eth0 netns user mtu 1400 type veth peer name a netns qrouter-1 mtu 1400\n"
         );
         assert_eq!(
