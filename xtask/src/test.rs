@@ -70,6 +70,9 @@ pub fn test(long: bool) -> Result<()> {
         let million =
             ["test", "--release", "-p", "catena-driver-steer", "--lib", "--", "--ignored", "million"];
         tally.add(tests(&million)?);
+        let differential =
+            ["test", "-p", "catena", "--test", "differential", "--", "--ignored", "--nocapture"];
+        tally.add(tests(&differential)?);
     }
     tally.add(tests(&["test", "--workspace", "--no-fail-fast"])?);
     tally.add(examples(&catena)?);

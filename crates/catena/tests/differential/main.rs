@@ -1,0 +1,183 @@
+//! The verifier against the kernel: random networks, built for real by the real drivers, in which random packets go where
+//! `catena_verify` says that they go. After the first packets something changes, and others are sent. Needs root.
+//!
+//! What is compared: every port of every node at which a packet comes in, in the order of time, and the copies that taps
+//! get. What is not seen, and so not compared: outer packets of tunnels on their way, and why a packet was dropped.
+//!
+//! What is not sent, because the verifier does not speak of it, or takes too much for possible:
+//!
+//! - later packets of flows that were there before an edit, which stay on their old path;
+//! - where a chain looks at the DSCP, packets that answer nothing: the switch takes them for claimed whatever their own;
+//! - packets to or from nodes' own addresses, which nodes and functions keep or drop;
+//! - what one site sends to another: a function that routes may send it back by its own routes;
+//! - packets from the Internet that say that they are from the site that they are for: a one-armed function hides their
+//!   direction.
+//!
+//! A failure names its seed: `CATENA_DIFFERENTIAL_SEED=N cargo test -p catena --test differential` does it again.
+//! `CATENA_DIFFERENTIAL=NETWORKS,PACKETS` chooses how many of either; `cargo xtask test --long` takes 200 and 50.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod chance;
+mod network;
+mod traffic;
+mod world;
+
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use catena_lab::probe::Watch;
+use catena_model::forwarding::{Change, Kind, Object};
+use catena_model::name::NodeName;
+use catena_model::resource::{DriverSpec, Engine};
+use tokio::runtime::Handle;
+
+use chance::Chance;
+use network::Network;
+use traffic::{Stations, Traffic};
+use world::{World, run};
+
+/// Worlds that are built side by side.
+const WORKERS: usize = 2;
+/// Of each network's packets, so many parts are sent, with something changed in between.
+const ROUNDS: usize = 3;
+/// Networks that were once predicted otherwise than they were. They are built again each time.
+const KEPT: [u64; 5] = [5, 10, 15, 25, 112];
+
+/// The seeds of the others begin here.
+const FIRST: u64 = 200;
+
+/// What became of all packets.
+#[derive(Debug, Default)]
+struct Tally {
+    networks: usize,
+    packets: usize,
+    /// Of these the verifier said that it does not know.
+    undecided: usize,
+    disagreements: Vec<String>,
+}
+
+#[test]
+fn packets_go_where_the_verifier_says() {
+    let chosen = std::env::var("CATENA_DIFFERENTIAL").unwrap_or_else(|_| "20,20".to_owned());
+    let (networks, packets) = chosen.split_once(',').unwrap();
+    compare(networks.parse().unwrap(), packets.parse().unwrap());
+}
+
+#[test]
+#[ignore = "takes minutes: cargo xtask test --long"]
+fn packets_go_where_the_verifier_says_in_many_networks() {
+    compare(200, 50);
+}
+
+fn compare(networks: usize, packets: usize) {
+    let seeds: Vec<u64> = match std::env::var("CATENA_DIFFERENTIAL_SEED") {
+        Ok(seed) => vec![seed.parse().unwrap()],
+        Err(_) => KEPT.into_iter().chain(FIRST..).take(networks).collect(),
+    };
+    let begin = Instant::now();
+    let Tally { networks, packets, undecided, disagreements } = all(&seeds, packets);
+    // Past the capture of test output, for those who measure.
+    let _ = writeln!(
+        std::io::stdout(),
+        "differential: {networks} networks, {packets} packets, {undecided} undecided, {:.1} s\n\
+         differential_disagreed: {}",
+        begin.elapsed().as_secs_f64(),
+        disagreements.len()
+    );
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
+    assert!(packets > 0 && undecided * 10 <= packets, "{undecided} of {packets} packets are undecided");
+}
+
+fn all(seeds: &[u64], packets: usize) -> Tally {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (next, tally) = (AtomicU64::new(0), Mutex::new(Tally::default()));
+    std::thread::scope(|scope| {
+        for _ in 0..WORKERS {
+            scope.spawn(|| {
+                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    let found = one(*seed, packets, runtime.handle());
+                    let mut tally = tally.lock().unwrap();
+                    tally.networks += 1;
+                    tally.packets += found.packets;
+                    tally.undecided += found.undecided;
+                    tally.disagreements.extend(found.disagreements);
+                }
+            });
+        }
+    });
+    tally.into_inner().unwrap()
+}
+
+/// One network: some packets, a change, others.
+fn one(seed: u64, packets: usize, runtime: &Handle) -> Tally {
+    let mut chance = Chance::new(seed);
+    let mut network = Network::random(&mut chance);
+    let mut tally = Tally::default();
+    let mut story = vec![format!("seed {seed}")];
+    let mut world = World::build(network.model().unwrap(), runtime.clone());
+    let mut stations = Stations::new(&world, &network);
+    let mut watch = Watch::start(&world.namespaces).unwrap();
+    let mut traffic = Traffic::default();
+    let mut damaged = false;
+    for round in 0..ROUNDS {
+        if round > 0 {
+            damaged = round == ROUNDS - 1 && chance.percent(60);
+            story.push(match damaged {
+                true => damage(&mut world, &mut chance),
+                false => network.edit(&mut chance),
+            });
+        }
+        if damaged {
+            world.look();
+        } else if let Err(error) = world.apply(network.model().unwrap()) {
+            tally.disagreements.push(format!("{}: not installed: {error}", story.join(", ")));
+            break;
+        }
+        let count = packets / ROUNDS + usize::from(round < packets % ROUNDS);
+        let sent = traffic.send(count, &world, &network, &mut stations, &mut watch, &mut chance);
+        tally.packets += sent.packets;
+        tally.undecided += sent.undecided;
+        let told = sent.disagreements.iter().map(|what| format!("{}:\n{what}", story.join(", ")));
+        tally.disagreements.extend(told);
+    }
+    if let (Ok(folder), false) = (std::env::var("CATENA_DIFFERENTIAL_FILES"), tally.disagreements.is_empty())
+    {
+        std::fs::write(format!("{folder}/{seed}.yaml"), network.text()).unwrap();
+    }
+    tally
+}
+
+/// Somebody else does something to an element, or takes away what is ours; says what.
+fn damage(world: &mut World, chance: &mut Chance) -> String {
+    let elements: Vec<NodeName> = world.model.elements.keys().cloned().collect();
+    let name = chance.of(&elements).clone();
+    let netns = world.namespaces[&name].clone();
+    // Foreign rules before ours: the other engines close the way, or overrule them, where the verifier, which knows of no
+    // engine, has them obeyed.
+    let obeys = matches!(&world.model.elements[&name].driver, DriverSpec::Linux(linux) if linux.engine == Engine::Rules);
+    let command = match chance.below(5) {
+        0..=2 if !obeys => "ip route add blackhole 203.0.113.0/25".to_owned(),
+        0 => "ip rule add to 198.51.100.0/24 lookup main priority 100".to_owned(),
+        1 => "ip rule add from 172.16.1.0/24 unreachable priority 100".to_owned(),
+        2 => "ip rule add from 172.16.1.0/25 lookup main priority 100".to_owned(),
+        3 => "ip route add blackhole 198.51.100.64/26".to_owned(),
+        _ => {
+            let state = world.installed.element(&name);
+            let rules: Vec<Object> =
+                state.iter().filter(|object| object.kind() == Kind::Rule).cloned().collect();
+            if rules.is_empty() {
+                return "nothing".to_owned();
+            }
+            let old = chance.of(&rules).clone();
+            world.change(&name, &[Change::Delete { old: old.clone() }]).unwrap();
+            return format!("{name} without {old:?}");
+        }
+    };
+    run(&netns, &command);
+    // The routing engine hears of its owner's rules and routes.
+    std::thread::sleep(Duration::from_millis(50));
+    format!("{command} on {name}")
+}
