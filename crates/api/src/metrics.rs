@@ -11,6 +11,7 @@ use catena_control::Controller;
 use catena_control::report::{
     ChainState, ControllerState, CountedKind, CounterReport, CountersReport, ElementState, StatusReport,
 };
+use catena_verify::Verdict;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -161,6 +162,7 @@ fn register_state(registry: &mut Registry, status: &StatusReport, counters: &Cou
         chains.get_or_create(&vec![("state", word.into())]).set(to_i64(number as u64));
     }
     registry.register("chains", "Chains by their state", chains);
+    register_verdicts(registry, status);
 
     let elements = Gauges::default();
     let readable = Gauges::default();
@@ -183,6 +185,26 @@ fn register_state(registry: &mut Registry, status: &StatusReport, counters: &Cou
         "Whether the counters of an element are in this scrape",
         readable,
     );
+}
+
+fn register_verdicts(registry: &mut Registry, status: &StatusReport) {
+    let verdicts = Gauges::default();
+    for chain in &status.chains {
+        let found = chain.verdict.as_ref().map(|found| found.verdict);
+        for verdict in [Verdict::Proven, Verdict::Violated, Verdict::Undecided] {
+            let labels =
+                vec![("chain", chain.name.to_string().into()), ("verdict", verdict.to_string().into())];
+            verdicts.get_or_create(&labels).set((found == Some(verdict)).into());
+        }
+    }
+    registry.register(
+        "chain_verdict",
+        "1 for what is known of a chain from what is installed, 0 for the others; all 0 before it was verified",
+        verdicts,
+    );
+    let given_up = Gauge::<i64>::default();
+    given_up.set(to_i64(status.given_up.len() as u64));
+    registry.register("given_up", "Promises of chains that do not hold and were given up", given_up);
 }
 
 fn register_events(registry: &mut Registry, controller: &Controller) {

@@ -221,7 +221,7 @@ async fn verify(
     query: Result<Query<VerifyQuery>, QueryRejection>,
 ) -> Result<Json<VerifyReport>, ApiError> {
     let Query(VerifyQuery { observed, tenant }) = query?;
-    Ok(Json(api.controller.verify(tenant.as_ref(), observed).await))
+    Ok(Json(api.controller.verify(tenant, observed).await))
 }
 
 async fn metrics(State(api): State<Api>) -> Response {

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -225,6 +226,13 @@ async fn the_controllers_state_is_there() {
     assert_eq!(first.value("catena_converged", &[]), 1.0);
     assert_eq!(first.value("catena_chains", &[("state", "installed")]), 1.0);
     assert_eq!(first.value("catena_chains", &[("state", "degraded")]), 0.0);
+    let proven = [("chain", "acme-web"), ("verdict", "proven")];
+    let found_out = async {
+        while scrape(&router).await.value("catena_chain_verdict", &proven) < 1.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), found_out).await.unwrap();
     assert_eq!(first.value("catena_element_state", &[("element", "br-int"), ("state", "inSync")]), 1.0);
     assert_eq!(first.value("catena_events_total", &[("kind", "applied")]), 1.0);
     let applies = [("operation", "apply"), ("outcome", "done")];

@@ -63,6 +63,7 @@ impl Core {
             stored.map_err(ApplyError::Store)?;
             self.journal = journal;
         }
+        self.stirs += 1;
         let connections = self.connections_with(&prepared.survey);
         let epoch = self.next_epoch();
         let executed = match execute(&prepared.plan, epoch, &connections, &prepared.names).await {

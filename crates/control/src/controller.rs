@@ -19,12 +19,14 @@ use crate::report::{
 };
 use crate::settings::{Mode, Settings};
 use crate::view::View;
+use crate::watching::{Verdicts, watch_chains};
 
 /// A running controller. Clones are the same one; it ends, leaving everything installed, when the last is dropped.
 #[derive(Clone, Debug)]
 pub struct Controller {
     post: mpsc::Sender<Message>,
     view: watch::Receiver<Arc<View>>,
+    verdicts: watch::Receiver<Arc<Verdicts>>,
     events: EventLog,
 }
 
@@ -40,6 +42,7 @@ impl Controller {
             Mode::Control => Records::open(store).await?,
             Mode::Look => Records::look(store).await?,
         };
+        let mode = settings.mode;
         let events = EventLog::new(settings.events, memory.0.starts);
         let (post, inbox) = mpsc::channel(settings.queue);
         let arrivals = drivers.arrivals();
@@ -49,8 +52,12 @@ impl Controller {
         if let Some(arrivals) = arrivals {
             tokio::spawn(pass_on(arrivals, post.downgrade()));
         }
+        let (tell, verdicts) = watch::channel(Arc::default());
+        if mode == Mode::Control {
+            tokio::spawn(watch_chains(view.clone(), core.turn(), events.clone(), tell));
+        }
         tokio::spawn(core.run());
-        Ok(Self { post, view, events })
+        Ok(Self { post, view, verdicts, events })
     }
 
     /// Does what is asked, or with `dry_run` of `terms` says what would be done. Returns when it is installed and read back. Once
@@ -71,7 +78,7 @@ impl Controller {
     }
 
     pub fn status(&self) -> StatusReport {
-        self.now().status()
+        self.now().status(&self.verdicts.borrow())
     }
 
     /// Waits until everything is installed as asked for.
@@ -96,7 +103,7 @@ impl Controller {
     }
 
     /// What holds of the chains of a tenant, or of all: as asked for, or with `observed` as installed.
-    pub async fn verify(&self, tenant: Option<&TenantName>, observed: bool) -> catena_verify::Report {
+    pub async fn verify(&self, tenant: Option<TenantName>, observed: bool) -> catena_verify::Report {
         self.now().verify(tenant, observed).await
     }
 

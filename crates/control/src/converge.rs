@@ -25,6 +25,7 @@ impl Core {
     /// Each is repaired by itself, since the others are as they must be, or will be repaired by themselves too. Only
     /// what an unfinished change touches is repaired together, in the order of one plan.
     pub(crate) async fn converge(&mut self, mut names: BTreeSet<NodeName>) {
+        self.stirs += 1;
         if names.iter().any(|name| self.journal.contains(name)) {
             names.extend(self.journal.iter().cloned());
         }
@@ -100,6 +101,7 @@ impl Core {
     /// Takes away what these elements need no longer do. That they differ is no drift; those that are not as they must be
     /// for another reason are left to [`Core::converge`].
     pub(crate) async fn take_away(&mut self, names: &BTreeSet<NodeName>) {
+        self.stirs += 1;
         let connections = self.connected();
         let healthy = names.iter().filter(|name| self.elements.get(*name).is_some_and(Tracked::is_in_sync));
         let observed = observe(healthy, &connections).await;

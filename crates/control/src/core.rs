@@ -26,6 +26,7 @@ use crate::report::{ApplyReport, ControllerState, EventKind};
 use crate::settings::{Mode, Settings};
 use crate::tracked::Tracked;
 use crate::view::View;
+use crate::watching::Turn;
 use crate::words::{Names, counted};
 
 /// What others tell the core.
@@ -71,6 +72,9 @@ pub struct Core {
     /// Whether some numbers may be borne by nothing any more.
     pub(crate) numbers_to_release: bool,
     view: watch::Sender<Arc<View>>,
+    turn: watch::Sender<Turn>,
+    /// How often something was changed, or may have been.
+    pub(crate) stirs: u64,
     inbox: mpsc::Receiver<Message>,
     /// For the tasks that listen; weak, so that the inbox ends when nobody else can ask anything.
     post: mpsc::WeakSender<Message>,
@@ -95,6 +99,8 @@ impl Core {
         Self {
             names: Arc::new(names_of(&intent)),
             view: watch::Sender::new(Arc::new(View::default())),
+            turn: watch::Sender::new(Turn::default()),
+            stirs: 0,
             next_resync: now + settings.resync,
             next_drain: now + settings.drain_poll,
             flows: BTreeMap::new(),
@@ -118,13 +124,18 @@ impl Core {
         self.view.subscribe()
     }
 
+    /// Tells when this core is at work.
+    pub fn turn(&self) -> watch::Receiver<Turn> {
+        self.turn.subscribe()
+    }
+
     /// Brings everything that can be reached to where it must be, for the first time; or looks at it.
     pub async fn begin(&mut self) {
         self.converge(self.elements.keys().cloned().collect()).await;
         if self.settings.mode == Mode::Control {
             self.tell_started();
         }
-        self.publish();
+        self.end_turn();
     }
 
     fn tell_started(&self) {
@@ -138,15 +149,25 @@ impl Core {
     pub async fn run(mut self) {
         loop {
             let deadline = self.next_deadline();
-            tokio::select! {
+            let message = tokio::select! {
                 message = self.inbox.recv() => match message {
-                    Some(message) => self.handle(message).await,
+                    Some(message) => Some(message),
                     None => return,
                 },
-                () = tokio::time::sleep_until(deadline) => self.on_time().await,
+                () = tokio::time::sleep_until(deadline) => None,
+            };
+            self.turn.send_modify(|turn| *turn = Turn { number: turn.number + 1, is_over: false });
+            match message {
+                Some(message) => self.handle(message).await,
+                None => self.on_time().await,
             }
-            self.publish();
+            self.end_turn();
         }
+    }
+
+    fn end_turn(&self) {
+        self.publish();
+        self.turn.send_modify(|turn| turn.is_over = true);
     }
 
     async fn handle(&mut self, message: Message) {
@@ -271,6 +292,7 @@ impl Core {
             unfinished: self.journal.clone(),
             elements: self.elements.clone(),
             flows: self.flows.clone(),
+            stirs: self.stirs,
         }));
     }
 }

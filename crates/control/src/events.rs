@@ -97,7 +97,9 @@ fn write_line(id: u64, kind: EventKind, about: &About, message: &str) {
         | EventKind::RepairFailed
         | EventKind::ApplyFailed
         | EventKind::RolledBack
-        | EventKind::GivenUp => {
+        | EventKind::GivenUp
+        | EventKind::Violated
+        | EventKind::Undecided => {
             tracing::warn!(event = id, %kind, element, chain, "{message}");
         }
         EventKind::Started
@@ -106,7 +108,8 @@ fn write_line(id: u64, kind: EventKind, about: &About, message: &str) {
         | EventKind::Reachable
         | EventKind::Draining
         | EventKind::Drained
-        | EventKind::HoldsAgain => {
+        | EventKind::HoldsAgain
+        | EventKind::Proven => {
             tracing::info!(event = id, %kind, element, chain, "{message}");
         }
     }

@@ -28,9 +28,11 @@ mod records;
 pub mod report;
 mod retained;
 mod settings;
+mod think;
 mod trace;
 mod tracked;
 mod view;
+mod watching;
 mod words;
 
 pub use controller::Controller;

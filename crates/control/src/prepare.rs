@@ -20,6 +20,7 @@ use crate::report::{
     ApplyReport, ChangeReport, ElementState, NotInstalled, PlanReport, ResourceChange, StepReport, Timestamp,
 };
 use crate::retained::Retained;
+use crate::think::think;
 use crate::trace::base_routing;
 use crate::view::draining_report;
 use crate::words::Names;
@@ -250,16 +251,4 @@ fn refuse_incapable(intent: &Intent, connections: &Connections) -> Result<(), Ap
         });
     }
     if diagnostics.is_empty() { Ok(()) } else { Err(ApplyError::Invalid(diagnostics)) }
-}
-
-/// Works on a thread of its own what may take long: the core's other tasks go on meanwhile.
-async fn think<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down, and this task with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }

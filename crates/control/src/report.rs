@@ -11,7 +11,7 @@ use catena_model::forwarding::{Change, Direction, Kind, PathId, VlanId};
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
 use catena_model::resource::{ResourceKind, Role};
 use catena_plan::Phase;
-use catena_verify::Property;
+use catena_verify::{Property, Verdict};
 use serde::{Deserialize, Serialize};
 
 pub use counters::*;
@@ -243,7 +243,22 @@ pub struct ChainStatus {
     /// Why it is not [`ChainState::Installed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What was found out from what is really installed. `None`: nothing yet, or no controller runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<ChainVerdict>,
     pub sites: Vec<ChainSite>,
+}
+
+/// Whether a chain holds what it promises, as the elements and their owners' routing were last seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainVerdict {
+    pub verdict: Verdict,
+    /// Since when it has been so; at the earliest since the controller started.
+    pub since: Timestamp,
+    /// What is broken and a packet that shows it, or what is not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,6 +339,12 @@ pub enum EventKind {
     GivenUp,
     /// It holds again.
     HoldsAgain,
+    /// What is installed was found to hold what a chain promises, after another verdict.
+    Proven,
+    /// It does not.
+    Violated,
+    /// It cannot be told.
+    Undecided,
 }
 
 impl fmt::Display for EventKind {
@@ -342,6 +363,9 @@ impl fmt::Display for EventKind {
             EventKind::Drained => "drained",
             EventKind::GivenUp => "givenUp",
             EventKind::HoldsAgain => "holdsAgain",
+            EventKind::Proven => "proven",
+            EventKind::Violated => "violated",
+            EventKind::Undecided => "undecided",
         })
     }
 }

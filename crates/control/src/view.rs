@@ -18,6 +18,7 @@ use crate::report::{
 };
 use crate::retained::Retained;
 use crate::tracked::Tracked;
+use crate::watching::Verdicts;
 use crate::words::Names;
 
 #[derive(Clone, Debug, Default)]
@@ -30,16 +31,18 @@ pub struct View {
     pub unfinished: Journal,
     pub elements: BTreeMap<NodeName, Tracked>,
     pub flows: BTreeMap<(NodeName, PathId), u64>,
+    /// How often something was changed, or may have been.
+    pub stirs: u64,
 }
 
 impl View {
-    pub fn status(&self) -> StatusReport {
+    pub fn status(&self, verdicts: &Verdicts) -> StatusReport {
         StatusReport {
             revision: self.revision,
             converged: self.is_converged(),
             controller: self.controller,
             elements: self.elements.values().map(|tracked| self.element_status(tracked)).collect(),
-            chains: self.chains(),
+            chains: self.chains(verdicts),
             draining: draining_report(&self.intent.retained, &self.names, &self.flows),
             given_up: self.intent.given_up.clone(),
         }
@@ -77,19 +80,22 @@ impl View {
         }
     }
 
-    fn chains(&self) -> Vec<ChainStatus> {
+    fn chains(&self, verdicts: &Verdicts) -> Vec<ChainStatus> {
         let unwell = self.sites_of(|tracked| !tracked.is_in_sync());
         let unfinished = self.sites_of(|tracked| self.unfinished.contains(tracked.name()));
         self.intent
             .model
             .chains
             .values()
-            .map(|chain| self.chain_status(chain, &unwell, &unfinished))
+            .map(|chain| {
+                let verdict = verdicts.get(&chain.name).cloned();
+                ChainStatus { verdict, ..self.chain_status(chain, &unwell, &unfinished) }
+            })
             .collect()
     }
 
     /// The sites that use an element of which `which` holds, with these elements.
-    fn sites_of(&self, which: impl Fn(&Tracked) -> bool) -> BTreeMap<SiteName, BTreeSet<NodeName>> {
+    pub fn sites_of(&self, which: impl Fn(&Tracked) -> bool) -> BTreeMap<SiteName, BTreeSet<NodeName>> {
         let mut sites: BTreeMap<SiteName, BTreeSet<NodeName>> = BTreeMap::new();
         for tracked in self.elements.values().filter(|tracked| which(tracked)) {
             for object in self.intent.expected.element(tracked.name()).iter() {
@@ -137,6 +143,7 @@ impl View {
             functions: chain.functions.clone(),
             state,
             reason,
+            verdict: None,
             sites: chain.sites.iter().filter_map(|site| self.chain_site(chain, site)).collect(),
         }
     }

@@ -185,9 +185,10 @@ async fn send(sender: &mpsc::Sender<Event>, event: Event) -> Result<(), ()> {
     }
 }
 
+/// Ours, those among ours, and those before ours: they decide first.
 fn concerns_rules(rule: &RuleMessage, shared: &Shared) -> bool {
     let numbers = &shared.numbers;
-    numbers.part(crate::rule::priority(rule)).is_some()
+    crate::rule::priority(rule) <= numbers.last_priority()
         || rule.attributes.contains(&RuleAttribute::Protocol(numbers.protocol))
 }
 

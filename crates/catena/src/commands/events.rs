@@ -30,9 +30,16 @@ fn shown(event: &EventReport) -> String {
         | EventKind::Repaired
         | EventKind::Reachable
         | EventKind::Drained
-        | EventKind::HoldsAgain => GOOD,
-        EventKind::Drift | EventKind::Draining | EventKind::RolledBack | EventKind::GivenUp => WARN,
-        EventKind::ApplyFailed | EventKind::RepairFailed | EventKind::Unreachable => BAD,
+        | EventKind::HoldsAgain
+        | EventKind::Proven => GOOD,
+        EventKind::Drift
+        | EventKind::Draining
+        | EventKind::RolledBack
+        | EventKind::GivenUp
+        | EventKind::Undecided => WARN,
+        EventKind::ApplyFailed | EventKind::RepairFailed | EventKind::Unreachable | EventKind::Violated => {
+            BAD
+        }
         EventKind::Started => PLAIN,
     };
     // To the millisecond; a column of its own width.

@@ -1,10 +1,11 @@
 //! `status`: whether everything is installed as asked for.
 
 use catena_api::types::{
-    ChainState, ControllerState, CounterReport, CountersReport, ElementState, FunctionsReport, GivenUp,
-    Promise, StatusReport, Timestamp,
+    ChainState, ChainVerdict, ControllerState, CounterReport, CountersReport, ElementState, FunctionsReport,
+    GivenUp, Promise, StatusReport, Timestamp,
 };
 use catena_control::Mode;
+use catena_verify::Verdict;
 
 use super::apply::shown_drain;
 use super::counters;
@@ -101,9 +102,11 @@ fn given_up(report: &StatusReport) -> Table {
 }
 
 pub fn chains(report: &StatusReport) -> Table {
-    let mut table = Table::new(["CHAIN", "TENANT", "FUNCTIONS", "SITES", "STATE", "REASON"]);
+    let mut table =
+        Table::new(["CHAIN", "TENANT", "FUNCTIONS", "SITES", "STATE", "VERDICT", "SINCE", "REASON"]);
     for chain in &report.chains {
         let functions: Vec<&str> = chain.functions.iter().map(|function| function.as_str()).collect();
+        let why = chain.verdict.as_ref().and_then(|verdict| verdict.why.clone());
         let sites: Vec<&str> = chain.sites.iter().map(|site| site.site.as_str()).collect();
         table.row([
             (&chain.name).into(),
@@ -111,10 +114,21 @@ pub fn chains(report: &StatusReport) -> Table {
             functions.join(" → ").into(),
             sites.join(", ").into(),
             Cell::new(style(chain.state), chain.state),
-            chain.reason.clone().unwrap_or_default().into(),
+            chain.verdict.as_ref().map_or_else(|| "".into(), verdict),
+            chain.verdict.as_ref().map_or_else(String::new, |verdict| age(verdict.since)).into(),
+            chain.reason.clone().or(why).unwrap_or_default().into(),
         ]);
     }
     table
+}
+
+fn verdict(found: &ChainVerdict) -> Cell {
+    let style = match found.verdict {
+        Verdict::Proven => GOOD,
+        Verdict::Violated => BAD,
+        Verdict::Undecided => WARN,
+    };
+    Cell::new(style, found.verdict)
 }
 
 pub fn style(state: ChainState) -> anstyle::Style {

@@ -13,7 +13,7 @@ use catena_verify::{Property, Verdict, of_inventory};
 use crate::world::*;
 
 /// Somebody sends acme's packets past the router, by a rule before ours.
-fn divert(world: &World) {
+pub fn divert(world: &World) {
     put_rule(world, &[]);
 }
 
@@ -37,7 +37,7 @@ fn put_rule(world: &World, opaque: &[&str]) {
 }
 
 /// As the inventory has it.
-fn restore(world: &World) {
+pub fn restore(world: &World) {
     let model = load(&inventory()).unwrap();
     world.element("edge").set_base(of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap()));
 }

@@ -9,4 +9,5 @@ mod gate;
 mod healing;
 mod looking;
 mod requests;
+mod watching;
 mod world;

@@ -40,6 +40,10 @@ async fn others_changes_are_told_in_words() {
     expect(&mut events, drift("route default table 10001 proto 4 metric 1024 was put")).await;
     world.ip("address del 10.21.0.1/24 dev qr-abc");
     expect(&mut events, drift("an address of qr-abc was deleted")).await;
+    // It is not ours, but it decides before ours.
+    world.ip("rule add pref 100 from 172.16.1.0/24 lookup main");
+    let of_before = |event: &Event| matches!(event, Event::Drift { what } if what.starts_with("rule pref 100 from 172.16.1.0/24"));
+    expect(&mut events, of_before).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,7 +79,8 @@ async fn our_own_changes_are_not_told_nor_others_that_do_not_concern_us() {
     put(&driver, &objects).await.unwrap();
     delete(&driver, &[objects[1].clone(), objects[0].clone()]).await.unwrap();
     world.ip("route add 192.0.2.0/24 via 10.23.0.2");
-    world.ip("rule add pref 500 from 192.0.2.0/24 lookup main");
+    // It stands behind ours, and decides nothing about what they match.
+    world.ip("rule add pref 32000 from 192.0.2.0/24 lookup main");
     sleep(Duration::from_millis(100)).await;
     assert!(events.try_recv().is_err());
 

@@ -1,0 +1,102 @@
+//! Watching: what holds of the chains as they are installed is found out by itself, and told when it changes.
+
+use std::time::Duration;
+
+use catena_control::Controller;
+use catena_control::report::{ChainVerdict, EventKind};
+use catena_driver::simulated::SimulatedElement;
+use catena_verify::Verdict;
+
+use crate::gate::{divert, restore};
+use crate::world::*;
+
+/// What is known of acme's chain once there is time to find it out.
+async fn verdict(controller: &Controller) -> ChainVerdict {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    controller.status().chains[0].verdict.clone().unwrap()
+}
+
+/// The kernel tells of something there.
+fn stir(world: &World, element: &str) {
+    world.element(element).plug(&"wan".parse().unwrap());
+}
+
+fn told(controller: &Controller) -> Vec<EventKind> {
+    let kinds = [EventKind::Proven, EventKind::Violated, EventKind::Undecided];
+    kinds_of_events(controller, 0).into_iter().filter(|kind| kinds.contains(kind)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_chain_is_proven_without_ado() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    let found = verdict(&controller).await;
+    assert_eq!((found.verdict, found.why), (Verdict::Proven, None));
+    // An edit that holds as well changes nothing of it.
+    apply(&controller, &[chain(&["web", "fw"])]).await.unwrap();
+    assert_eq!(verdict(&controller).await.since, found.since);
+    assert_eq!(told(&controller), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_rule_is_found_and_its_end_too() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    verdict(&controller).await;
+    divert(&world);
+    stir(&world, "edge");
+    let found = verdict(&controller).await;
+    assert_eq!(found.verdict, Verdict::Violated);
+    let why = found.why.unwrap();
+    assert!(why.contains("chain acme-web, site acme-hq") && why.contains("such as tcp 172.16.1."), "{why}");
+    let last = controller.events().into_iter().next_back().unwrap();
+    assert_eq!(
+        (last.kind, last.chain.unwrap().as_str(), last.message),
+        (EventKind::Violated, "acme-web", why)
+    );
+
+    // Nothing of ours is damaged, so it is for its owner to take it away.
+    let status = controller.status();
+    assert!(status.converged);
+    restore(&world);
+    stir(&world, "edge");
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
+    assert_eq!(told(&controller), [EventKind::Violated, EventKind::Proven]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_told_is_found_by_the_next_look_at_everything() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    verdict(&controller).await;
+    divert(&world);
+    tokio::time::sleep(settings().resync).await;
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_proven_by_what_cannot_be_read() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    verdict(&controller).await;
+    world.remove("br-int");
+    let found = verdict(&controller).await;
+    assert_eq!(found.verdict, Verdict::Undecided);
+    assert!(found.why.as_ref().unwrap().contains("element br-int cannot be read"), "{found:?}");
+    let report = controller.verify(None, true).await;
+    assert_eq!(report.verdict, Verdict::Undecided);
+    world.bring("br-int");
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
+    assert_eq!(told(&controller), [EventKind::Undecided, EventKind::Proven]);
+}
+
+/// What is repaired at once was never the state that is judged.
+#[tokio::test(start_paused = true)]
+async fn damage_that_is_repaired_leaves_a_proven_chain() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    verdict(&controller).await;
+    world.disturb(&"edge".parse().unwrap(), SimulatedElement::lose_any).unwrap();
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
+    assert_converged(&controller, &world);
+}
