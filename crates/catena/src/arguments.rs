@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use catena_api::types::DropReason;
 use catena_model::address::{Dscp, Protocol};
-use catena_model::name::{NodeName, TenantName};
+use catena_model::name::{ChainName, NodeName, TenantName};
 use catena_verify::Property;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -105,6 +105,9 @@ pub enum Command {
     /// Show one resource with what has become of it: a chain's hops and counters, a function's packets in and out
     #[command(after_help = "Examples:\n  catena describe chain acme-web\n  catena describe function ips")]
     Describe(Describe),
+    /// Say in plain words and a picture what a chain does with whose traffic, and what is proven of it
+    #[command(after_help = "Example:\n  catena explain acme-web")]
+    Explain(Explain),
     /// Show rates as they are now: of chains, hops, instances and drops
     ///
     /// On a terminal it goes on until q is pressed, and says which keys it knows. Elsewhere, and with --once, it measures
@@ -267,6 +270,14 @@ pub struct Describe {
     pub kind: String,
     /// The one of this name
     pub name: String,
+}
+
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The chain's name
+    pub chain: ChainName,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 #[derive(Args, Debug)]

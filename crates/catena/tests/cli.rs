@@ -40,8 +40,8 @@ fn help() {
 fn every_command_shows_an_example() {
     let lab = ["run", "up", "exec", "down"].map(|name| vec!["lab", name]);
     let commands = [
-        "validate", "plan", "apply", "delete", "get", "describe", "top", "trace", "verify", "status",
-        "events", "serve",
+        "validate", "plan", "apply", "delete", "get", "describe", "explain", "top", "trace", "verify",
+        "status", "events", "serve",
     ];
     for command in commands.map(|name| vec![name]).into_iter().chain(lab) {
         let output = catena(&[&command[..], &["--help"]].concat()).output().unwrap();
@@ -226,6 +226,7 @@ fn json_and_yaml_are_what_they_say() {
         "get counters",
         "status",
         "events",
+        "explain acme-web",
         "plan",
         "trace --from 172.16.1.10 --to 198.51.100.10",
     ] {
@@ -313,6 +314,39 @@ fn what_would_break_a_promise_is_refused_and_shown() {
     assert!(repaired.contains("exit code 0") && repaired.contains("proven: 1 chain"), "{repaired}");
     assert!(!day.says("status").contains("given up"));
     assert!(day.says("events").contains("holdsAgain"));
+}
+
+/// What is told of a chain, once it has been verified, with how long ago taken out.
+fn explained(day: &Day, line: &str) -> String {
+    let start = Instant::now();
+    loop {
+        let said = day.says(line);
+        if !said.contains("Nothing was verified") {
+            let aged = |line: &str| match (line.split_once(" for "), line.starts_with("Proven")) {
+                (Some((verdict, rest)), true) => {
+                    format!("{verdict} for …{}", &rest[rest.find(',').unwrap()..])
+                }
+                _ => line.to_owned(),
+            };
+            return said.lines().map(aged).collect::<Vec<_>>().join("\n");
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{said}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_chain_is_explained() {
+    let day = Day::begin();
+    let globex = "apiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {name: globex-all}\nspec: {tenant: globex, functions: \
+                  [web, ips]}\n";
+    std::fs::write(day.folder.path().join("globex.yaml"), globex).unwrap();
+    day.says("apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml -f globex.yaml");
+    let said =
+        ["explain acme-web", "explain globex-all", "explain nothing"].map(|line| explained(&day, line));
+    insta::assert_snapshot!(said.join("\n\n"));
+    let status = day.says("status");
+    assert!(status.contains("VERDICT") && status.contains("proven"), "{status}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use catena_model::name::TenantName;
+use catena_model::name::{ChainName, TenantName};
 use catena_model::packet::Packet;
 use catena_model::resource::ResourceKind;
 use catena_store::Store;
@@ -15,7 +15,8 @@ use crate::events::{EventLog, Follower};
 use crate::intent::{Request, ResourceId, Terms};
 use crate::records::Records;
 use crate::report::{
-    ApplyReport, CountersReport, EventKind, EventReport, FunctionsReport, ResourceReport, StatusReport,
+    ApplyReport, CountersReport, EventKind, EventReport, Explanation, FunctionsReport, ResourceReport,
+    StatusReport,
 };
 use crate::settings::{Mode, Settings};
 use crate::view::View;
@@ -79,6 +80,11 @@ impl Controller {
 
     pub fn status(&self) -> StatusReport {
         self.now().status(&self.verdicts.borrow())
+    }
+
+    /// What a chain does and what is known of it; `None` if there is no such chain.
+    pub fn explain(&self, chain: &ChainName) -> Option<Explanation> {
+        self.now().explain(chain, &self.verdicts.borrow())
     }
 
     /// Waits until everything is installed as asked for.

@@ -20,6 +20,7 @@ mod drivers;
 mod error;
 mod events;
 mod execute;
+mod explain;
 mod gate;
 mod intent;
 mod needed;

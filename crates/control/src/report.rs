@@ -3,6 +3,7 @@
 //! These are also the JSON of the API, so fields are only ever added to them.
 
 mod counters;
+mod explanation;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,6 +16,7 @@ use catena_verify::{Property, Verdict};
 use serde::{Deserialize, Serialize};
 
 pub use counters::*;
+pub use explanation::*;
 
 /// A moment; in JSON as RFC 3339 writes it.
 pub type Timestamp = jiff::Timestamp;

@@ -4,6 +4,7 @@ mod apply;
 mod counters;
 mod describe;
 mod events;
+mod explain;
 mod get;
 mod lab;
 mod serve;
@@ -28,6 +29,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, CliError> {
         Command::Delete(arguments) => wait(apply::delete(connection, &arguments))?,
         Command::Get(arguments) => wait(get::get(connection, &arguments))?,
         Command::Describe(arguments) => wait(describe::describe(connection, &arguments))?,
+        Command::Explain(arguments) => wait(explain::explain(connection, &arguments))?,
         Command::Top(arguments) => wait(top::top(connection, &arguments))?,
         Command::Trace(arguments) => wait(trace::trace(connection, &arguments))?,
         Command::Verify(arguments) => return verify::verify(connection, &arguments),

@@ -1,8 +1,8 @@
 //! `status`: whether everything is installed as asked for.
 
 use catena_api::types::{
-    ChainState, ChainVerdict, ControllerState, CounterReport, CountersReport, ElementState, FunctionsReport,
-    GivenUp, Promise, StatusReport, Timestamp,
+    ChainState, ChainStatus, ChainVerdict, ControllerState, CounterReport, CountersReport, ElementState,
+    FunctionsReport, GivenUp, Promise, StatusReport, Timestamp,
 };
 use catena_control::Mode;
 use catena_verify::Verdict;
@@ -56,7 +56,7 @@ fn shown(report: &StatusReport) -> String {
         text += &format!("\n{}", elements(report));
     }
     if !report.chains.is_empty() {
-        text += &format!("\n{}", chains(report));
+        text += &format!("\n{}", verified_chains(report));
     }
     for drain in &report.draining {
         text += &format!("\n{}", shown_drain(drain));
@@ -102,24 +102,42 @@ fn given_up(report: &StatusReport) -> Table {
 }
 
 pub fn chains(report: &StatusReport) -> Table {
-    let mut table =
-        Table::new(["CHAIN", "TENANT", "FUNCTIONS", "SITES", "STATE", "VERDICT", "SINCE", "REASON"]);
+    let mut table = Table::new(CHAIN);
+    report.chains.iter().for_each(|chain| table.row(named(chain).into_iter().chain([reason(chain)])));
+    table
+}
+
+/// With what was found out of them as they are installed.
+fn verified_chains(report: &StatusReport) -> Table {
+    let [chain, tenant, functions, sites, state, reason] = CHAIN;
+    let mut table = Table::new([chain, tenant, functions, sites, state, "VERDICT", "SINCE", reason]);
     for chain in &report.chains {
-        let functions: Vec<&str> = chain.functions.iter().map(|function| function.as_str()).collect();
-        let why = chain.verdict.as_ref().and_then(|verdict| verdict.why.clone());
-        let sites: Vec<&str> = chain.sites.iter().map(|site| site.site.as_str()).collect();
-        table.row([
-            (&chain.name).into(),
-            chain.tenant.as_ref().map_or("", |tenant| tenant.as_str()).into(),
-            functions.join(" → ").into(),
-            sites.join(", ").into(),
-            Cell::new(style(chain.state), chain.state),
-            chain.verdict.as_ref().map_or_else(|| "".into(), verdict),
-            chain.verdict.as_ref().map_or_else(String::new, |verdict| age(verdict.since)).into(),
-            chain.reason.clone().or(why).unwrap_or_default().into(),
-        ]);
+        let found = chain.verdict.as_ref();
+        let verdict = found.map_or_else(|| "".into(), verdict);
+        let since = found.map_or_else(String::new, |found| age(found.since));
+        let why = found.and_then(|found| found.why.clone()).filter(|_| chain.reason.is_none());
+        let why = why.map_or_else(|| self::reason(chain), Cell::from);
+        table.row(named(chain).into_iter().chain([verdict, since.into(), why]));
     }
     table
+}
+
+const CHAIN: [&str; 6] = ["CHAIN", "TENANT", "FUNCTIONS", "SITES", "STATE", "REASON"];
+
+fn named(chain: &ChainStatus) -> [Cell; 5] {
+    let functions: Vec<&str> = chain.functions.iter().map(|function| function.as_str()).collect();
+    let sites: Vec<&str> = chain.sites.iter().map(|site| site.site.as_str()).collect();
+    [
+        (&chain.name).into(),
+        chain.tenant.as_ref().map_or("", |tenant| tenant.as_str()).into(),
+        functions.join(" → ").into(),
+        sites.join(", ").into(),
+        Cell::new(style(chain.state), chain.state),
+    ]
+}
+
+fn reason(chain: &ChainStatus) -> Cell {
+    chain.reason.clone().unwrap_or_default().into()
 }
 
 fn verdict(found: &ChainVerdict) -> Cell {
@@ -140,7 +158,7 @@ pub fn style(state: ChainState) -> anstyle::Style {
 }
 
 /// How long ago, as kubectl says it.
-fn age(since: Timestamp) -> String {
+pub fn age(since: Timestamp) -> String {
     let seconds = Timestamp::now().duration_since(since).as_secs().max(0);
     match seconds {
         0..120 => format!("{seconds}s"),
