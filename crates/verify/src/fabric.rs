@@ -10,7 +10,7 @@ use catena_model::address::{Family, Prefix};
 use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::forwarding::{
     Action, Direction, Ingress, Instance, InstanceId, Key, Object, Path, PathId, Policy, Rule, Selector,
-    SiteId, Table, Tunnel, VlanId,
+    Side, SiteId, Table, Tunnel, VlanId,
 };
 use catena_model::name::{FunctionName, InstanceName, NodeName, PortName};
 use catena_model::resource::{LinkEnd, Role};
@@ -79,9 +79,51 @@ pub struct Node {
     /// The rules that lead to each path's table, and the policies that lead to its functions.
     rules_of: QuickMap<PathId, BTreeSet<(u16, Selector)>>,
     policies_of: QuickMap<PathId, BTreeSet<SiteId>>,
-    pub instances: QuickMap<InstanceId, Instance>,
+    pub instances: QuickMap<InstanceId, Placed>,
+    /// Who gets what leaves by the exits of each site's policy, on the way up and on the way down.
+    pub exits: QuickMap<SiteId, (Taker, Taker)>,
     pub tunnels: BTreeMap<SiteId, Tunnel>,
     pub tunnels_by_prefix: PrefixIndex<SiteId>,
+}
+
+/// An instance, and what its sides are.
+pub struct Placed {
+    pub instance: Instance,
+    inside: Reached,
+    outside: Reached,
+}
+
+impl Placed {
+    /// The side that gets packets first that go in a direction.
+    pub fn first(&self, direction: Direction) -> &Reached {
+        match direction {
+            Direction::Up => &self.inside,
+            Direction::Down => &self.outside,
+        }
+    }
+}
+
+/// What is reached by a side.
+#[derive(Clone, Copy)]
+pub struct Reached {
+    pub port: PortId,
+    pub taker: Taker,
+}
+
+/// Where packets get that are handed to a side's next hops, if somebody there has the address.
+#[derive(Clone, Copy)]
+pub struct Taker {
+    v4: Option<Place>,
+    v6: Option<Place>,
+}
+
+impl Taker {
+    pub fn of(self, family: Family) -> Option<Place> {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
 }
 
 pub struct Port {
@@ -245,7 +287,9 @@ impl Fabric {
                 known.then_some(Object::Rule(rule))
             }
             Key::Ingress(port) => node.ingresses.get(&node.port_id(port)?).cloned().map(Object::Ingress),
-            Key::Instance(id) => node.instances.get(id).cloned().map(Object::Instance),
+            Key::Instance(id) => {
+                node.instances.get(id).map(|placed| Object::Instance(placed.instance.clone()))
+            }
             Key::Path(id) => node.paths.get(id).cloned().map(Object::Path),
             Key::Policy(site) => node.policies.get(site).cloned().map(Object::Policy),
             Key::Tunnel(site) => node.tunnels.get(site).cloned().map(Object::Tunnel),
@@ -286,9 +330,8 @@ impl Fabric {
                 node.ingresses.insert(port, ingress.clone());
             }
             Object::Instance(instance) => {
-                node.port(&instance.inside.port);
-                node.port(&instance.outside.port);
-                node.instances.insert(instance.id, instance.clone());
+                let [inside, outside] = [&instance.inside, &instance.outside].map(|side| node.reach(side));
+                node.instances.insert(instance.id, Placed { instance: instance.clone(), inside, outside });
             }
             Object::Path(path) => {
                 if let Some(vlan) = path.vlan {
@@ -297,8 +340,9 @@ impl Fabric {
                 node.paths.insert(path.id, path.clone());
             }
             Object::Policy(policy) => {
-                for side in policy.exits.iter().flat_map(|exits| [&exits.up, &exits.down]) {
-                    node.port(&side.port);
+                if let Some(exits) = &policy.exits {
+                    let [up, down] = [&exits.up, &exits.down].map(|side| node.reach(side).taker);
+                    node.exits.insert(policy.site, (up, down));
                 }
                 for prefix in &policy.prefixes {
                     node.policies_by_prefix.insert(*prefix, policy.site);
@@ -342,6 +386,7 @@ impl Fabric {
             }
             Key::Policy(site) => {
                 let Some(policy) = node.policies.remove(site) else { return };
+                node.exits.remove(site);
                 for prefix in &policy.prefixes {
                     node.policies_by_prefix.remove(*prefix, site);
                 }
@@ -457,6 +502,7 @@ impl Node {
             rules_of: QuickMap::default(),
             policies_of: QuickMap::default(),
             instances: QuickMap::default(),
+            exits: QuickMap::default(),
             tunnels: BTreeMap::new(),
             tunnels_by_prefix: PrefixIndex::default(),
         };
@@ -521,6 +567,16 @@ impl Node {
     /// The policies that lead to a path's functions.
     pub fn policies_of(&self, path: PathId) -> impl Iterator<Item = &Policy> {
         self.policies_of.get(&path).into_iter().flatten().filter_map(|site| self.policies.get(site))
+    }
+
+    fn reach(&mut self, side: &Side) -> Reached {
+        let port = self.port(&side.port);
+        let far = self.cable(port);
+        let taker = |family| {
+            let via = side.next_hops.of(family)?;
+            far.filter(|far| far.addresses.contains(&via)).map(|far| far.place)
+        };
+        Reached { port, taker: Taker { v4: taker(Family::V4), v6: taker(Family::V6) } }
     }
 
     /// The number of a port, new if it has none.

@@ -10,7 +10,7 @@ use catena_model::resource::{Role, ServiceFunction};
 use crate::class::Class;
 use crate::fabric::{Fabric, FunctionSide, NodeId, Place};
 use crate::intent::{ClaimedBy, ServedChain, ServedSite};
-use crate::symbolic::{By, Cause, End, Pass, Unknown, Walker, Way, in_order, is_up, side_of};
+use crate::symbolic::{By, Cause, End, Pass, Unknown, Walker, Way, in_order, is_up};
 use crate::verdict::Property;
 
 /// Something that is wrong.
@@ -344,7 +344,7 @@ pub fn unmodified(fabric: &Fabric, chain: &ServedChain, pass: &Pass) -> Option<F
     let node = fabric.node(pass.switch);
     let path = node.paths.get(&pass.path)?;
     for (hop, wanted) in path.hops.iter().zip(&chain.functions) {
-        for instance in hop.ids().filter_map(|id| node.instances.get(&id)) {
+        for instance in hop.ids().filter_map(|id| node.instances.get(&id)).map(|placed| &placed.instance) {
             if instance.rewrites != wanted.changes_addresses {
                 let known =
                     if wanted.changes_addresses { "changes addresses" } else { "changes no addresses" };
@@ -514,8 +514,8 @@ pub fn gets_to_somebody(fabric: &Fabric, way: &Way) -> bool {
 /// What an instance of a path really is: by the port, not by the number.
 pub fn reached<'f>(fabric: &'f Fabric, pass: &Pass, id: InstanceId) -> Option<&'f FunctionSide> {
     let node = fabric.node(pass.switch);
-    let side = side_of(node.instances.get(&id)?, pass.direction);
-    fabric.function(pass.switch, node.port_id(&side.port)?, pass.direction)
+    let side = node.instances.get(&id)?.first(pass.direction);
+    fabric.function(pass.switch, side.port, pass.direction)
 }
 
 /// Whether a packet came into a site's chain as if the site had sent it.

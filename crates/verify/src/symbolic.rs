@@ -5,8 +5,7 @@
 
 use catena_model::address::Family;
 use catena_model::forwarding::{
-    Action, Direction, Exits, Insertion, Instance, InstanceId, InstanceState, OnFailure, Path, PathId,
-    Policy, Purpose, Side, SiteId,
+    Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose, SiteId,
 };
 
 use crate::class::{Class, Span};
@@ -271,9 +270,9 @@ impl<'f> Walker<'f> {
             let Some(asks) = Class::of_flow(&rule.matches, class.family) else { continue };
             rest = take(rest, &asks.seen_from_site(direction), |class| {
                 match (purpose, rule.action, &policy.exits) {
-                    (Purpose::Steer, Action::Path(path), Some(exits)) => {
+                    (Purpose::Steer, Action::Path(path), Some(_)) => {
                         let pass = Pass { switch: place.node, site: policy.site, path, direction };
-                        self.steer(class, pass, exits, branches);
+                        self.steer(class, pass, branches);
                     }
                     // Claimed, or of no use here: not released.
                     _ => self.route(place, class, false, branches),
@@ -283,8 +282,8 @@ impl<'f> Walker<'f> {
         for class in rest {
             match (purpose, &policy.exits) {
                 (Purpose::Claim, _) => self.route(place, class, true, branches),
-                (Purpose::Steer, Some(exits)) => {
-                    let next = self.leave(place.node, exits.of(direction), class.family);
+                (Purpose::Steer, Some(_)) => {
+                    let next = self.leave(place.node, policy.site, direction, class.family);
                     branches.push(Branch::new(class, By::Transit(policy.site), next));
                 }
                 (Purpose::Steer, None) => self.route(place, class, false, branches),
@@ -292,7 +291,7 @@ impl<'f> Walker<'f> {
         }
     }
 
-    fn steer(&self, class: Class, pass: Pass, exits: &Exits, branches: &mut Vec<Branch>) {
+    fn steer(&self, class: Class, pass: Pass, branches: &mut Vec<Branch>) {
         let node = self.fabric.node(pass.switch);
         let Some(path) = node.paths.get(&pass.path) else {
             branches.push(Branch::end(class, End::Dropped(Cause::NoPath)));
@@ -318,18 +317,17 @@ impl<'f> Walker<'f> {
                 return;
             }
         }
-        let next = self.leave(pass.switch, exits.of(pass.direction), class.family);
+        let next = self.leave(pass.switch, pass.site, pass.direction, class.family);
         branches.push(Branch { pass: Some(pass), ..Branch::new(class, By::Path(pass.path), next) });
     }
 
     /// How a way ends that leads to this instance, if it ends there.
     fn fault(&self, pass: &Pass, id: InstanceId, family: Family, is_last: bool) -> Option<End> {
         let node = self.fabric.node(pass.switch);
-        let instance = node.instances.get(&id)?;
-        let side = side_of(instance, pass.direction);
-        let reached = instance.insertion != Insertion::L3 || neighbour(node, side, family);
-        let known =
-            node.port_id(&side.port).and_then(|port| self.fabric.function(pass.switch, port, pass.direction));
+        let placed = node.instances.get(&id)?;
+        let (instance, side) = (&placed.instance, placed.first(pass.direction));
+        let reached = instance.insertion != Insertion::L3 || side.taker.of(family).is_some();
+        let known = self.fabric.function(pass.switch, side.port, pass.direction);
         match () {
             () if !reached || known.is_none() => Some(End::Dropped(Cause::Unreachable)),
             () if instance.rewrites && (pass.direction == Direction::Down || !is_last) => {
@@ -339,12 +337,12 @@ impl<'f> Walker<'f> {
         }
     }
 
-    fn leave(&self, switch: NodeId, side: &Side, family: Family) -> Next {
-        let node = self.fabric.node(switch);
-        match node.cable_at(&side.port) {
-            Some(far) if neighbour(node, side, family) => Next::Go(far.place),
-            _ => Next::End(End::Dropped(Cause::NoNeighbour)),
-        }
+    fn leave(&self, switch: NodeId, site: SiteId, direction: Direction, family: Family) -> Next {
+        let taker = self.fabric.node(switch).exits.get(&site).and_then(|(up, down)| match direction {
+            Direction::Up => up.of(family),
+            Direction::Down => down.of(family),
+        });
+        taker.map_or(Next::End(End::Dropped(Cause::NoNeighbour)), Next::Go)
     }
 
     /// By the rules of the node, ours and its owner's, in the order of their priorities.
@@ -581,26 +579,13 @@ fn both_ends(family: Family, source: Option<Span<u128>>, destination: Option<Spa
     class
 }
 
-/// Whether somebody at the side's port has the address that packets are handed to.
-fn neighbour(node: &Node, side: &Side, family: Family) -> bool {
-    let via = side.next_hops.of(family);
-    node.cable_at(&side.port).zip(via).is_some_and(|(far, via)| far.addresses.contains(&via))
-}
-
 /// Whether a tunnel's outer packets leave and come by the port that it names.
 pub fn has_underlay(node: &Node, tunnel: &catena_model::forwarding::Tunnel) -> bool {
     node.cable_at(&tunnel.underlay).is_some_and(|far| far.own_addresses.contains(&tunnel.local))
 }
 
-pub fn side_of(instance: &Instance, direction: Direction) -> &Side {
-    match direction {
-        Direction::Up => &instance.inside,
-        Direction::Down => &instance.outside,
-    }
-}
-
 pub fn is_up(node: &Node, id: InstanceId) -> bool {
-    node.instances.get(&id).is_some_and(|instance| instance.state == InstanceState::Up)
+    node.instances.get(&id).is_some_and(|placed| placed.instance.state == InstanceState::Up)
 }
 
 /// Whether a function that may not be left out has no instance that is up.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{Direction, ElementState, Ingress, Key, Object, Policy, Selector, Tunnel};
 use catena_model::name::{ChainName, NodeName, SiteName};
-use catena_model::resource::{Model, Role};
+use catena_model::resource::{Chain, Model, Role};
 
 use crate::Network;
 use crate::class::Span;
@@ -28,6 +28,7 @@ pub struct Touched {
     /// Elements, hosts, links, functions, tenants, sites, or the owners' routing: all is looked at from the beginning, as
     /// it is when ports are classified otherwise or an instance changes.
     pub inventory: bool,
+    /// Also those of sites that were given a number.
     pub chains: BTreeSet<ChainName>,
     pub objects: BTreeSet<(NodeName, Key)>,
 }
@@ -37,6 +38,15 @@ impl Touched {
     pub fn between(old: &Network, new: &Network) -> Self {
         let same = same_inventory(old.model, new.model) && old.base == new.base;
         let mut touched = Self { inventory: !same, ..Self::default() };
+        let renumbered: BTreeSet<&SiteName> = new
+            .numbering
+            .sites()
+            .filter(|(name, id)| old.numbering.site_id(name) != Some(*id))
+            .map(|(name, _)| name)
+            .collect();
+        let of_renumbered = |chain: &&Chain| chain.sites.iter().any(|site| renumbered.contains(site));
+        let chains = new.model.chains.values().filter(of_renumbered);
+        touched.chains.extend(chains.map(|chain| chain.name.clone()));
         for (a, b) in [(old, new), (new, old)] {
             let chains =
                 a.model.chains.iter().filter(|(name, chain)| b.model.chains.get(*name) != Some(*chain));
@@ -147,7 +157,8 @@ impl Verifier {
 
     /// Brings what is known of the network up to date, and says which sites the change can be about; `None`: all.
     fn follow(&mut self, network: &Network, touched: &Touched) -> Option<BTreeSet<SiteName>> {
-        if touched.inventory || self.outside.has_strays() {
+        // Without any chain nobody is told what objects are for more than their sites.
+        if touched.inventory || self.sites.is_empty() || self.outside.has_strays() {
             return None;
         }
         let mut sites = BTreeSet::new();
