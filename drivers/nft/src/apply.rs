@@ -191,17 +191,15 @@ impl<'a, 'k> Step<'a, 'k> {
         let is_sound = self.installed.understood && self.installed.ruleset.is_some();
         let skipped = if is_sound { 0 } else { 2 };
         let mut there = self.installed.ruleset.take();
-        let mut was_changed = false;
         for (ruleset, is_removing) in stages.into_iter().skip(skipped) {
             let commands = transaction(there.as_ref(), &ruleset);
             if commands.is_empty() {
                 continue;
             }
-            if is_removing && was_changed {
+            if is_removing {
                 wait_for_those_on_their_way();
             }
             nft.commit(&commands)?;
-            was_changed = true;
             there = (!ruleset.is_empty()).then_some(ruleset);
         }
         self.wanted = without_hops;

@@ -23,8 +23,6 @@ pub(crate) struct Installed {
     pub(crate) rules: BTreeMap<Family, Rules>,
     /// As it stands there, whether or not it works.
     pub(crate) contents: Contents,
-    /// The rules that are about to take the place of others, behind which they stand.
-    behind: Contents,
     /// Whether the table says this and nothing else.
     pub(crate) understood: bool,
     /// Hops that the kernel leads packets to.
@@ -67,7 +65,7 @@ impl Installed {
                 whole.insert(*hop);
             }
         }
-        Ok(Self { ruleset, rules, contents, behind, understood, whole })
+        Ok(Self { ruleset, rules, contents, understood, whole })
     }
 
     /// What is there and does what it says. What does not is said to lead nowhere: nobody wants that, so it is put again
@@ -85,9 +83,7 @@ impl Installed {
             .map(|(key, target)| (*key, if leads(key.0, *target) { *target } else { Target::Nowhere }));
         let sound_rules = rules.iter().map(|(spot, entry)| {
             let told = tables.get(&(spot.1.family, entry.path));
-            // One that is about to be replaced may lead where its table led before.
-            let is_leaving = self.behind.rules.contains_key(spot);
-            let sound = self.understood && (is_leaving || told == Some(&entry.target));
+            let sound = self.understood && told == Some(&entry.target);
             let nowhere = Entry { path: PathId::NOWHERE, target: Target::Nowhere, ..*entry };
             (spot.clone(), if sound { *entry } else { nowhere })
         });

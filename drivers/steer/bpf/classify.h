@@ -158,11 +158,24 @@ __noinline int match(const struct rule *rule, const struct packet *packet, int d
 }
 
 /*
+ * What tells a policy from all others; 0 if it is not this site's. A map element that was freed by an update may at once be used
+ * for the next one, also of another site, while it is still being read: what is read between two answers that are the same
+ * is of one policy.
+ */
+static __always_inline __u32 generation_of(const struct policy *policy, __u32 site)
+{
+	__u32 generation = *(const volatile __u32 *)&policy->generation;
+
+	return *(const volatile __u32 *)&policy->site == site ? generation : 0;
+}
+
+/*
  * What a policy says about a packet as it goes in `direction`. The first rule that matches decides; `path` is set for STEERED.
  * A fragment that none matches goes by the first one that could: else a first fragment with ports that no rule is for
- * could lead later ones round the functions.
+ * could lead later ones round the functions. TORN if the policy is not the site's any more.
  */
-__noinline int evaluate(const struct policy *policy, const struct packet *packet, int direction, __u32 *path)
+__noinline int evaluate(const struct policy *policy, const struct packet *packet, int direction, __u32 *path,
+			__u32 site)
 {
 	struct rules_key key = {};
 	struct rules *block = NULL;
@@ -171,7 +184,9 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 
 	if (!policy || !packet || !path)
 		return UNDECIDED;
-	generation = policy->generation;
+	generation = generation_of(policy, site);
+	if (!generation)
+		return TORN;
 	count = policy->count;
 	key.generation = generation;
 	for (__u32 i = 0; i < MAX_RULES; i++) {
@@ -198,29 +213,24 @@ __noinline int evaluate(const struct policy *policy, const struct packet *packet
 			}
 		} else if (decision != UNCLAIMED) {
 			*path = rule->path;
-			return *(const volatile __u32 *)&policy->generation == generation ? decision : TORN;
+			return generation_of(policy, site) == generation ? decision : TORN;
 		}
 	}
 	*path = possible_path;
-	return *(const volatile __u32 *)&policy->generation == generation ? possible : TORN;
+	return generation_of(policy, site) == generation ? possible : TORN;
 }
 
-/*
- * The same, by the policy of a site; UNDECIDED where it has none. A map element that was freed by an update may at once
- * be used for the next one, while it is still being read: then it is read again.
- */
-static __always_inline int classify(__u32 site, const struct packet *packet, int direction, __u32 *path)
+/* The same, by the policy of a site; UNDECIDED where it has none. */
+static __noinline int classify(__u32 site, const struct packet *packet, int direction, __u32 *path)
 {
-	int decision = UNDECIDED;
+	int decision = TORN;
 
-	for (int attempt = 0; attempt < 3; attempt++) {
+	for (int attempt = 0; attempt < 3 && decision == TORN; attempt++) {
 		struct policy *policy = bpf_map_lookup_elem(&policies, &site);
 
 		if (!policy)
 			return UNDECIDED;
-		decision = evaluate(policy, packet, direction, path);
-		if (decision != TORN)
-			break;
+		decision = evaluate(policy, packet, direction, path, site);
 	}
 	return decision;
 }

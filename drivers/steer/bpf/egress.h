@@ -19,6 +19,8 @@
 #define ADDRESS_FAMILY_V6 10
 
 #define LOOK_EVERY 1000000000
+/* The loader says so often that it looks after neighbours; after this long without a word nobody does. */
+#define ATTENDED_FOR 20000000000
 
 /* What every link carries: no need to ask (RFC 791; an IPv6 link carries 1280). */
 #define SURELY_FITS 576
@@ -44,11 +46,18 @@ static __always_inline int does_not_fit(struct __sk_buff *skb, __u32 ifindex)
 	return skb->len <= SURELY_FITS ? 0 : misfit(skb, ifindex);
 }
 
-/* Who answers for the neighbour, as far as it was heard: the kernel asks, and neighbour.h listens. */
+/* When the loader last saw to it that the kernel asks for its neighbours (bpf_ktime_get_coarse_ns). */
+MAP(attended, BPF_MAP_TYPE_ARRAY, __u32, __u64, 1, 0);
+
+/*
+ * Who answers for the neighbour, as far as it was heard: the kernel asks, and neighbour.h listens. Returns whether somebody sees
+ * to it that the kernel does, also where it sees no packet.
+ */
 static __noinline int look_for_neighbour(__u32 family, struct side *side)
 {
 	struct neighbour_key key = { .ifindex = side->ifindex };
-	__u64 *heard, nobody = 0;
+	__u64 *heard, *when, nobody = 0;
+	__u32 zero = 0;
 
 	if (family == 4)
 		map_v4(key.address, side->v4);
@@ -62,7 +71,8 @@ static __noinline int look_for_neighbour(__u32 family, struct side *side)
 		side->v4_mac = heard ? *heard : 0;
 	else
 		side->v6_mac = heard ? *heard : 0;
-	return 0;
+	when = bpf_map_lookup_elem(&attended, &zero);
+	return when && bpf_ktime_get_coarse_ns() - *when < ATTENDED_FOR;
 }
 
 /* Writes both addresses: 12 bytes, the upper 16 bits of either word do not count. */
@@ -80,7 +90,8 @@ static __always_inline int write_macs(struct __sk_buff *skb, __u64 destination, 
 /*
  * The neighbour's MAC address, if the frame may go straight to it; else 0, and the kernel is to send it. That way has a queue
  * and this one has none: who changes from one to the other lets packets overtake each other, so only what is not known goes by
- * the kernel. That it asks again in time whether the neighbour is still there is seen to by the loader (neighbours.rs).
+ * the kernel. That it asks again in time whether the neighbour is still there is seen to by the loader (neighbours.rs); when
+ * there is none any more, by a packet a second.
  */
 static __always_inline __u64 heard_neighbour(__u32 family, struct side *side)
 {
@@ -92,7 +103,8 @@ static __always_inline __u64 heard_neighbour(__u32 family, struct side *side)
 	if (now - side->looked > LOOK_EVERY) {
 		side->looked = now;
 		look_for_neighbour(4, side);
-		look_for_neighbour(6, side);
+		if (!look_for_neighbour(6, side))
+			return 0;
 	}
 	mac = family == 4 ? side->v4_mac : side->v6_mac;
 	return mac & HEARD ? mac : 0;

@@ -118,7 +118,10 @@ static __always_inline __u32 exit_of(struct flow *flow, __u32 direction)
 		policy = bpf_map_lookup_elem(&policies, &site);
 		if (!policy)
 			return 0;
-		known = (__u64)changes << 32 | (policy->exits[DOWN] & 0xffff) << 16 | (policy->exits[UP] & 0xffff);
+		known = (__u64)changes << 32 | (*(volatile __u32 *)&policy->exits[DOWN] & 0xffff) << 16 |
+			(*(volatile __u32 *)&policy->exits[UP] & 0xffff);
+		if (!generation_of(policy, site))
+			return 0;
 		/* In one piece: both directions may do this at once. */
 		*(volatile __u64 *)&flow->exits = known;
 	}

@@ -71,8 +71,10 @@ static __noinline int send_nsh(struct __sk_buff *skb, __u32 family, const struct
 	__be16 ethertype = bpf_htons(ETH_P_NSH_);
 	struct nsh nsh = {};
 
-	/* Super-frames of GSO cannot be cut behind a header that the kernel does not know. */
-	if (bpf_check_mtu(skb, side->ifindex, &mtu, length, skb->gso_size ? BPF_MTU_CHK_SEGS : 0)) {
+	/* Super-frames cannot be cut behind a header that the kernel does not know. */
+	if (skb->gso_size)
+		return drop_on(skb, place->path, DROP_KERNEL);
+	if (bpf_check_mtu(skb, side->ifindex, &mtu, length, 0)) {
 		skb->cb[0] = mtu - length;
 		return refuse(skb, place->path, 1 + (mtu ? DROP_TOO_BIG : DROP_MISSING));
 	}

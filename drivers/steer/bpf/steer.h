@@ -59,9 +59,11 @@ static __always_inline int leave_by(struct __sk_buff *skb, __u32 slot, __u32 fam
 __noinline int leave(struct __sk_buff *skb, __u32 family, __u32 site, __u32 path, __u32 direction)
 {
 	struct policy *policy = bpf_map_lookup_elem(&policies, &site);
+	__u32 slot = policy ? *(volatile __u32 *)&policy->exits[direction & 1] : 0;
 
-	return policy ? leave_by(skb, policy->exits[direction & 1], family, site, path, direction)
-		      : drop_on(skb, path, DROP_MISSING);
+	/* Asked afterwards: the element may have become another site's. */
+	return policy && generation_of(policy, site) ? leave_by(skb, slot, family, site, path, direction)
+						     : drop_on(skb, path, DROP_MISSING);
 }
 
 /* Another instance for one hop of a flow, whose own is down or gone. What the other hops have stays. */
@@ -242,15 +244,16 @@ static __noinline int begin(struct __sk_buff *skb, const struct packet *packet, 
 
 	if (!site)
 		site = site_of(packet->family, direction == UP ? packet->tuple.source : packet->tuple.destination);
-	/* All of it before `evaluate`, which sees whether the policy stands; see classify(). */
 	for (int attempt = 0; attempt < 3 && decision == TORN; attempt++) {
 		policy = bpf_map_lookup_elem(&policies, &site);
 		if (!policy || !policy->exits[0])
 			return NEXT;
+		flow->instances[0] = generation_of(policy, site);
 		realm = policy->realm;
 		slot = policy->exits[direction & 1];
-		flow->instances[0] = policy->generation;
-		decision = evaluate(policy, packet, direction, &id);
+		decision = evaluate(policy, packet, direction, &id, site);
+		if (generation_of(policy, site) != flow->instances[0])
+			decision = TORN;
 	}
 	switch (decision) {
 	case STEERED:

@@ -37,7 +37,7 @@ static __always_inline int concerns(const struct sweep *sweep, const struct flow
 {
 	const struct element *element = sweep->element;
 	__u64 idle = sweep->now > flow->seen ? sweep->now - flow->seen : 0;
-	__u32 of = sweep->request.of, path = flow->path;
+	__u32 of = sweep->request.of;
 
 	switch (sweep->request.task) {
 	case SWEEP_IDLE:
@@ -48,7 +48,7 @@ static __always_inline int concerns(const struct sweep *sweep, const struct flow
 	case SWEEP_STRANGERS:
 		return !realm && (!of || flow->site == of) && site_of(family, local) != flow->site;
 	case SWEEP_PATH:
-		return of ? flow->path == of : !bpf_map_lookup_elem(&paths, &path);
+		return of ? flow->path == of : is_orphan(flow);
 	case SWEEP_TALLIES:
 		return 1;
 	default:

@@ -13,10 +13,17 @@
 /* Not ours to decide: the next program, and then the stack. TCX_NEXT and TC_ACT_UNSPEC are the same number. */
 #define NEXT TC_ACT_UNSPEC
 
-/* As they go over a wire: a super-frame of GSO is as many packets as it becomes. */
+/*
+ * As they go over a wire: a super-frame of GSO is as many packets as it becomes. Where the kernel has forgotten how many these
+ * are, as it does in bpf_skb_adjust_room, by their size: a last one that is not full may not count.
+ */
 static __always_inline __u32 packets_of(const struct __sk_buff *skb)
 {
-	return skb->gso_segs > 1 ? skb->gso_segs : 1;
+	__u32 segments = skb->gso_segs;
+
+	if (!segments && skb->gso_size)
+		segments = skb->len / skb->gso_size;
+	return segments ? segments : 1;
 }
 
 static __always_inline void add(struct counter *counter, const struct __sk_buff *skb, __u32 length)

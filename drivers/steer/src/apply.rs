@@ -93,8 +93,13 @@ impl Engine {
     fn write(&mut self, plan: &Plan, finder: &mut Finder) -> Result<(), DriverError> {
         self.write_used(plan)?;
         self.settle_ports(plan, finder, Ports::Functions)?;
+        // The programs stand at these ports, and hear who answers.
+        let instances = plan.instances.values.iter();
+        let sides = instances.flat_map(|instance| [&instance.inside, &instance.outside]);
+        neighbours::seed(&self.programs.maps.neighbours, sides);
         self.write_users(plan)?;
         self.settle_ports(plan, finder, Ports::Edges)?;
+        neighbours::seed(&self.programs.maps.neighbours, &plan.exits.values);
 
         self.settle_ports(plan, finder, Ports::Unused)?;
         self.remove(plan)?;
@@ -107,9 +112,6 @@ impl Engine {
         maps.lengths.put_all(&plan.lengths.keys, &plan.lengths.values)?;
         maps.instances.put_all(&plan.instances.keys, &plan.instances.values)?;
         maps.exits.put_all(&plan.exits.keys, &plan.exits.values)?;
-        let instances = plan.instances.values.iter();
-        let sides = instances.flat_map(|instance| [&instance.inside, &instance.outside]);
-        neighbours::seed(&maps.neighbours, sides.chain(&plan.exits.values));
         maps.groups.put_all(&plan.groups.keys, &plan.groups.values)?;
         maps.rules.put_all(&plan.rules.keys, &plan.rules.values)
     }

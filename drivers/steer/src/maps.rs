@@ -289,6 +289,7 @@ maps! {
         instances: u32 => Instance,
         exits: u32 => Side,
         neighbours: NeighbourKey => u64,
+        attended: u32 => u64,
         flows4: FlowKey4 => Entry,
         flows6: FlowKey6 => Entry,
         new_entry: u32 => Entry,

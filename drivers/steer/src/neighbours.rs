@@ -10,9 +10,10 @@ use catena_driver::DriverError;
 use crate::layout::{NeighbourKey, PERMANENT, Side};
 use crate::maps::Map;
 use crate::netlink::Connection;
+use crate::plan::now;
 use crate::words;
 
-/// Writes those of the `sides` that frames are put straight into, and has the kernel ask for the others, so that they are
+/// Writes those of the `sides` that frames are put straight into, and has the kernel ask for the others, so that most are
 /// known before the first packet. What fails here costs some packets the longer way, and no more.
 pub(crate) fn seed<'a>(map: &Map<NeighbourKey, u64>, sides: impl IntoIterator<Item = &'a Side>) {
     let wanted: HashSet<_> = sides.into_iter().flat_map(keys).collect();
@@ -32,11 +33,12 @@ pub(crate) fn seed<'a>(map: &Map<NeighbourKey, u64>, sides: impl IntoIterator<It
 
 /// Puts the kernel's word in the place of what was heard, and removes the neighbours that none of `sides` sends to. The
 /// kernel sees none of the packets that are put straight into a port: it is told that its neighbours are in use, so that
-/// it asks from time to time whether they are still there.
+/// it asks from time to time whether they are still there. The programs are told that this is done.
 pub(crate) fn refresh<'a>(
-    map: &Map<NeighbourKey, u64>,
+    (map, attended): (&Map<NeighbourKey, u64>, &Map<u32, u64>),
     sides: impl Iterator<Item = &'a Side>,
 ) -> Result<(), DriverError> {
+    attended.put(&0, &now()?)?;
     let entries = map.entries()?;
     if entries.is_empty() {
         return Ok(());

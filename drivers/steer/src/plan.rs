@@ -365,14 +365,14 @@ impl Planner<'_> {
     }
 }
 
-/// Of a slot where nobody is.
 /// On the clock that the programs read, in nanoseconds.
-fn now() -> Result<u64, DriverError> {
+pub(crate) fn now() -> Result<u64, DriverError> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_err(|error| DriverError::failed("cannot read the clock", error))?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
+/// Of a slot where nobody is.
 pub(crate) fn free_slot(handle: u32) -> layout::Instance {
     layout::Instance { id: handle, ..Default::default() }
 }

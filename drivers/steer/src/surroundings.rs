@@ -35,7 +35,10 @@ pub(crate) fn refresh(maps: &Maps) -> Result<(), DriverError> {
         }
     }
     let functions = instances.iter().flat_map(|(_, instance)| [&instance.inside, &instance.outside]);
-    neighbours::refresh(&maps.neighbours, functions.chain(exits.iter().map(|(_, exit)| exit)))
+    neighbours::refresh(
+        (&maps.neighbours, &maps.attended),
+        functions.chain(exits.iter().map(|(_, exit)| exit)),
+    )
 }
 
 /// The side as its port is now. One whose port is gone, or another, is left to whoever observes it.

@@ -19,6 +19,7 @@ maps! {
         routers: u32 => Router,
         drops: u32 => Counter,
         neighbours: NeighbourKey => u64,
+        attended: u32 => u64,
     }
 }
 

@@ -442,7 +442,7 @@ impl Watched for Shared {
                     *hop = now;
                 }
             }
-            neighbours::refresh(&maps.neighbours, hops.iter().map(|(_, hop)| hop))
+            neighbours::refresh((&maps.neighbours, &maps.attended), hops.iter().map(|(_, hop)| hop))
         })
     }
 

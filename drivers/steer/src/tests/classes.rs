@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use catena_driver::Counted;
 use catena_model::address::{Dscp, Prefix};
 use catena_model::forwarding::{
-    Action, Direction, Exits, FlowMatch, Object, Policy, PolicyRule, Purpose, SiteId,
+    Action, Direction, Exits, FlowMatch, Hop, Object, Path, PathId, Policy, PolicyRule, Purpose, SiteId,
 };
 use catena_model::packet::Packet;
 
@@ -154,6 +154,29 @@ fn what_was_sent_unmarked_before_leads_nothing_round_the_functions() {
     for up in flows {
         let because = "the policy that let it pass is gone";
         rig.expect(&[case("reply", because, "gw", frame(&up.reply()), down_hop())]);
+    }
+}
+
+/// When many paths go at once, so do the flows of all paths that are not there: what passes no function is of none.
+#[test]
+fn what_passes_no_function_is_remembered_when_many_paths_go() {
+    let unused: Vec<_> = (0..9)
+        .map(|number| {
+            let id = PathId(PATH.0 + 1 + number);
+            Object::Path(Path { id, site: SITE, hops: vec![Hop::of([FIREWALL])], vlan: None })
+        })
+        .collect();
+    let mut objects = switch();
+    objects.push(Object::Policy(policy(vec![expedited(Action::Path(PATH))], Some(exits()))));
+    objects.extend(unused.iter().cloned());
+    let rig = Rig::new(&objects);
+    let flows = web(40_000);
+    flows.iter().for_each(|up| drop(rig.send("vr", &marked(up, 10))));
+    rig.delete(&unused);
+    for up in flows {
+        let transit = Expect::Goes(Counted::Transit { site: SITE, direction: Direction::Down });
+        let because = "what it answers passed no function";
+        rig.expect(&[Case { name: "reply", because, at: "gw", frame: frame(&up.reply()), expect: transit }]);
     }
 }
 
