@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use catena_model::forwarding::{Direction, ForwardingState, InstanceState, Key, Object, Purpose};
+use catena_model::forwarding::{
+    Change, Direction, ForwardingState, Instance, InstanceState, Object, Purpose,
+};
+use catena_model::name::NodeName;
 use catena_model::packet::Packet;
 
 use crate::class::Class;
@@ -11,7 +14,7 @@ use crate::fabric::Fabric;
 use crate::intent::{Gate, ServedSite};
 use crate::property::Gone;
 use crate::symbolic::{self, Way};
-use crate::verdict::{Property, Undecided, Violation};
+use crate::verdict::{Loss, Property, Undecided, Violation};
 use crate::verify::Finding;
 use crate::walk::walk_from;
 use crate::{End, Network, Walk};
@@ -64,8 +67,9 @@ impl<'v> Examples<'v> {
         if self.told.contains(&key) {
             return;
         }
+        let losses = fault.without.as_ref().map(|gone| self.losses(gone)).unwrap_or_default();
         let shown = match (&gate, class) {
-            (Some(gate), Some(class)) => self.show(gate, class, way.as_ref(), fault.without.as_ref()),
+            (Some(gate), Some(class)) => self.show(gate, class, way.as_ref(), &losses),
             _ => None,
         };
         let entry = gate.map(|gate| gate.entry);
@@ -73,7 +77,8 @@ impl<'v> Examples<'v> {
             (Some(property), Some(walk), Some(entry)) => {
                 let without = fault.without.as_ref().map(|gone| self.name(gone));
                 let what = fault.what;
-                let violation = Violation { property, chain, site, direction, what, without, entry, walk };
+                let violation =
+                    Violation { property, chain, site, direction, what, without, losses, entry, walk };
                 self.found.violations.push(violation);
             }
             (property, walk, entry) => {
@@ -95,8 +100,8 @@ impl<'v> Examples<'v> {
     }
 
     /// The walk of the first packet of the class that goes the way.
-    fn show(&self, gate: &Gate, class: Class, way: Option<&Way>, gone: Option<&Gone>) -> Option<Walk> {
-        let damaged = gone.map(|gone| self.without(gone));
+    fn show(&self, gate: &Gate, class: Class, way: Option<&Way>, losses: &[Loss]) -> Option<Walk> {
+        let damaged = (!losses.is_empty()).then(|| self.after(losses));
         let network = Network { state: damaged.as_ref().unwrap_or(self.network.state), ..*self.network };
         let walks = class
             .examples(&self.known)
@@ -111,35 +116,42 @@ impl<'v> Examples<'v> {
         agree(self.fabric, way, walk)
     }
 
-    fn without(&self, gone: &Gone) -> ForwardingState {
+    fn after(&self, losses: &[Loss]) -> ForwardingState {
         let mut state = self.network.state.clone();
-        match gone {
-            Gone::Function { instances, .. } => {
-                for element in state.elements.values_mut() {
-                    for id in instances {
-                        if let Some(Object::Instance(instance)) = element.get(&Key::Instance(*id)) {
-                            let instance = instance.clone();
-                            element.insert(Object::Instance(catena_model::forwarding::Instance {
-                                state: InstanceState::Down,
-                                ..instance
-                            }));
-                        }
-                    }
-                }
-            }
-            Gone::Claims(node) => {
-                if let Some(element) = state.elements.get_mut(&self.fabric.node(*node).name) {
-                    let claims = element.iter().filter(
-                        |object| matches!(object, Object::Ingress(ingress) if ingress.purpose == Purpose::Claim),
-                    );
-                    let keys: Vec<Key> = claims.map(Object::key).collect();
-                    for key in keys {
-                        element.remove(&key);
-                    }
-                }
+        for Loss { element, change } in losses {
+            if let Some(element) = state.elements.get_mut(element) {
+                element.apply(change);
             }
         }
         state
+    }
+
+    /// What the network loses.
+    fn losses(&self, gone: &Gone) -> Vec<Loss> {
+        let lost = |(element, object): (&NodeName, &Object)| {
+            Some(Loss { element: element.clone(), change: self.loss(gone, element, object)? })
+        };
+        let elements = self.network.state.elements.iter();
+        elements
+            .flat_map(|(element, state)| state.iter().map(move |object| (element, object)))
+            .filter_map(lost)
+            .collect()
+    }
+
+    fn loss(&self, gone: &Gone, element: &NodeName, object: &Object) -> Option<Change> {
+        match (gone, object) {
+            (Gone::Function { instances, .. }, Object::Instance(instance))
+                if instances.contains(&instance.id) =>
+            {
+                let down = Instance { state: InstanceState::Down, ..instance.clone() };
+                Some(Change::Put { new: Object::Instance(down), old: Some(object.clone()) })
+            }
+            (Gone::Claims(node), Object::Ingress(ingress)) => {
+                let is_gone = ingress.purpose == Purpose::Claim && self.fabric.node(*node).name == *element;
+                is_gone.then(|| Change::Delete { old: object.clone() })
+            }
+            _ => None,
+        }
     }
 
     fn name(&self, gone: &Gone) -> String {

@@ -56,7 +56,7 @@ use serde::{Deserialize, Serialize};
 pub use arrivals::{Arrival, Arrivals};
 pub use decision::{Decision, End};
 pub use lookup::of_inventory;
-pub use verdict::{Coverage, Property, Report, Undecided, Verdict, Violation};
+pub use verdict::{Coverage, Loss, Property, Report, Undecided, Verdict, Violation};
 pub use verifier::{Touched, Verifier};
 pub use verify::verify;
 pub use walk::{Entry, walk_from};

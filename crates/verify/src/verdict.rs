@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use catena_model::forwarding::Direction;
-use catena_model::name::{ChainName, SiteName};
+use catena_model::forwarding::{Change, Direction};
+use catena_model::name::{ChainName, NodeName, SiteName};
 use serde::{Deserialize, Serialize};
 
 use crate::{Entry, Walk};
@@ -112,9 +112,20 @@ pub struct Violation {
     /// What must be gone for it to happen; `None`: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub without: Option<String>,
+    /// The same, as what becomes of the state.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
     pub entry: Entry,
     /// One packet, hop by hop, as the walk of single packets finds it too.
     pub walk: Walk,
+}
+
+/// Something of an element's that is gone, or is down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loss {
+    pub element: NodeName,
+    pub change: Change,
 }
 
 /// Something that is not understood, and what hangs on it.
