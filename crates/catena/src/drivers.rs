@@ -8,22 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use catena::linux;
 use catena_control::{Controller, Drivers, Mode, Settings};
 use catena_driver::netns::NetNs;
 use catena_driver::simulated::{SimulatedDriver, SimulatedElement};
 use catena_driver::{Driver, DriverError};
-use catena_driver_linux::{LinuxConfig, LinuxDriver};
-use catena_driver_nft::{NftConfig, NftDriver};
-use catena_driver_steer::{RouteConfig, RouteDriver, Settings as SteerEngine, SteerDriver, Times};
 use catena_model::name::NodeName;
-use catena_model::resource::{DriverSpec, Element, Engine, IdleTimes, LinuxSpec, SteerSettings};
+use catena_model::resource::{DriverSpec, Element, LinuxSpec};
+use catena_replay::Place;
 use catena_store::{Embedded, InMemory, Store, StoreError};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use tokio::sync::mpsc;
 
-use crate::engine::Routing;
 use crate::error::CliError;
 
 /// Starts a controller of this machine that remembers in the folder `state`. One that only looks creates nothing there.
@@ -68,7 +66,7 @@ struct Machine {
 impl Drivers for Machine {
     fn for_element(&self, element: &Element) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
         match &element.driver {
-            DriverSpec::Linux(spec) => linux(&element.name, spec),
+            DriverSpec::Linux(spec) => linux_drivers(&element.name, spec),
             DriverSpec::Simulated => {
                 let mut all = self.simulated.lock().unwrap_or_else(PoisonError::into_inner);
                 let simulated = all.entry(element.name.clone()).or_insert_with(|| SimulatedElement::new(0));
@@ -104,7 +102,7 @@ impl Drivers for Machine {
 const PINS: &str = "/sys/fs/bpf/catena";
 
 /// Routing by one driver, steering by another.
-fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
+fn linux_drivers(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
     let netns = match &spec.netns {
         Some(name) => NetNs::named(name),
         None => NetNs::current(),
@@ -113,61 +111,9 @@ fn linux(element: &NodeName, spec: &LinuxSpec) -> Result<Vec<Arc<dyn Driver>>, D
         let name = spec.netns.as_deref().unwrap_or("of this process");
         DriverError::failed(format!("cannot open the network namespace {name}"), error)
     })?;
-    let steer = catena_driver_steer::Config {
-        element: element.clone(),
-        netns: netns.clone(),
-        pins: Path::new(PINS).join(element.as_str()),
-        mark: spec.mark,
-        hook: None,
-        settings: settings(&spec.steer),
-        times: times(&spec.steer.idle),
-    };
-    let (element, spec) = (element.clone(), spec.clone());
-    let linux =
-        LinuxDriver::new(LinuxConfig { element: element.clone(), netns: netns.clone(), spec: spec.clone() });
-    let routing: Arc<dyn Driver> = match spec.engine {
-        Engine::Rules => Arc::new(linux),
-        Engine::Nft => {
-            let nft = NftDriver::new(NftConfig { element, netns, spec });
-            Arc::new(Routing::new(Arc::new(nft), linux))
-        }
-        Engine::Steer => {
-            let config = RouteConfig {
-                element,
-                netns,
-                pins: steer.pins.clone(),
-                spec,
-                hook: None,
-                look: steer.times.look,
-            };
-            Arc::new(Routing::new(Arc::new(RouteDriver::new(config)?), linux))
-        }
-    };
-    Ok(vec![routing, Arc::new(SteerDriver::new(steer)?)])
-}
-
-fn settings(steer: &SteerSettings) -> SteerEngine {
-    let SteerSettings { tenants, flows, tenant_limits, tell_too_big, idle: _ } = *steer;
-    SteerEngine {
-        tenants,
-        flows,
-        tenant_flows: tenant_limits.flows,
-        tenant_half_open: tenant_limits.half_open,
-        tenant_new_per_second: tenant_limits.new_per_second,
-        tell_too_big,
-    }
-}
-
-fn times(idle: &IdleTimes) -> Times {
-    let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-    Times {
-        connection: seconds(idle.tcp),
-        closed: seconds(idle.tcp_closing),
-        unanswered: seconds(idle.half_open),
-        conversation: seconds(idle.udp),
-        other: seconds(idle.other),
-        ..Times::default()
-    }
+    let pins = Path::new(PINS).join(element.as_str());
+    let place = Place { element: element.clone(), netns, spec: spec.clone(), pins };
+    Ok(vec![linux::routing(&place)?, linux::steering(&place, linux::settings(&spec.steer))?])
 }
 
 fn namespace(name: &str) -> PathBuf {

@@ -1,6 +1,6 @@
 //! The `catena` program: the daemon, the command line that asks it, and the lab.
 //!
-//! The only place that names concrete drivers ([`drivers`]). All else of the command line knows nothing but the API's
+//! The only place that names concrete drivers ([`drivers`], and the library beside it). All else of the command line knows nothing but the API's
 //! questions and answers; whether a daemon answers them or this very process is decided in [`client`]. Start reading at
 //! [`arguments`], then [`commands`].
 
@@ -8,7 +8,6 @@ mod arguments;
 mod client;
 mod commands;
 mod drivers;
-mod engine;
 mod error;
 mod lab_environment;
 mod output;

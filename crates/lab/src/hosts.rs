@@ -77,7 +77,7 @@ fn start_host(
 ) -> Result<Vec<Service>, LabError> {
     for command in &host.setup {
         progress(Progress::Setup { host: host.name.clone(), command: command.clone() });
-        set_up(host, command, sources, netns)?;
+        set_up(host, command, sources.folder(), netns, || sources.place_of(command))?;
     }
     let mut services = Vec::new();
     for (index, command) in host.services.iter().enumerate() {
@@ -89,8 +89,20 @@ fn start_host(
     Ok(services)
 }
 
-fn set_up(host: &Host, command: &str, sources: &Sources, netns: &NetNs) -> Result<(), LabError> {
-    let mut shell = shell(command, sources);
+/// Runs a host's setup commands, each to its end, in `folder`. Its services are not started.
+pub fn set_up_host(host: &Host, folder: &Path, netns: &NetNs) -> Result<(), LabError> {
+    host.setup.iter().try_for_each(|command| set_up(host, command, folder, netns, || None))
+}
+
+/// `place` says where the command is written, for who is told that it failed.
+fn set_up(
+    host: &Host,
+    command: &str,
+    folder: &Path,
+    netns: &NetNs,
+    place: impl FnOnce() -> Option<String>,
+) -> Result<(), LabError> {
+    let mut shell = shell(command, folder);
     let output = netns.run(|| shell.output()).map_err(LabError::system("cannot start sh"))?;
     if output.status.success() {
         return Ok(());
@@ -98,7 +110,7 @@ fn set_up(host: &Host, command: &str, sources: &Sources, netns: &NetNs) -> Resul
     let output_text = [output.stdout, output.stderr].concat();
     let output_text = String::from_utf8_lossy(&output_text);
     Err(missing_in(&output_text).unwrap_or_else(|| LabError::Setup {
-        place: sources.place_of(command),
+        place: place(),
         host: host.name.clone(),
         command: command.to_owned(),
         status: in_words(output.status),
@@ -113,7 +125,7 @@ fn serve(
     sources: &Sources,
     netns: &NetNs,
 ) -> Result<Service, LabError> {
-    let mut shell = shell(command, sources);
+    let mut shell = shell(command, sources.folder());
     let child = netns.run(|| {
         let output = File::create(&log)?;
         // A group of its own: Ctrl-C is for the lab's command.
@@ -123,9 +135,9 @@ fn serve(
     Ok(Service { host: host.name.clone(), command: command.to_owned(), log, child })
 }
 
-fn shell(command: &str, sources: &Sources) -> Command {
+fn shell(command: &str, folder: &Path) -> Command {
     let mut shell = Command::new("sh");
-    shell.args(["-c", command]).current_dir(sources.folder()).stdin(Stdio::null());
+    shell.args(["-c", command]).current_dir(folder).stdin(Stdio::null());
     shell
 }
 

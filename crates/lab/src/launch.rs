@@ -95,7 +95,8 @@ pub fn down(name: &LabName) -> Result<(), LabError> {
     Ok(())
 }
 
-pub(crate) fn check_root() -> Result<(), LabError> {
+/// An error unless this process may make network namespaces.
+pub fn check_root() -> Result<(), LabError> {
     if Uid::effective().is_root() { Ok(()) } else { Err(LabError::NotRoot) }
 }
 

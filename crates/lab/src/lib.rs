@@ -37,10 +37,11 @@ use serde::{Deserialize, Serialize};
 
 pub use enter::exec;
 pub use error::LabError;
+pub use hosts::set_up_host;
 pub use init::init;
-pub use launch::{down, run, up};
+pub use launch::{check_root, down, run, up};
 pub use network::{Namespaces, connect_unnamed};
-pub use program::debian_package;
+pub use program::{debian_package, feed};
 pub use registry::{RunningLab, list};
 
 /// Which lab to build.

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use catena_driver::netns::NetNs;
-use catena_model::address::Protocol;
+use catena_model::address::{Dscp, Protocol};
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
 use nix::errno::Errno;
@@ -60,27 +60,26 @@ impl Probe {
     /// An Ethernet frame with the packet in it, whole and with all checksums: echo requests for ICMP, a first segment for
     /// TCP, for what has no header here the number alone.
     pub fn frame(&self, from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
-        let body = self.body();
-        let (kind, header) = match (self.packet.source, self.packet.destination) {
-            (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let [high, low] = length(20 + body.len());
-                let tos = self.packet.dscp.get() << 2;
-                let mut header = vec![0x45, tos, high, low, 0, 0, 0x40, 0, TTL, self.packet.protocol.0, 0, 0];
-                header.extend(source.octets().into_iter().chain(destination.octets()));
-                let sum = checksum(&header).to_be_bytes();
-                header[10..12].copy_from_slice(&sum);
-                (IPV4, header)
-            }
-            (source, destination) => {
-                let [high, low] = length(body.len());
-                let class = self.packet.dscp.get() << 2;
-                let mut header = vec![0x60 | class >> 4, class << 4, 0, 0, high, low];
-                header.extend([self.packet.protocol.0, TTL]);
-                header.extend(octets(source).into_iter().chain(octets(destination)));
-                (IPV6, header)
-            }
-        };
-        [&to[..], &from, &kind, &header, &body].concat()
+        let (kind, packet) = self.ip_packet();
+        [&to[..], &from, &kind, &packet].concat()
+    }
+
+    /// The same within a tunnel's outer packet (RFC 2784 section 2, RFC 2890 section 2).
+    pub fn frame_in(&self, envelope: &Envelope, from: [u8; 6], to: [u8; 6]) -> Vec<u8> {
+        let Envelope { source, destination, key } = *envelope;
+        let (inner_kind, inner) = self.ip_packet();
+        let has_key = if key.is_some() { 0x20 } else { 0 };
+        let mut gre = vec![has_key, 0];
+        gre.extend(inner_kind);
+        gre.extend(key.map(u32::to_be_bytes).into_iter().flatten());
+        gre.extend(inner);
+        let (kind, outer) = ip_packet(source, destination, Protocol::GRE, Dscp::default(), &gre);
+        [&to[..], &from, &kind, &outer].concat()
+    }
+
+    fn ip_packet(&self) -> ([u8; 2], Vec<u8>) {
+        let Packet { source, destination, protocol, dscp, .. } = self.packet;
+        ip_packet(source, destination, protocol, dscp, &self.body())
     }
 
     /// What the IP packet carries.
@@ -165,10 +164,18 @@ impl Probe {
         let number = u32::from_be_bytes(number.get(..4)?.try_into().ok()?);
         let port = |at: usize| Some(u16::from_be_bytes(body.get(at..at + 2)?.try_into().ok()?));
         let (source_port, destination_port) = if has_ports { (port(0)?, port(2)?) } else { (0, 0) };
-        let dscp = catena_model::address::Dscp::new(class >> 2)?;
+        let dscp = Dscp::new(class >> 2)?;
         let packet = Packet { source, destination, protocol, source_port, destination_port, dscp };
         Some((Self { number, packet }, in_nsh))
     }
+}
+
+/// What carries a packet from one end of a GRE tunnel to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub key: Option<u32>,
 }
 
 /// A port that sends probes, and the port at the other end of its cable.
@@ -178,6 +185,7 @@ pub struct Station {
     port: LinkAddr,
     from: [u8; 6],
     to: [u8; 6],
+    envelope: Option<Envelope>,
 }
 
 impl Station {
@@ -185,11 +193,19 @@ impl Station {
         let (port, from) = hardware_address(near.0, near.1)?;
         let (_, to) = hardware_address(far.0, far.1)?;
         let socket = near.0.run(packet_socket)?;
-        Ok(Self { socket, port, from, to })
+        Ok(Self { socket, port, from, to, envelope: None })
+    }
+
+    /// The same, as the far end of a tunnel.
+    pub fn in_envelope(self, envelope: Envelope) -> Self {
+        Self { envelope: Some(envelope), ..self }
     }
 
     pub fn send(&self, probe: &Probe) -> io::Result<()> {
-        let frame = probe.frame(self.from, self.to);
+        let frame = match &self.envelope {
+            Some(envelope) => probe.frame_in(envelope, self.from, self.to),
+            None => probe.frame(self.from, self.to),
+        };
         sendto(self.socket.as_raw_fd(), &frame, &self.port, MsgFlags::empty())?;
         Ok(())
     }
@@ -315,6 +331,36 @@ fn packet_socket() -> io::Result<OwnedFd> {
     Ok(socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)?)
 }
 
+/// An IP packet and its EtherType. Both addresses are of one family.
+fn ip_packet(
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: Protocol,
+    dscp: Dscp,
+    body: &[u8],
+) -> ([u8; 2], Vec<u8>) {
+    let (kind, mut packet) = match (source, destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let [high, low] = length(20 + body.len());
+            let tos = dscp.get() << 2;
+            let mut header = vec![0x45, tos, high, low, 0, 0, 0x40, 0, TTL, protocol.0, 0, 0];
+            header.extend(source.octets().into_iter().chain(destination.octets()));
+            let sum = checksum(&header).to_be_bytes();
+            header[10..12].copy_from_slice(&sum);
+            (IPV4, header)
+        }
+        (source, destination) => {
+            let [high, low] = length(body.len());
+            let class = dscp.get() << 2;
+            let mut header = vec![0x60 | class >> 4, class << 4, 0, 0, high, low, protocol.0, TTL];
+            header.extend(octets(source).into_iter().chain(octets(destination)));
+            (IPV6, header)
+        }
+    };
+    packet.extend(body);
+    (kind, packet)
+}
+
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -382,6 +428,18 @@ mod tests {
         let header = [0x0f, 0xc2, 2, 1, 0, 0, 1, 255];
         let wrapped = [&frame[..12], &NSH, &header, &frame[ETHERNET..]].concat();
         assert_eq!(Probe::read(&wrapped), Some((probe, true)));
+    }
+
+    #[test]
+    fn what_is_in_a_tunnel_is_the_whole_packet_and_no_probe_yet() {
+        let probe = probe(Protocol::TCP, "10.0.0.1", "192.0.2.7");
+        let [source, destination] = ["203.0.113.2", "203.0.113.10"].map(|text| text.parse().unwrap());
+        let frame = probe.frame_in(&Envelope { source, destination, key: Some(1001) }, [2; 6], [4; 6]);
+        assert_eq!(Probe::read(&frame), None);
+        let (outer, inner) = frame[ETHERNET..].split_at(20 + 8);
+        assert_eq!(outer[9], Protocol::GRE.0);
+        assert_eq!(outer[20..], [0x20, 0, 0x08, 0x00, 0, 0, 0x03, 0xe9]);
+        assert_eq!(inner, &probe.frame([2; 6], [4; 6])[ETHERNET..]);
     }
 
     #[test]

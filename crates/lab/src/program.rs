@@ -35,7 +35,7 @@ pub fn debian_package(program: &str) -> Option<&'static str> {
 }
 
 /// Runs a program to its end and gives it `input` to read. What it inherits is the namespace of this thread.
-pub(crate) fn feed(program: &str, arguments: &[&str], input: &str) -> Result<Output, LabError> {
+pub fn feed(program: &str, arguments: &[&str], input: &str) -> Result<Output, LabError> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| not_started(program, error))?;

@@ -28,15 +28,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use catena_lab::probe::Watch;
 use catena_model::forwarding::{Change, Kind, Object};
 use catena_model::name::NodeName;
 use catena_model::resource::{DriverSpec, Engine};
+use catena_replay::Sender;
 use tokio::runtime::Handle;
 
 use chance::Chance;
 use network::Network;
-use traffic::{Stations, Traffic};
+use traffic::{Entries, Traffic};
 use world::{World, run};
 
 /// Worlds that are built side by side.
@@ -118,8 +118,8 @@ fn one(seed: u64, packets: usize, runtime: &Handle) -> Tally {
     let mut tally = Tally::default();
     let mut story = vec![format!("seed {seed}")];
     let mut world = World::build(network.model().unwrap(), runtime.clone());
-    let mut stations = Stations::new(&world, &network);
-    let mut watch = Watch::start(&world.namespaces).unwrap();
+    let entries = Entries::new(&world, &network);
+    let mut sender = Sender::new(&world).unwrap();
     let mut traffic = Traffic::default();
     let mut damaged = false;
     for round in 0..ROUNDS {
@@ -137,7 +137,7 @@ fn one(seed: u64, packets: usize, runtime: &Handle) -> Tally {
             break;
         }
         let count = packets / ROUNDS + usize::from(round < packets % ROUNDS);
-        let sent = traffic.send(count, &world, &network, &mut stations, &mut watch, &mut chance);
+        let sent = traffic.send(count, &world, &network, &entries, &mut sender, &mut chance);
         tally.packets += sent.packets;
         tally.undecided += sent.undecided;
         let told = sent.disagreements.iter().map(|what| format!("{}:\n{what}", story.join(", ")));
@@ -172,7 +172,7 @@ fn damage(world: &mut World, chance: &mut Chance) -> String {
                 return "nothing".to_owned();
             }
             let old = chance.of(&rules).clone();
-            world.change(&name, &[Change::Delete { old: old.clone() }]).unwrap();
+            world.change(&name, &[Change::Delete { old: old.clone() }]);
             return format!("{name} without {old:?}");
         }
     };

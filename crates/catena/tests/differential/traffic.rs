@@ -1,31 +1,29 @@
 //! Random packets, and whether they go where they should.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use catena_lab::probe::{self, Probe, Station, Watch};
 use catena_model::address::{Dscp, Protocol};
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
+use catena_replay::{Sender, Shot, agree};
 use catena_verify::{Arrival, Arrivals, Decision, End, Entry, Network as Verified, Visit, Walk, walk_from};
 
 use crate::chance::Chance;
 use crate::network::{GATEWAY, INTERNET, Network, SWITCH};
-use crate::world::{World, run};
+use crate::world::World;
 
-/// After this long without another arrival, none will come. Neighbours that nobody has asked for yet take a while.
-const QUIET: Duration = Duration::from_millis(600);
-/// What comes too much comes within this time.
-const SETTLED: Duration = Duration::from_millis(15);
+/// Where the packets of the hosts come in at which packets begin: the users', then the Internet's.
+pub struct Entries(Vec<Entry>);
 
-/// The hosts where packets begin: the users, then the Internet. Each with the port where its packets come in.
-pub struct Stations(Vec<(Entry, Station)>);
-
-impl Stations {
+impl Entries {
     pub fn new(world: &World, network: &Network) -> Self {
         let hosts = network.sites.iter().map(|site| site.user.as_str()).chain([INTERNET]);
-        Self(hosts.map(|host| station(world, &host.parse().unwrap())).collect())
+        let entry = |host: &str| {
+            let far = &world.topology.cables(&host.parse().unwrap()).next().unwrap().far;
+            Entry { node: far.node.clone(), port: far.port.clone(), tunnel: None }
+        };
+        Self(hosts.map(entry).collect())
     }
 
     fn internet(&self) -> usize {
@@ -33,26 +31,9 @@ impl Stations {
     }
 }
 
-fn station(world: &World, host: &NodeName) -> (Entry, Station) {
-    let cable = world.topology.cables(host).next().unwrap();
-    let end = |end: &catena_model::resource::LinkEnd| (world.namespaces[&end.node].clone(), end.port.clone());
-    let ((near, near_port), (far, far_port)) = (end(&cable.near), end(&cable.far));
-    run(&near, SILENCE);
-    let station = Station::new((&near, &near_port), (&far, &far_port)).unwrap();
-    (Entry { node: cable.far.node.clone(), port: cable.far.port.clone(), tunnel: None }, station)
-}
-
-/// Hosts say nothing themselves: their kernels would reset the connections that probes pretend to open.
-const SILENCE: &str = "nft 'add table inet silence; \
-    add chain inet silence in { type filter hook input priority 0; }; \
-    add rule inet silence in meta l4proto { tcp, udp, sctp, 89 } drop; \
-    add rule inet silence in icmp type echo-request drop; \
-    add rule inet silence in icmpv6 type echo-request drop'";
-
 /// What has been sent in a network.
 #[derive(Default)]
 pub struct Traffic {
-    sent: u32,
     /// No two packets are of one flow, but for a request and its answer.
     flows: BTreeSet<(IpAddr, u16, IpAddr, u16, u8)>,
 }
@@ -66,10 +47,8 @@ pub struct Sent {
 
 /// A packet, and what is to become of it.
 struct Sending {
-    probe: Probe,
-    station: usize,
     walk: Walk,
-    expected: Arrivals,
+    shot: Shot,
 }
 
 impl Traffic {
@@ -78,17 +57,17 @@ impl Traffic {
         count: usize,
         world: &World,
         network: &Network,
-        stations: &mut Stations,
-        watch: &mut Watch,
+        entries: &Entries,
+        sender: &mut Sender,
         chance: &mut Chance,
     ) -> Sent {
         // Answers are sent when what they answer has been where it goes.
         let (mut requests, mut replies): (Vec<Sending>, Vec<Sending>) = (Vec::new(), Vec::new());
         while requests.len() + replies.len() < count {
-            let (packet, station) = self.packet(network, stations, chance);
-            let request = self.sending(packet, station, world, stations);
+            let (packet, station) = self.packet(network, entries, chance);
+            let request = Self::sending(packet, &entries.0[station], world);
             if network.looks_at_dscp() && is_told_by_history(&request.walk, &[])
-                || network.is_of_a_site(packet.destination) && station != stations.internet()
+                || network.is_of_a_site(packet.destination) && station != entries.internet()
             {
                 continue;
             }
@@ -98,12 +77,12 @@ impl Traffic {
                 End::Internet { .. } => true,
                 _ => false,
             };
-            let from_site = station != stations.internet();
+            let from_site = station != entries.internet();
             let asked = places(&request.walk);
             requests.push(request);
             let is_room = requests.len() + replies.len() < count;
             if answered && from_site && is_room && chance.percent(70) {
-                let reply = self.sending(packet.reply(), stations.internet(), world, stations);
+                let reply = Self::sending(packet.reply(), &entries.0[entries.internet()], world);
                 if !(network.looks_at_dscp() && is_told_by_history(&reply.walk, &asked)) {
                     replies.push(reply);
                 }
@@ -111,34 +90,34 @@ impl Traffic {
         }
         let mut sent = Sent { packets: requests.len() + replies.len(), ..Sent::default() };
         for all in [&requests, &replies] {
-            for Sending { probe, station, .. } in all {
-                stations.0[*station].1.send(probe).unwrap();
-            }
-            let mut observed = observe(all, world, watch);
-            for sending in all {
-                let seen = observed.remove(&sending.probe.number).unwrap_or_default();
+            let shots: Vec<Shot> = all.iter().map(|sending| sending.shot.clone()).collect();
+            let seen = sender.send(world, &shots).unwrap();
+            for (sending, seen) in all.iter().zip(seen) {
                 sent.undecided += usize::from(matches!(sending.walk.end, End::Undecided { .. }));
-                sent.disagreements.extend(disagreement(sending, seen));
+                sent.disagreements.extend(disagreement(sending, &seen.unwrap()));
             }
         }
         sent
     }
 
-    fn sending(&mut self, packet: Packet, station: usize, world: &World, stations: &Stations) -> Sending {
-        let World { model, topology, installed: state, base, numbering, .. } = world;
-        let verified = Verified { model, topology, state, base, numbering };
-        self.sent += 1;
-        let entry = &stations.0[station].0;
+    fn sending(packet: Packet, entry: &Entry, world: &World) -> Sending {
+        let verified = Verified {
+            model: &world.model,
+            topology: &world.topology,
+            state: &world.installed,
+            base: &world.base,
+            numbering: &world.numbering,
+        };
         let walk = as_far_as_switch(walk_from(&verified, entry, packet));
-        let expected = walk.arrivals(model, topology);
-        Sending { probe: Probe { number: self.sent, packet }, station, walk, expected }
+        let expected = walk.arrivals(&world.model, &world.topology);
+        Sending { walk, shot: Shot { entry: entry.clone(), packet, expected } }
     }
 
     /// Of a flow that there has not been yet, and from where it comes.
-    fn packet(&mut self, network: &Network, stations: &Stations, chance: &mut Chance) -> (Packet, usize) {
+    fn packet(&mut self, network: &Network, entries: &Entries, chance: &mut Chance) -> (Packet, usize) {
         loop {
             let station =
-                if chance.percent(75) { chance.below(stations.internet()) } else { stations.internet() };
+                if chance.percent(75) { chance.below(entries.internet()) } else { entries.internet() };
             let v6 = network.has_v6() && chance.percent(40);
             let in_site = |site: usize, chance: &mut Chance| -> IpAddr {
                 let host = if chance.percent(50) { 0x10 } else { 2 + chance.below(250) as u16 };
@@ -153,7 +132,7 @@ impl Traffic {
                 if v6 { chance.of(&known_v6).parse().unwrap() } else { chance.of(&known).parse().unwrap() }
             };
             let site =
-                if station == stations.internet() { chance.below(network.sites.len()) } else { station };
+                if station == entries.internet() { chance.below(network.sites.len()) } else { station };
             let near = match chance.below(20) {
                 // Another site's, or nobody's: forged, where it is the source.
                 0 => in_site(chance.below(network.sites.len()), chance),
@@ -161,7 +140,7 @@ impl Traffic {
                 _ => in_site(site, chance),
             };
             let far = match chance.below(10) {
-                0 if station != stations.internet() => in_site(chance.below(network.sites.len()), chance),
+                0 if station != entries.internet() => in_site(chance.below(network.sites.len()), chance),
                 // Forged: of another site than it is for.
                 0 if network.sites.len() > 1 => in_site(1 - site, chance),
                 _ => beyond(chance),
@@ -185,12 +164,12 @@ impl Traffic {
             let (source_port, destination_port) = ports;
             let packet =
                 Packet { source: near, destination: far, protocol, source_port, destination_port, dscp };
-            let packet = if station == stations.internet() { packet.reply() } else { packet };
+            let packet = if station == entries.internet() { packet.reply() } else { packet };
             let flow = |packet: Packet| {
                 (packet.source, packet.source_port, packet.destination, packet.destination_port, protocol.0)
             };
             let (there, back) = (flow(packet), flow(packet.reply()));
-            let of_one_site = station == stations.internet() && network.have_same_site(near, far);
+            let of_one_site = station == entries.internet() && network.have_same_site(near, far);
             if near != far && !of_one_site && self.flows.insert(there.min(back)) {
                 return (packet, station);
             }
@@ -232,98 +211,18 @@ fn is_told_by_history(walk: &Walk, asked: &[(NodeName, Option<PortName>)]) -> bo
     walk.packet.dscp == Dscp::default() && on_side(&places(walk), true) && !on_side(asked, false)
 }
 
-/// Where a packet was seen.
-#[derive(Default)]
-struct Seen {
-    /// In the order of time.
-    ports: Vec<Arrival>,
-    /// At taps.
-    copies: Vec<Arrival>,
-}
-
-/// Where each packet came in, by its number.
-fn observe(all: &[Sending], world: &World, watch: &mut Watch) -> BTreeMap<u32, Seen> {
-    let packets: HashMap<u32, Packet> =
-        all.iter().map(|sending| (sending.probe.number, sending.probe.packet)).collect();
-    let is_ours =
-        |arrival: &probe::Arrival| packets.get(&arrival.probe.number) == Some(&arrival.probe.packet);
-    let at_node = |arrival: &probe::Arrival| is_compared(world, &arrival.node, &arrival.port);
-    let expected: usize =
-        all.iter().map(|sending| sending.expected.ports.len() + sending.expected.copies.len()).sum();
-    let relevant = |arrival: &&probe::Arrival| is_ours(arrival) && at_node(arrival);
-    let mut seen =
-        watch.arrivals(QUIET, |so_far| so_far.iter().filter(relevant).count() >= expected).unwrap();
-    seen.extend(watch.arrivals(SETTLED, |_| false).unwrap());
-    let taps = taps(world);
-    let mut by_number: BTreeMap<u32, [Vec<probe::Arrival>; 2]> = BTreeMap::new();
-    for arrival in seen.into_iter().filter(|arrival| is_ours(arrival) && at_node(arrival)) {
-        let [ports, copies] = by_number.entry(arrival.probe.number).or_default();
-        let is_copy = taps.contains(&arrival.node);
-        if is_copy { copies } else { ports }.push(arrival);
-    }
-    let place = |arrival: probe::Arrival| Arrival { node: arrival.node, port: arrival.port };
-    let places = |arrivals: Vec<probe::Arrival>| arrivals.into_iter().map(place).collect();
-    let seen = by_number.into_iter().map(|(number, [mut ports, copies])| {
-        in_order(&mut ports, world);
-        (number, Seen { ports: places(ports), copies: places(copies) })
-    });
-    seen.collect()
-}
-
-fn taps(world: &World) -> BTreeSet<NodeName> {
-    let taps = world.model.functions.values().filter(|function| !function.insertion.returns());
-    let instances = taps.flat_map(|function| &function.instances);
-    instances
-        .filter_map(|instance| Some(world.topology.cable_at(&instance.inside)?.far.node.clone()))
-        .collect()
-}
-
-/// Ports of the inventory, and the ends of tunnels.
-fn is_compared(world: &World, node: &NodeName, port: &PortName) -> bool {
-    world.topology.cable(node, port).is_some()
-        || *port == PortName::tunnel() && world.model.elements.contains_key(node)
-}
-
-/// By time. What goes straight into a cable's other end (`bpf_redirect_peer`) keeps the time at which it came in before:
-/// of arrivals at one moment that comes first whose cable leads to where the packet was.
-fn in_order(arrivals: &mut [probe::Arrival], world: &World) {
-    arrivals.sort_by_key(|arrival| arrival.at);
-    for at in 1..arrivals.len() {
-        let (before, rest) = arrivals.split_at_mut(at);
-        let Some(last) = before.last() else { continue };
-        let next_to_last = |arrival: &probe::Arrival| {
-            world
-                .topology
-                .cable(&arrival.node, &arrival.port)
-                .is_some_and(|cable| cable.far.node == last.node)
-        };
-        let now = rest[0].at;
-        let adjacent = rest.iter().take_while(|arrival| arrival.at == now).position(next_to_last);
-        rest.swap(0, adjacent.unwrap_or(0));
-    }
-}
-
 /// What is wrong with where a packet was seen; `None` if nothing is.
-fn disagreement(sending: &Sending, seen: Seen) -> Option<String> {
-    let Sending { probe, walk, expected, .. } = sending;
-    let Seen { ports, mut copies } = seen;
-    let mut expected_copies = expected.copies.clone();
-    copies.sort();
-    expected_copies.sort();
-    let same = match expected.goes_on {
-        true => ports.starts_with(&expected.ports),
-        false => ports == expected.ports && copies == expected_copies,
-    };
-    (!same).then(|| {
+fn disagreement(sending: &Sending, seen: &Arrivals) -> Option<String> {
+    let Sending { walk, shot: Shot { packet, expected, .. } } = sending;
+    (!agree(expected, seen)).then(|| {
         let line = |ports: &[Arrival]| {
             let ports: Vec<String> =
                 ports.iter().map(|Arrival { node, port }| format!("{node}({port})")).collect();
             ports.join(" → ")
         };
-        let Packet { source, destination, protocol, source_port, destination_port, dscp } = probe.packet;
+        let Packet { source, destination, protocol, source_port, destination_port, dscp } = packet;
         let mut text = format!(
-            "{}: {protocol} {source} port {source_port} → {destination} port {destination_port}, {dscp}\n",
-            probe.number
+            "{protocol} {source} port {source_port} → {destination} port {destination_port}, {dscp}\n"
         );
         for visit in &walk.visits {
             let port = visit.in_port.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -331,7 +230,7 @@ fn disagreement(sending: &Sending, seen: Seen) -> Option<String> {
             text += &format!("    {} by {port}: {}\n", visit.node, decisions.join("; "));
         }
         text += &format!("    {}\n", walk.end);
-        text += &format!("  predicted {} copies {}\n", line(&expected.ports), line(&expected_copies));
-        text + &format!("  seen      {} copies {}\n", line(&ports), line(&copies))
+        text += &format!("  predicted {} copies {}\n", line(&expected.ports), line(&expected.copies));
+        text + &format!("  seen      {} copies {}\n", line(&seen.ports), line(&seen.copies))
     })
 }

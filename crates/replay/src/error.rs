@@ -1,0 +1,35 @@
+//! Why there is no copy of a network, or nothing to be seen in it.
+
+use std::io;
+
+use catena_driver::DriverError;
+use catena_lab::LabError;
+use catena_model::name::NodeName;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    #[error("{element} of the copy: {what}")]
+    Driver {
+        element: NodeName,
+        what: &'static str,
+        #[source]
+        source: DriverError,
+    },
+    #[error("{0} is no element of the copy")]
+    NoElement(NodeName),
+    /// A copy that does something else proves nothing.
+    #[error("{element} of the copy does not do what it was told: {difference}")]
+    Differs { element: NodeName, difference: String },
+    #[error("{node} of the copy: {program}: {output}")]
+    Command { node: NodeName, program: &'static str, output: String },
+    #[error("{node} of the copy cannot be entered")]
+    Netns {
+        node: NodeName,
+        #[source]
+        source: io::Error,
+    },
+    #[error("packets cannot be sent or seen in the copy")]
+    Packets(#[source] io::Error),
+}
