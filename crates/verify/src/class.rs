@@ -28,6 +28,11 @@ impl<T: Copy + Ord> Span<T> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));
         (first <= last).then_some(Self { first, last })
     }
+
+    /// The least span that both are in.
+    pub fn hull(&self, other: &Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
+    }
 }
 
 impl Span<u16> {
@@ -219,12 +224,11 @@ impl Class {
         (self.family == other.family && !class.protocols.is_empty() && class.dscps != 0).then_some(class)
     }
 
-    /// What is in `self` and not in `other`, as disjoint boxes.
-    pub fn minus(&self, other: &Self) -> Vec<Self> {
-        let Some(common) = self.intersection(other) else { return vec![*self] };
+    /// Adds what is in `self` and not in `other`, as disjoint boxes.
+    pub fn minus(&self, other: &Self, pieces: &mut Vec<Self>) {
+        let Some(common) = self.intersection(other) else { return pieces.push(*self) };
         // Field by field: what differs in this one, and agrees in all before it.
         let mut rest = *self;
-        let mut pieces = Vec::new();
         pieces.extend(around!(rest.source, common.source).map(|source| Self { source, ..rest }));
         rest.source = common.source;
         pieces.extend(
@@ -246,7 +250,6 @@ impl Class {
         rest.destination_ports = common.destination_ports;
         let dscps = rest.dscps & !common.dscps;
         pieces.extend((dscps != 0).then_some(Self { dscps, ..rest }));
-        pieces
     }
 
     /// The packets that answer these.
@@ -269,13 +272,6 @@ impl Class {
     }
 
     /// The site's end, if the packets go in this direction.
-    pub fn site_end(&self, direction: Direction) -> &Span<u128> {
-        match direction {
-            Direction::Up => &self.source,
-            Direction::Down => &self.destination,
-        }
-    }
-
     pub fn site_end_mut(&mut self, direction: Direction) -> &mut Span<u128> {
         match direction {
             Direction::Up => &mut self.source,
@@ -320,6 +316,30 @@ impl Class {
             [Protocol::TCP, Protocol::UDP, icmp].into_iter().find(|known| self.protocols.contains(*known));
         known.or_else(|| self.protocols.first()).unwrap_or(Protocol::TCP)
     }
+}
+
+/// Does `then` with what the classes have of `asks`, and leaves the rest.
+pub fn take(classes: &mut Vec<Class>, asks: &Class, mut then: impl FnMut(Class)) {
+    let (count, mut left) = (classes.len(), 0);
+    for nth in 0..count {
+        let class = classes[nth];
+        match class.intersection(asks) {
+            None => {
+                classes[left] = class;
+                left += 1;
+            }
+            Some(common) => {
+                then(common);
+                class.minus(&common, classes);
+            }
+        }
+    }
+    classes.drain(left..count);
+}
+
+/// The packets that are in both: each disjoint, and so is what they have in common.
+pub fn both(some: &[Class], others: &[Class]) -> Vec<Class> {
+    some.iter().flat_map(|one| others.iter().filter_map(|other| one.intersection(other))).collect()
 }
 
 fn readable_addresses(family: Family, span: Span<u128>, known: &[IpAddr]) -> Vec<IpAddr> {
@@ -417,7 +437,8 @@ mod tests {
         fn the_algebra_agrees_with_the_packets(a in class(), b in class(), packet in packet()) {
             let (in_a, in_b) = (a.contains(&packet), b.contains(&packet));
             prop_assert_eq!(a.intersection(&b).is_some_and(|both| both.contains(&packet)), in_a && in_b);
-            let pieces = a.minus(&b);
+            let mut pieces = Vec::new();
+            a.minus(&b, &mut pieces);
             let holding = pieces.iter().filter(|piece| piece.contains(&packet)).count();
             prop_assert_eq!(holding, usize::from(in_a && !in_b));
             prop_assert_eq!(a.reply().contains(&packet.reply()), in_a);

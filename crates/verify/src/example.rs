@@ -62,16 +62,13 @@ impl<'v> Examples<'v> {
             return;
         };
         let site = served.site.name.clone();
-        let Finding { fault, direction, gate, class, way, .. } = finding;
+        let Finding { fault, direction, gate, classes, way, .. } = finding;
         let key = (fault.property, chain.to_string(), site.to_string(), direction);
         if self.told.contains(&key) {
             return;
         }
         let losses = fault.without.as_ref().map(|gone| self.losses(gone)).unwrap_or_default();
-        let shown = match (&gate, class) {
-            (Some(gate), Some(class)) => self.show(gate, class, way.as_ref(), &losses),
-            _ => None,
-        };
+        let shown = gate.as_ref().and_then(|gate| self.show(gate, &classes, way.as_ref(), &losses));
         let entry = gate.map(|gate| gate.entry);
         match (fault.property, shown, entry) {
             (Some(property), Some(walk), Some(entry)) => {
@@ -99,16 +96,15 @@ impl<'v> Examples<'v> {
         self.told.insert(key);
     }
 
-    /// The walk of the first packet of the class that goes the way.
-    fn show(&self, gate: &Gate, class: Class, way: Option<&Way>, losses: &[Loss]) -> Option<Walk> {
+    /// The walk of the first packet of these classes that goes the way.
+    fn show(&self, gate: &Gate, classes: &[Class], way: Option<&Way>, losses: &[Loss]) -> Option<Walk> {
         let damaged = (!losses.is_empty()).then(|| self.after(losses));
         let network = Network { state: damaged.as_ref().unwrap_or(self.network.state), ..*self.network };
-        let walks = class
-            .examples(&self.known)
-            .take(TRIES)
-            .map(|packet: Packet| walk_from(&network, &gate.entry, packet));
-        let mut walks = walks;
-        walks.find(|walk| way.is_none_or(|way| self.agree(way, walk)))
+        let tries = TRIES.div_ceil(classes.len().max(1));
+        let packets = classes.iter().flat_map(|class| class.examples(&self.known).take(tries));
+        packets
+            .map(|packet: Packet| walk_from(&network, &gate.entry, packet))
+            .find(|walk| way.is_none_or(|way| self.agree(way, walk)))
     }
 
     /// Whether a packet went the way of its class.

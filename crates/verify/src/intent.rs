@@ -9,7 +9,7 @@ use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::resource::{Attachment, Chain, Model, Role, ServiceFunction, Site, Traffic};
 use catena_model::topology::{Cable, external_ports};
 
-use crate::class::{Class, Span};
+use crate::class::{Class, Span, take};
 use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::{Entry, Network};
 
@@ -46,10 +46,10 @@ pub struct Gate {
     pub tunnel: Option<SiteId>,
 }
 
-/// Some of a site's packets, as the site sends them.
-#[derive(Clone, Copy, Debug)]
+/// Some of a site's packets, as the site sends them: disjoint classes.
+#[derive(Clone, Debug)]
 pub struct Claim {
-    pub class: Class,
+    pub classes: Vec<Class>,
     pub by: ClaimedBy,
 }
 
@@ -115,21 +115,18 @@ impl ServedSite<'_> {
 
     /// The same, divided by who claims them.
     pub fn claims(&self, prefix: Prefix) -> Vec<Claim> {
-        let mut claims = Vec::new();
         let family = prefix.family();
+        let mut claims = Vec::new();
         let mut rest = vec![Self::packets(prefix)];
         for (nth, served) in self.chains.iter().enumerate() {
-            for flow in flows(served.chain) {
-                rest = part(rest, &flow, family, ClaimedBy::Chain(nth), &mut claims);
-            }
+            let classes = part(&mut rest, flows(served.chain), family);
+            claims.push(Claim { classes, by: ClaimedBy::Chain(nth) });
         }
-        for flow in self.chains.iter().flat_map(|served| flows(served.chain)) {
-            if flow.dscp.is_some() {
-                let flow = FlowMatch { dscp: None, ..flow };
-                rest = part(rest, &flow, family, ClaimedBy::NothingForItsDscp, &mut claims);
-            }
-        }
-        claims.extend(rest.into_iter().map(|class| Claim { class, by: ClaimedBy::Nothing }));
+        let marked = self.chains.iter().flat_map(|served| flows(served.chain));
+        let unmarked = marked.filter(|flow| flow.dscp.is_some()).map(|flow| FlowMatch { dscp: None, ..flow });
+        let classes = part(&mut rest, unmarked, family);
+        claims.push(Claim { classes, by: ClaimedBy::NothingForItsDscp });
+        claims.push(Claim { classes: rest, by: ClaimedBy::Nothing });
         claims
     }
 
@@ -166,20 +163,13 @@ fn flows(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
     chain.matches.iter().flat_map(Traffic::flow_matches)
 }
 
-fn part(
-    rest: Vec<Class>,
-    flow: &FlowMatch,
-    family: Family,
-    by: ClaimedBy,
-    claims: &mut Vec<Claim>,
-) -> Vec<Class> {
-    let Some(asks) = Class::of_flow(flow, family) else { return rest };
-    let mut left = Vec::new();
-    for class in rest {
-        claims.extend(class.intersection(&asks).map(|class| Claim { class, by }));
-        left.extend(class.minus(&asks));
+/// Takes what some flow matches out of `rest`.
+fn part(rest: &mut Vec<Class>, flows: impl Iterator<Item = FlowMatch>, family: Family) -> Vec<Class> {
+    let mut taken = Vec::new();
+    for asks in flows.filter_map(|flow| Class::of_flow(&flow, family)) {
+        take(rest, &asks, |class| taken.push(class));
     }
-    left
+    taken
 }
 
 /// Where a site's packets come in: at its access element's ports towards it; else at the cloud's end of the attachment.

@@ -89,10 +89,12 @@ impl Outside {
             let twice = !seen.insert(gate.place);
             for family in Family::BOTH.into_iter().filter(|_| !twice) {
                 let class = Class { destination: routed(family), ..Class::all(family) };
-                for way in walker.walk(class, gate.place) {
-                    for hop in &way.hops {
+                for way in walker.walk(vec![class], gate.place) {
+                    for (hop, class) in
+                        way.hops.iter().flat_map(|hop| way.classes.iter().map(move |class| (hop, class)))
+                    {
                         let known = self.arrivals.entry(hop.place).or_default();
-                        let gates = known.entry((family, way.class.destination)).or_default();
+                        let gates = known.entry((family, class.destination)).or_default();
                         if gates.len() < 2 && gates.iter().all(|other| other.place != gate.place) {
                             gates.push(gate.clone());
                         }
@@ -309,7 +311,9 @@ impl Stray {
             for prefix in served.site.prefixes.iter().filter(|prefix| prefix.family() == self.family) {
                 let own = Class::of_end(*prefix, self.direction);
                 if class.intersection(&own).is_some() {
-                    classes = classes.into_iter().flat_map(|class| class.minus(&own)).collect();
+                    let mut left = Vec::new();
+                    classes.iter().for_each(|class| class.minus(&own, &mut left));
+                    classes = left;
                 }
             }
         }

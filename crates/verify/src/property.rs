@@ -20,6 +20,8 @@ pub struct Fault {
     pub property: Option<Property>,
     pub what: String,
     pub without: Option<Gone>,
+    /// The packets that it is about; empty: all that go the way.
+    pub packets: Vec<Class>,
 }
 
 /// What is gone when it happens.
@@ -33,11 +35,15 @@ pub enum Gone {
 
 impl Fault {
     pub fn new(property: Property, what: impl Into<String>) -> Self {
-        Self { property: Some(property), what: what.into(), without: None }
+        Self { property: Some(property), what: what.into(), without: None, packets: Vec::new() }
     }
 
-    fn undecided(what: impl Into<String>) -> Self {
-        Self { property: None, what: what.into(), without: None }
+    pub fn undecided(what: impl Into<String>) -> Self {
+        Self { property: None, what: what.into(), without: None, packets: Vec::new() }
+    }
+
+    fn of(self, packets: Vec<Class>) -> Self {
+        Self { packets, ..self }
     }
 }
 
@@ -48,6 +54,8 @@ pub struct Seen<'v> {
     pub direction: Direction,
     pub entry: Place,
     pub way: &'v Way,
+    /// Those of the way's packets that are looked at.
+    pub classes: &'v [Class],
     before: OnceCell<Vec<Way>>,
 }
 
@@ -58,19 +66,20 @@ impl<'v> Seen<'v> {
         direction: Direction,
         entry: Place,
         way: &'v Way,
+        classes: &'v [Class],
     ) -> Self {
-        Self { fabric, served, direction, entry, way, before: OnceCell::new() }
+        Self { fabric, served, direction, entry, way, classes, before: OnceCell::new() }
     }
 
     /// The ways of the same packets without us.
     fn before(&self) -> &[Way] {
         let walker = Walker { home: self.served.stop(self.direction), ..Walker::without_us(self.fabric) };
-        self.before.get_or_init(|| walker.walk(self.way.class, self.entry))
+        self.before.get_or_init(|| walker.walk(self.classes.to_vec(), self.entry))
     }
 
-    /// Whether some of the packets would get to somebody without us.
-    fn would_get_out(&self) -> bool {
-        self.before().iter().any(|way| gets_to_somebody(self.fabric, way))
+    /// The packets that would get to somebody without us.
+    fn would_get_out(&self) -> Vec<Class> {
+        self.before().iter().flat_map(|way| that_get_to_somebody(self.fabric, way)).collect()
     }
 
     /// The paths of this site that were taken.
@@ -236,10 +245,12 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
         (Some(_), Direction::Up) => false,
         (Some(_), Direction::Down) => !home,
     };
-    if by_us || on_our_way || seen.would_get_out() {
-        return violated(format!("packets are dropped at {at}: {}", in_words(cause)));
+    let dropped = violated(format!("packets are dropped at {at}: {}", in_words(cause)));
+    if by_us || on_our_way {
+        return dropped;
     }
-    None
+    let would = seen.would_get_out();
+    dropped.filter(|_| !would.is_empty()).map(|fault| fault.of(would))
 }
 
 /// A way that ends at a function without instances: that is right if the function may not be left out.
@@ -292,9 +303,9 @@ fn isolation(seen: &Seen) -> Option<Fault> {
 /// it may go by there, without functions.
 pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
     let way = seen.way;
-    let violated = |what: String| vec![Fault::new(Property::UnclaimedUntouched, what)];
+    let violated = |what: String| Fault::new(Property::UnclaimedUntouched, what);
     if seen.passes().next().is_some() {
-        return violated("packets that no chain claims pass its functions".to_owned());
+        return vec![violated("packets that no chain claims pass its functions".to_owned())];
     }
     // By the owners' routing alone: so it would be without us.
     let plain = way.hops.iter().all(|hop| matches!(hop.by, By::Base | By::None));
@@ -314,25 +325,27 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
             continue;
         }
         let at = seen.end_name();
-        let would = gets_to_somebody(seen.fabric, before);
-        match way.end {
-            End::Undecided(unknown) => return vec![not_understood(seen, unknown)],
+        let would = that_get_to_somebody(seen.fabric, before);
+        let fault = match way.end {
+            End::Undecided(unknown) => not_understood(seen, unknown).of(before.classes.clone()),
             End::Loop if before.end != End::Loop => {
                 let what = format!("packets that no chain claims go in circles by {at}");
-                return vec![Fault::new(Property::NoLoop, what)];
+                Fault::new(Property::NoLoop, what).of(before.classes.clone())
             }
-            _ if would && !gets_out(seen.fabric, way) => {
-                return violated(format!("packets that no chain claims are dropped at {at}"));
+            _ if !would.is_empty() && !gets_out(seen.fabric, way) => {
+                violated(format!("packets that no chain claims are dropped at {at}")).of(would)
             }
             // Where nothing would get on without us, the way by the switch has to lead on as far as it is ours.
             End::Dropped(cause) if is_ours(cause) && may_differ && !ends_by_base(way) => {
-                return violated(format!("packets that no chain claims are dropped at {at}"));
+                let what = format!("packets that no chain claims are dropped at {at}");
+                violated(what).of(before.classes.clone())
             }
-            _ if would && !may_differ => {
-                return violated(format!("packets that no chain claims are led another way, to {at}"));
+            _ if !would.is_empty() && !may_differ => {
+                violated(format!("packets that no chain claims are led another way, to {at}")).of(would)
             }
-            _ => {}
-        }
+            _ => continue,
+        };
+        return vec![fault];
     }
     Vec::new()
 }
@@ -379,7 +392,7 @@ pub fn degraded(fabric: &Fabric, chain: &ServedChain, pass: &Pass) -> Option<Fau
     for ((position, hop), wanted) in path.hops.iter().enumerate().zip(&chain.functions) {
         let gone = || Gone::Function { instances: hop.ids().collect(), name: wanted.name.to_string() };
         let violated =
-            |what: String| Some(Fault { property: Some(Property::Degraded), what, without: Some(gone()) });
+            |what: String| Some(Fault { without: Some(gone()), ..Fault::new(Property::Degraded, what) });
         match (wanted.on_failure, hop.on_failure) {
             (OnFailure::Closed, OnFailure::Skip) => {
                 return violated(format!(
@@ -422,7 +435,7 @@ fn unused(
 pub fn same_way_back(
     fabric: &Fabric,
     (up, down): (&Pass, &Pass),
-    flows: &Class,
+    flows: &[Class],
 ) -> Option<Result<Packet, String>> {
     if (up.switch, up.path) == (down.switch, down.path) {
         return turned(fabric, up, down, flows).map(Ok);
@@ -448,7 +461,7 @@ pub fn same_way_back(
     };
     let differs =
         |packet: &Packet| up.switch != down.switch || chosen(&there, packet) != chosen(&back, packet);
-    if let Some(packet) = flows.examples(&[]).find(differs) {
+    if let Some(packet) = flows.iter().flat_map(|flows| flows.examples(&[])).find(differs) {
         return Some(Ok(packet));
     }
     let alone = |hops: &[(_, Vec<_>)]| hops.iter().all(|(_, members)| members.len() <= 1);
@@ -462,7 +475,7 @@ pub fn same_way_back(
 }
 
 /// A flow that is given an instance whose two sides are those of different ones.
-fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &Class) -> Option<Packet> {
+fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Packet> {
     let node = fabric.node(up.switch);
     let path = node.paths.get(&up.path)?;
     let is_turned = |id: InstanceId| {
@@ -476,7 +489,7 @@ fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &Class) -> Option<Pack
     if !suspicious {
         return None;
     }
-    flows.examples(&[]).find(|packet| {
+    flows.iter().flat_map(|flows| flows.examples(&[])).find(|packet| {
         path.hops
             .iter()
             .any(|hop| pick(packet.flow_hash(hop.stickiness), up_members(hop)).is_some_and(is_turned))
@@ -495,9 +508,14 @@ pub fn gets_out(fabric: &Fabric, way: &Way) -> bool {
     }
 }
 
-/// Whether packets get to the Internet or to a customer. What is addressed to the network's own nodes is nobody's traffic.
-pub fn gets_to_somebody(fabric: &Fabric, way: &Way) -> bool {
-    let (family, destination) = (way.class.family, way.class.destination);
+fn that_get_to_somebody(fabric: &Fabric, way: &Way) -> Vec<Class> {
+    way.classes.iter().filter(|class| gets_to_somebody(fabric, way, class)).copied().collect()
+}
+
+/// Whether packets that go a way get to the Internet or to a customer. What is addressed to the network's own nodes is
+/// nobody's traffic.
+pub fn gets_to_somebody(fabric: &Fabric, way: &Way, class: &Class) -> bool {
+    let Class { family, destination, .. } = *class;
     let to_customer = fabric.is_of_customers(family, destination);
     if !to_customer && fabric.is_inner(family, destination) {
         return false;

@@ -1,5 +1,6 @@
 //! The walk of whole classes of packets: what [`walk`](mod@crate::walk) does with one packet, for all of them at once. A
-//! class is split where a rule tells its packets apart, so what comes out are classes all of whose packets go one way.
+//! class is split where a rule tells its packets apart, and classes that go on together are walked together: so what comes
+//! out are ways, each with all the packets that go it.
 //!
 //! Which instance a flow is given is a hash of the packet: here it may be any that is up.
 
@@ -8,16 +9,17 @@ use catena_model::forwarding::{
     Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose, SiteId,
 };
 
-use crate::class::{Class, Span};
+use crate::class::{Class, Span, take};
 use crate::fabric::{
     Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
 };
 use crate::tails::Tails;
 
-/// Where the packets of one class go.
+/// Where some packets go.
 #[derive(Clone, Debug)]
 pub struct Way {
-    pub class: Class,
+    /// The packets: disjoint, of one family, at least one class.
+    pub classes: Vec<Class>,
     pub hops: Vec<Hop>,
     pub passes: Vec<Pass>,
     /// It is this instance that the end comes of: flows that are given another one go another way.
@@ -108,6 +110,10 @@ pub enum Cause {
 }
 
 impl Way {
+    pub fn family(&self) -> Family {
+        self.classes.first().map_or(Family::V4, |class| class.family)
+    }
+
     pub fn last(&self) -> Option<Place> {
         self.hops.last().map(|hop| hop.place)
     }
@@ -127,27 +133,48 @@ pub struct Walker<'f> {
     pub tails: Option<(&'f Tails, Place)>,
 }
 
-struct Branch {
-    class: Class,
+/// What becomes of packets at a place.
+#[derive(Clone, Copy, PartialEq)]
+struct Lead {
     by: By,
     pass: Option<Pass>,
     fault: Option<InstanceId>,
     next: Next,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Next {
     Go(Place),
     End(End),
 }
 
-impl Branch {
-    fn new(class: Class, by: By, next: Next) -> Self {
-        Self { class, by, pass: None, fault: None, next }
+impl Lead {
+    fn new(by: By, next: Next) -> Self {
+        Self { by, pass: None, fault: None, next }
     }
 
-    fn end(class: Class, end: End) -> Self {
-        Self::new(class, By::None, Next::End(end))
+    fn end(end: End) -> Self {
+        Self::new(By::None, Next::End(end))
+    }
+}
+
+/// What becomes of all packets at a place: those together that go on together.
+#[derive(Default)]
+struct Branches(Vec<(Lead, Vec<Class>)>);
+
+impl Branches {
+    fn add(&mut self, class: Class, lead: Lead) {
+        // There are few.
+        match self.0.iter_mut().find(|(other, _)| *other == lead) {
+            Some((_, classes)) => classes.push(class),
+            None => self.0.push((lead, vec![class])),
+        }
+    }
+
+    fn add_all(&mut self, classes: impl IntoIterator<Item = Class>, lead: Lead) {
+        for class in classes {
+            self.add(class, lead);
+        }
     }
 }
 
@@ -160,13 +187,13 @@ impl<'f> Walker<'f> {
         Self { with_us: false, ..Self::new(fabric) }
     }
 
-    /// The ways of all packets of `class` that come to `place`.
-    pub fn walk(&self, class: Class, place: Place) -> Vec<Way> {
+    /// The ways of packets of one family that come to `place`.
+    pub fn walk(&self, classes: Vec<Class>, place: Place) -> Vec<Way> {
         let begun =
-            Way { class, hops: Vec::with_capacity(8), passes: Vec::new(), fault: None, end: End::Loop };
-        let mut pending = vec![(begun, place)];
+            Way { classes, hops: Vec::with_capacity(8), passes: Vec::new(), fault: None, end: End::Loop };
+        let mut pending = if begun.classes.is_empty() { Vec::new() } else { vec![(begun, place)] };
         let mut ways = Vec::new();
-        let mut branches = Vec::new();
+        let mut branches = Branches::default();
         while let Some((mut way, place)) = pending.pop() {
             if way.hops.iter().any(|hop| hop.place == place) {
                 ways.push(way);
@@ -178,81 +205,98 @@ impl<'f> Walker<'f> {
                 ways.push(way);
                 continue;
             }
-            self.at(place, way.class, &mut branches);
-            let last = branches.pop();
-            for branch in branches.drain(..) {
-                follow(way.clone(), self.shortened(branch), &mut pending, &mut ways);
+            self.at(place, std::mem::take(&mut way.classes), &mut branches);
+            let last = branches.0.pop();
+            for (lead, classes) in branches.0.drain(..) {
+                self.follow(way.clone(), classes, lead, &mut pending, &mut ways);
             }
-            if let Some(branch) = last {
-                follow(way, self.shortened(branch), &mut pending, &mut ways);
+            if let Some((lead, classes)) = last {
+                self.follow(way, classes, lead, &mut pending, &mut ways);
             }
         }
         ways
     }
 
-    /// Ends a way where it leaves the functions, if all is known to be well from there on.
-    fn shortened(&self, branch: Branch) -> Branch {
-        match (self.tails, branch.by, branch.next) {
-            (Some((tails, entry)), By::Path(_) | By::Transit(_), Next::Go(place))
-                if tails.are_well(self.fabric, place, entry, branch.class.family) =>
-            {
-                Branch { next: Next::End(End::Beyond), ..branch }
+    fn follow(
+        &self,
+        mut way: Way,
+        classes: Vec<Class>,
+        lead: Lead,
+        pending: &mut Vec<(Way, Place)>,
+        ways: &mut Vec<Way>,
+    ) {
+        way.classes = classes;
+        way.passes.extend(lead.pass);
+        way.fault = lead.fault;
+        if let Some(hop) = way.hops.last_mut() {
+            hop.by = lead.by;
+        }
+        match self.shortened(&way, lead) {
+            Next::Go(place) => pending.push((way, place)),
+            Next::End(end) => {
+                way.end = end;
+                ways.push(way);
             }
-            _ => branch,
         }
     }
 
-    fn at(&self, place: Place, class: Class, branches: &mut Vec<Branch>) {
+    /// Ends a way where it leaves the functions, if all is known to be well from there on.
+    fn shortened(&self, way: &Way, lead: Lead) -> Next {
+        match (self.tails, lead.by, lead.next) {
+            (Some((tails, entry)), By::Path(_) | By::Transit(_), Next::Go(place))
+                if tails.are_well(self.fabric, place, entry, way.family()) =>
+            {
+                Next::End(End::Beyond)
+            }
+            (_, _, next) => next,
+        }
+    }
+
+    fn at(&self, place: Place, mut classes: Vec<Class>, branches: &mut Branches) {
         let node = self.fabric.node(place.node);
         let ingress = node.ingresses.get(&place.port).filter(|ingress| {
             self.with_us && !(ingress.purpose == Purpose::Claim && self.unclaiming == Some(place.node))
         });
-        let Some(ingress) = ingress else { return self.route(place, class, false, branches) };
-        let mut rest = vec![class];
+        let Some(ingress) = ingress else { return self.route(place, classes, false, branches) };
         if let Some(site) = ingress.site {
             if let (Some(policy), Some(direction)) =
                 (node.policies.get(&site), ingress.directions.first().copied())
             {
-                self.classify(place, policy, direction, ingress.purpose, class, branches);
-                rest.clear();
+                return self.classify(place, policy, direction, ingress.purpose, classes, branches);
             }
         } else {
             for direction in &ingress.directions {
-                rest = rest
-                    .into_iter()
-                    .flat_map(|class| self.by_address(place, *direction, ingress.purpose, class, branches))
-                    .collect();
+                self.by_address(place, *direction, ingress.purpose, &mut classes, branches);
             }
         }
-        for class in rest {
-            self.route(place, class, false, branches);
-        }
+        self.route(place, classes, false, branches);
     }
 
-    /// To the policies whose prefixes the site's end is in, the longest first; gives back what is of no site.
+    /// To the policies whose prefixes the site's end is in, the longest first; leaves what is of no site.
     fn by_address(
         &self,
         place: Place,
         direction: Direction,
         purpose: Purpose,
-        class: Class,
-        branches: &mut Vec<Branch>,
-    ) -> Vec<Class> {
+        classes: &mut Vec<Class>,
+        branches: &mut Branches,
+    ) {
+        let Some(around) = Around::of(classes) else { return };
         let node = self.fabric.node(place.node);
-        let found = node.policies_by_prefix.overlapping(class.family, *class.site_end(direction));
+        let found = node.policies_by_prefix.overlapping(around.family, *around.site_end(direction));
         let mut found: Vec<(u8, SiteId, Span<u128>)> =
             found.map(|found| (found.length, *found.thing, found.span)).collect();
         found.sort_unstable_by_key(|(length, site, _)| std::cmp::Reverse((*length, *site)));
-        let mut rest = vec![class];
         for (_, site, span) in found {
-            let mut asks = Class::all(class.family);
+            let mut asks = Class::all(around.family);
             *asks.site_end_mut(direction) = span;
             let Some(policy) = node.policies.get(&site) else { continue };
-            rest = take(rest, &asks, |class| {
-                self.classify(place, policy, direction, purpose, class, branches);
-            });
+            let mut of_site = Vec::new();
+            take(classes, &asks, |class| of_site.push(class));
+            if !of_site.is_empty() {
+                self.classify(place, policy, direction, purpose, of_site, branches);
+            }
         }
-        rest
     }
 
     /// By the rules of one policy: the first that matches decides.
@@ -262,54 +306,51 @@ impl<'f> Walker<'f> {
         policy: &Policy,
         direction: Direction,
         purpose: Purpose,
-        class: Class,
-        branches: &mut Vec<Branch>,
+        mut classes: Vec<Class>,
+        branches: &mut Branches,
     ) {
-        let mut rest = vec![class];
+        let Some(Around { family, .. }) = Around::of(&classes) else { return };
+        // Claimed, or of no use here: not released.
+        let mut claimed = Vec::new();
         for rule in &policy.rules {
-            let Some(asks) = Class::of_flow(&rule.matches, class.family) else { continue };
-            rest = take(rest, &asks.seen_from_site(direction), |class| {
-                match (purpose, rule.action, &policy.exits) {
-                    (Purpose::Steer, Action::Path(path), Some(_)) => {
-                        let pass = Pass { switch: place.node, site: policy.site, path, direction };
-                        self.steer(class, pass, branches);
-                    }
-                    // Claimed, or of no use here: not released.
-                    _ => self.route(place, class, false, branches),
+            let Some(asks) = Class::of_flow(&rule.matches, family) else { continue };
+            let asks = asks.seen_from_site(direction);
+            match (purpose, rule.action, &policy.exits) {
+                (Purpose::Steer, Action::Path(path), Some(_)) => {
+                    let mut steered = Vec::new();
+                    take(&mut classes, &asks, |class| steered.push(class));
+                    let pass = Pass { switch: place.node, site: policy.site, path, direction };
+                    self.steer(&steered, family, pass, branches);
                 }
-            });
-        }
-        for class in rest {
-            match (purpose, &policy.exits) {
-                (Purpose::Claim, _) => self.route(place, class, true, branches),
-                (Purpose::Steer, Some(_)) => {
-                    let next = self.leave(place.node, policy.site, direction, class.family);
-                    branches.push(Branch::new(class, By::Transit(policy.site), next));
-                }
-                (Purpose::Steer, None) => self.route(place, class, false, branches),
+                _ => take(&mut classes, &asks, |class| claimed.push(class)),
             }
         }
+        match (purpose, &policy.exits) {
+            (Purpose::Claim, _) => self.route(place, classes, true, branches),
+            (Purpose::Steer, Some(_)) => {
+                let next = self.leave(place.node, policy.site, direction, family);
+                branches.add_all(classes, Lead::new(By::Transit(policy.site), next));
+            }
+            (Purpose::Steer, None) => claimed.append(&mut classes),
+        }
+        self.route(place, claimed, false, branches);
     }
 
-    fn steer(&self, class: Class, pass: Pass, branches: &mut Vec<Branch>) {
+    fn steer(&self, classes: &[Class], family: Family, pass: Pass, branches: &mut Branches) {
         let node = self.fabric.node(pass.switch);
+        let mut add = |lead| branches.add_all(classes.iter().copied(), lead);
         let Some(path) = node.paths.get(&pass.path) else {
-            branches.push(Branch::end(class, End::Dropped(Cause::NoPath)));
-            return;
-        };
-        let mut end = |end, pass, fault| {
-            branches.push(Branch { pass, fault, ..Branch::end(class, end) });
+            return add(Lead::end(End::Dropped(Cause::NoPath)));
         };
         if is_closed(node, path) {
-            end(End::Dropped(Cause::Closed), Some(pass), None);
-            return;
+            return add(Lead { pass: Some(pass), ..Lead::end(End::Dropped(Cause::Closed)) });
         }
         for (nth, (_, members)) in in_order(path, pass.direction).enumerate() {
             let mut up = members.filter(|id| is_up(node, *id)).peekable();
             let mut some_good = up.peek().is_none();
             for id in up {
-                match self.fault(&pass, id, class.family, nth + 1 == path.hops.len()) {
-                    Some(fault) => end(fault, Some(pass), Some(id)),
+                match self.fault(&pass, id, family, nth + 1 == path.hops.len()) {
+                    Some(end) => add(Lead { pass: Some(pass), fault: Some(id), ..Lead::end(end) }),
                     None => some_good = true,
                 }
             }
@@ -317,8 +358,8 @@ impl<'f> Walker<'f> {
                 return;
             }
         }
-        let next = self.leave(pass.switch, pass.site, pass.direction, class.family);
-        branches.push(Branch { pass: Some(pass), ..Branch::new(class, By::Path(pass.path), next) });
+        let next = self.leave(pass.switch, pass.site, pass.direction, family);
+        add(Lead { pass: Some(pass), ..Lead::new(By::Path(pass.path), next) });
     }
 
     /// How a way ends that leads to this instance, if it ends there.
@@ -346,95 +387,95 @@ impl<'f> Walker<'f> {
     }
 
     /// By the rules of the node, ours and its owner's, in the order of their priorities.
-    fn route(&self, place: Place, class: Class, released: bool, branches: &mut Vec<Branch>) {
+    fn route(&self, place: Place, mut classes: Vec<Class>, released: bool, branches: &mut Branches) {
         #[derive(Clone, Copy, PartialEq)]
         enum Line {
             Foreign(ForeignAction),
             Ours(PathId),
         }
+        let Some(around) = Around::of(&classes) else { return };
+        let family = around.family;
         let node = self.fabric.node(place.node);
-        let mut lines: Vec<(u32, Class, Line)> = Vec::new();
+        let mut lines: Vec<(u32, Ends, Line)> = Vec::with_capacity(8);
         for rule in &node.base_rules {
-            if rule.family == class.family
-                && rule.port.is_none_or(|port| port == place.port)
-                && let Some(asks) = both_ends(class.family, rule.from, rule.to).intersection(&class)
+            let ends = Ends { from: rule.from, to: rule.to };
+            if rule.family == family && rule.port.is_none_or(|port| port == place.port) && around.meets(ends)
             {
-                lines.push((rule.priority, asks, Line::Foreign(rule.action)));
+                lines.push((rule.priority, ends, Line::Foreign(rule.action)));
             }
         }
         if self.with_us {
             for OurRule { priority, from, to, unless_released, table } in
-                node.rules(class.family, place.port, class.source, class.destination)
+                node.rules(family, place.port, around.source, around.destination)
             {
-                if !(unless_released && released)
-                    && let Some(asks) = both_ends(class.family, from, to).intersection(&class)
-                {
-                    lines.push((priority, asks, Line::Ours(table)));
+                let ends = Ends { from, to };
+                if !(unless_released && released) && around.meets(ends) {
+                    lines.push((priority, ends, Line::Ours(table)));
                 }
             }
         }
         // Of equal priority the foreign ones come first, as they stand first here.
         lines.sort_by_key(|(priority, ..)| *priority);
-        let mut rest = vec![class];
-        for (nth, (priority, asks, line)) in lines.iter().enumerate() {
-            if rest.is_empty() {
+        for (nth, (priority, ends, line)) in lines.iter().enumerate() {
+            if classes.is_empty() {
                 break;
             }
             // Of two equal ones the older comes first, which nobody tells us.
             let equal = lines[nth + 1..].iter().take_while(|(other, ..)| other == priority);
-            for (_, also_asks, other) in equal {
+            for (_, other_ends, other) in equal {
                 if line != other
                     && matches!((line, other), (Line::Ours(_), _) | (_, Line::Ours(_)))
-                    && let Some(both) = asks.intersection(also_asks)
+                    && let Some(both) = ends.class(family).intersection(&other_ends.class(family))
                 {
-                    rest = take(rest, &both, |class| {
-                        branches.push(Branch::end(class, End::Undecided(Unknown::EqualRules)));
-                    });
+                    let unknown = Lead::end(End::Undecided(Unknown::EqualRules));
+                    take(&mut classes, &both, |class| branches.add(class, unknown));
                 }
             }
-            let mut passed_on = Vec::new();
-            rest = take(rest, asks, |class| match *line {
-                Line::Ours(path) => self.by_our_rule(place.node, path, class, branches),
+            let mut taken = Vec::new();
+            take(&mut classes, &ends.class(family), |class| taken.push(class));
+            match *line {
+                Line::Ours(path) => self.by_our_rule(place.node, path, taken, family, branches),
                 Line::Foreign(ForeignAction::Drop) => {
-                    branches.push(Branch::end(class, End::Dropped(Cause::ForeignRule)));
+                    branches.add_all(taken, Lead::end(End::Dropped(Cause::ForeignRule)));
                 }
                 Line::Foreign(ForeignAction::Opaque) => {
-                    branches.push(Branch::end(class, End::Undecided(Unknown::ForeignRule)));
+                    branches.add_all(taken, Lead::end(End::Undecided(Unknown::ForeignRule)));
                 }
                 Line::Foreign(ForeignAction::Lookup(table)) => {
-                    passed_on.extend(self.by_base_table(place, table, class, branches));
+                    self.by_base_table(place, table, &mut taken, branches);
+                    classes.append(&mut taken);
                 }
-            });
-            rest.append(&mut passed_on);
+            }
         }
-        branches.extend(rest.into_iter().map(|class| Branch::end(class, End::Dropped(Cause::NoRoute))));
+        branches.add_all(classes, Lead::end(End::Dropped(Cause::NoRoute)));
     }
 
-    fn by_our_rule(&self, id: NodeId, path: PathId, class: Class, branches: &mut Vec<Branch>) {
-        match self.fabric.node(id).tables.get(&(path, class.family)) {
-            None => branches.push(Branch::end(class, End::Dropped(Cause::NoTable))),
-            Some(next_hop) => self.forward(id, *next_hop, By::Rule(path), class, branches),
-        }
-    }
-
-    /// By the longest prefix, then the lowest metric; gives back what no route is for.
-    fn by_base_table(
+    fn by_our_rule(
         &self,
-        place: Place,
-        table: u32,
-        class: Class,
-        branches: &mut Vec<Branch>,
-    ) -> Vec<Class> {
+        id: NodeId,
+        path: PathId,
+        classes: Vec<Class>,
+        family: Family,
+        branches: &mut Branches,
+    ) {
+        match self.fabric.node(id).tables.get(&(path, family)) {
+            None => branches.add_all(classes, Lead::end(End::Dropped(Cause::NoTable))),
+            Some(next_hop) => self.forward(id, *next_hop, By::Rule(path), classes, branches),
+        }
+    }
+
+    /// By the longest prefix, then the lowest metric; leaves what no route is for.
+    fn by_base_table(&self, place: Place, table: u32, classes: &mut Vec<Class>, branches: &mut Branches) {
+        let Some(around) = Around::of(classes) else { return };
         let node = self.fabric.node(place.node);
-        let Some(table) = node.base_tables.get(&table) else { return vec![class] };
+        let Some(table) = node.base_tables.get(&table) else { return };
         let mut routes: Vec<(u8, Span<u128>, Route)> = table
-            .overlapping(class.family, class.destination)
+            .overlapping(around.family, around.destination)
             .map(|found| (found.length, found.span, *found.thing))
             .collect();
         routes.sort_by_key(|(length, _, route)| (std::cmp::Reverse(*length), route.metric));
-        let mut rest = vec![class];
         for (nth, (length, span, route)) in routes.iter().enumerate() {
-            if rest.is_empty() {
+            if classes.is_empty() {
                 break;
             }
             let equal = |(other_length, other_span, other): &&(u8, Span<u128>, Route)| {
@@ -442,38 +483,44 @@ impl<'f> Walker<'f> {
             };
             let several =
                 routes[nth + 1..].iter().take_while(equal).any(|(_, _, other)| other.action != route.action);
-            let asks = both_ends(class.family, None, Some(*span));
-            rest = take(rest, &asks, |class| match route.action {
-                _ if several => branches.push(Branch::end(class, End::Undecided(Unknown::EqualRoutes))),
-                RouteAction::Local => branches.push(Branch::end(class, End::Delivered)),
-                _ if !node.forwards => {
-                    branches.push(Branch::end(class, End::Dropped(Cause::Host)));
-                }
-                RouteAction::Drop => branches.push(Branch::end(class, End::Dropped(Cause::Route))),
+            let mut taken = Vec::new();
+            take(classes, &Ends::to(*span).class(around.family), |class| taken.push(class));
+            let end = match route.action {
+                _ if several => End::Undecided(Unknown::EqualRoutes),
+                RouteAction::Local => End::Delivered,
+                _ if !node.forwards => End::Dropped(Cause::Host),
+                RouteAction::Drop => End::Dropped(Cause::Route),
                 RouteAction::Forward(next_hop) => {
-                    self.forward(place.node, next_hop, By::Base, class, branches)
+                    self.forward(place.node, next_hop, By::Base, taken, branches);
+                    continue;
                 }
-            });
+            };
+            branches.add_all(taken, Lead::end(end));
         }
-        rest
     }
 
     /// Out by a port: to the other end of the cable, if somebody there takes the packets.
-    fn forward(&self, id: NodeId, next_hop: NextHop, by: By, class: Class, branches: &mut Vec<Branch>) {
+    fn forward(
+        &self,
+        id: NodeId,
+        next_hop: NextHop,
+        by: By,
+        mut classes: Vec<Class>,
+        branches: &mut Branches,
+    ) {
         let NextHop { port, via } = next_hop;
+        let Some(around) = Around::of(&classes) else { return };
         if port == Node::TUNNEL {
-            return self.tunnel(id, by, class, branches);
+            return self.tunnel(id, by, classes, branches);
         }
         let Some(far) = self.fabric.node(id).cable(port) else {
-            branches.push(Branch::new(class, by, Next::End(End::Undecided(Unknown::NoLink))));
-            return;
+            return branches.add_all(classes, Lead::new(by, Next::End(End::Undecided(Unknown::NoLink))));
         };
         let go = Next::Go(far.place);
-        let mut rest = vec![class];
         if via.is_none() || (far.external && !far.driven) {
-            for address in far.addresses.iter().filter(|address| Family::of(**address) == class.family) {
-                let asks = both_ends(class.family, None, Some(Span::host(*address)));
-                rest = take(rest, &asks, |class| branches.push(Branch::new(class, by, go)));
+            for address in far.addresses.iter().filter(|address| Family::of(**address) == around.family) {
+                let asks = Ends::to(Span::host(*address)).class(around.family);
+                take(&mut classes, &asks, |class| branches.add(class, Lead::new(by, go)));
             }
         }
         let next = match via {
@@ -482,101 +529,106 @@ impl<'f> Walker<'f> {
             None if !far.driven => Next::End(End::Link(port)),
             _ => Next::End(End::Dropped(Cause::NoNeighbour)),
         };
-        branches.extend(rest.into_iter().map(|class| Branch::new(class, by, next)));
+        branches.add_all(classes, Lead::new(by, next));
     }
 
     /// Into the tunnel that has the destination at its far end, and out of it there.
-    fn tunnel(&self, id: NodeId, by: By, class: Class, branches: &mut Vec<Branch>) {
+    fn tunnel(&self, id: NodeId, by: By, mut classes: Vec<Class>, branches: &mut Branches) {
+        let Some(around) = Around::of(&classes) else { return };
         let node = self.fabric.node(id);
-        let lost = |class| Branch::new(class, by, Next::End(End::Dropped(Cause::NoTunnel)));
-        let found = node.tunnels_by_prefix.overlapping(class.family, class.destination);
+        let lost = Lead::new(by, Next::End(End::Dropped(Cause::NoTunnel)));
+        let found = node.tunnels_by_prefix.overlapping(around.family, around.destination);
         let mut found: Vec<(u8, SiteId, Span<u128>)> =
             found.map(|found| (found.length, *found.thing, found.span)).collect();
         found.sort_unstable_by_key(|(length, site, _)| std::cmp::Reverse((*length, *site)));
-        let mut rest = vec![class];
         for (_, site, span) in found {
             let Some(entry) = node.tunnels.get(&site) else { continue };
-            let asks = both_ends(class.family, None, Some(span));
-            rest = take(rest, &asks, |class| {
-                if !has_underlay(node, entry) {
-                    branches.push(lost(class));
-                    return;
+            let mut taken = Vec::new();
+            take(&mut classes, &Ends::to(span).class(around.family), |class| taken.push(class));
+            let end = match self.fabric.other_end(entry) {
+                _ if !has_underlay(node, entry) => lost,
+                None if self.fabric.is_driven(entry.remote) => lost,
+                None => Lead::new(by, Next::End(End::Site(site))),
+                Some((far, exit)) if has_underlay(self.fabric.node(far), exit) => {
+                    let let_in = self.decapsulated(far, exit.site, &mut taken);
+                    let go = Next::Go(Place { node: far, port: Node::TUNNEL });
+                    branches.add_all(let_in, Lead::new(by, go));
+                    lost
                 }
-                match self.fabric.other_end(entry) {
-                    None if self.fabric.is_driven(entry.remote) => branches.push(lost(class)),
-                    None => branches.push(Branch::new(class, by, Next::End(End::Site(site)))),
-                    Some((far, exit)) => {
-                        let refused = match has_underlay(self.fabric.node(far), exit) {
-                            true => self.decapsulated(far, exit.site, class, |class| {
-                                let go = Next::Go(Place { node: far, port: Node::TUNNEL });
-                                branches.push(Branch::new(class, by, go));
-                            }),
-                            false => vec![class],
-                        };
-                        branches.extend(refused.into_iter().map(lost));
-                    }
-                }
-            });
+                Some(_) => lost,
+            };
+            branches.add_all(taken, end);
         }
-        branches.extend(rest.into_iter().map(lost));
+        branches.add_all(classes, lost);
     }
 
-    /// Does `then` with what may come out of the tunnel of a site, by its sources, and gives back the rest.
-    pub fn decapsulated(
-        &self,
-        id: NodeId,
-        site: SiteId,
-        class: Class,
-        mut then: impl FnMut(Class),
-    ) -> Vec<Class> {
+    /// Takes what may come out of the tunnel of a site, by its sources, and leaves the rest.
+    pub fn decapsulated(&self, id: NodeId, site: SiteId, classes: &mut Vec<Class>) -> Vec<Class> {
+        let mut let_in = Vec::new();
+        let Some(around) = Around::of(classes) else { return let_in };
         let node = self.fabric.node(id);
-        let found = node.tunnels_by_prefix.overlapping(class.family, class.source);
-        let mut rest = vec![class];
+        let found = node.tunnels_by_prefix.overlapping(around.family, around.source);
         for found in found.filter(|found| *found.thing == site) {
-            rest = take(rest, &both_ends(class.family, Some(found.span), None), &mut then);
+            take(classes, &Ends::from(found.span).class(around.family), |class| let_in.push(class));
         }
-        rest
+        let_in
     }
 }
 
-fn follow(mut way: Way, branch: Branch, pending: &mut Vec<(Way, Place)>, ways: &mut Vec<Way>) {
-    way.class = branch.class;
-    way.passes.extend(branch.pass);
-    way.fault = branch.fault;
-    if let Some(hop) = way.hops.last_mut() {
-        hop.by = branch.by;
+/// What rules of routing ask for.
+#[derive(Clone, Copy)]
+struct Ends {
+    from: Option<Span<u128>>,
+    to: Option<Span<u128>>,
+}
+
+impl Ends {
+    fn from(span: Span<u128>) -> Self {
+        Self { from: Some(span), to: None }
     }
-    match branch.next {
-        Next::Go(place) => pending.push((way, place)),
-        Next::End(end) => {
-            way.end = end;
-            ways.push(way);
-        }
+
+    fn to(span: Span<u128>) -> Self {
+        Self { from: None, to: Some(span) }
+    }
+
+    fn class(self, family: Family) -> Class {
+        let mut class = Class::all(family);
+        class.source = self.from.unwrap_or(class.source);
+        class.destination = self.to.unwrap_or(class.destination);
+        class
     }
 }
 
-/// Does `then` with what the classes have of `asks`, and gives back the rest.
-fn take(classes: Vec<Class>, asks: &Class, mut then: impl FnMut(Class)) -> Vec<Class> {
-    let mut rest = Vec::new();
-    for class in classes {
-        match class.intersection(asks) {
-            None => rest.push(class),
-            Some(common) => {
-                then(common);
-                if common != class {
-                    rest.extend(class.minus(asks));
-                }
-            }
-        }
-    }
-    rest
+/// The least that all of some classes of one family are in: what looks things up by addresses asks for this.
+struct Around {
+    family: Family,
+    source: Span<u128>,
+    destination: Span<u128>,
 }
 
-fn both_ends(family: Family, source: Option<Span<u128>>, destination: Option<Span<u128>>) -> Class {
-    let mut class = Class::all(family);
-    class.source = source.unwrap_or(class.source);
-    class.destination = destination.unwrap_or(class.destination);
-    class
+impl Around {
+    /// `None`: there is no class.
+    fn of(classes: &[Class]) -> Option<Self> {
+        let (first, others) = classes.split_first()?;
+        let begun = Self { family: first.family, source: first.source, destination: first.destination };
+        Some(others.iter().fold(begun, |around, class| Self {
+            source: around.source.hull(&class.source),
+            destination: around.destination.hull(&class.destination),
+            ..around
+        }))
+    }
+
+    fn site_end(&self, direction: Direction) -> &Span<u128> {
+        match direction {
+            Direction::Up => &self.source,
+            Direction::Down => &self.destination,
+        }
+    }
+
+    fn meets(&self, ends: Ends) -> bool {
+        ends.from.is_none_or(|from| from.intersection(&self.source).is_some())
+            && ends.to.is_none_or(|to| to.intersection(&self.destination).is_some())
+    }
 }
 
 /// Whether a tunnel's outer packets leave and come by the port that it names.

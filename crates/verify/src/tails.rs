@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use catena_model::address::{Family, Prefix};
 
-use crate::class::{Class, Span};
+use crate::class::{Class, Span, both};
 use crate::fabric::{Fabric, Place};
 use crate::intent::routed;
 use crate::property::{gets_out, gets_to_somebody};
@@ -45,11 +45,11 @@ impl Tails {
 
     fn look(&self, fabric: &Fabric, place: Place, entry: Place, family: Family) -> bool {
         let all = Class { destination: routed(family), ..Class::all(family) };
-        let after = Walker::new(fabric).walk(all, place);
+        let after = Walker::new(fabric).walk(vec![all], place);
         for way in &after {
             for hop in &way.hops {
-                let passed = (family, way.class.destination);
-                self.places.borrow_mut().entry(hop.place).or_default().insert(passed);
+                let passed = way.classes.iter().map(|class| (family, class.destination));
+                self.places.borrow_mut().entry(hop.place).or_default().extend(passed);
             }
         }
         if after.iter().any(|way| !way.passes.is_empty() || !told_by_destination(way, &all)) {
@@ -59,17 +59,17 @@ impl Tails {
         if worse.peek().is_none() {
             return true;
         }
-        let before = Walker::without_us(fabric).walk(all, entry);
+        let before = Walker::without_us(fabric).walk(vec![all], entry);
         worse.all(|way| {
-            matches!(way.end, End::Dropped(_) | End::Delivered)
-                && !before.iter().any(|other| match other.class.intersection(&way.class) {
-                    Some(class) => gets_to_somebody(fabric, &Way { class, ..other.clone() }),
-                    None => false,
-                })
+            let fared_better = |other: &Way| {
+                let both = both(&way.classes, &other.classes);
+                both.iter().any(|class| gets_to_somebody(fabric, other, class))
+            };
+            matches!(way.end, End::Dropped(_) | End::Delivered) && !before.iter().any(fared_better)
         })
     }
 }
 
 fn told_by_destination(way: &Way, all: &Class) -> bool {
-    Class { destination: all.destination, ..way.class } == *all
+    way.classes.iter().all(|class| Class { destination: all.destination, ..*class } == *all)
 }

@@ -1,6 +1,5 @@
 //! The verifier: walks all packets that chains are about, and holds their ways against what the chains promise.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
 use catena_model::address::Prefix;
@@ -8,13 +7,13 @@ use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
 
 use crate::Network;
-use crate::class::Class;
+use crate::class::{Class, both};
 use crate::fabric::{Fabric, Place};
 use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite, routed};
 use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray};
 use crate::property::{self, Fault, Gone, Seen};
-use crate::symbolic::{By, Cause, End, Hop, Pass, Walker, Way, has_underlay};
+use crate::symbolic::{By, Cause, End, Pass, Walker, Way, has_underlay};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
 
@@ -43,8 +42,9 @@ pub struct Finding {
     pub chain: usize,
     pub direction: Direction,
     pub gate: Option<Gate>,
-    pub class: Option<Class>,
-    /// The way that packets of the class go, unless any will do.
+    /// Packets that show it.
+    pub classes: Vec<Class>,
+    /// The way that they go, unless any will do.
     pub way: Option<Way>,
 }
 
@@ -78,7 +78,7 @@ pub fn site(
         let entered = visitor.enter_all(outside, *prefix);
         for claim in served.claims(*prefix) {
             for (gate, direction, ways) in &entered {
-                visitor.ways(gate, *direction, ways, claim);
+                visitor.ways(gate, *direction, ways, &claim);
             }
         }
     }
@@ -106,15 +106,21 @@ struct Visitor<'v> {
 struct Taken {
     chain: usize,
     pass: Pass,
-    class: Class,
+    classes: Vec<Class>,
     gate: Gate,
 }
 
 impl<'v> Visitor<'v> {
     fn undecided(&mut self, what: &str) {
-        let fault = Fault { property: None, what: what.to_owned(), without: None };
-        let direction = Direction::Up;
-        self.findings.push(Finding { fault, chain: 0, direction, gate: None, class: None, way: None });
+        let (fault, direction) = (Fault::undecided(what), Direction::Up);
+        self.findings.push(Finding {
+            fault,
+            chain: 0,
+            direction,
+            gate: None,
+            classes: Vec::new(),
+            way: None,
+        });
     }
 
     /// The ways of all packets from a prefix of the site, and of all to it, whoever claims them.
@@ -126,7 +132,7 @@ impl<'v> Visitor<'v> {
         for (gate, direction, class) in up.chain(down) {
             let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
             let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
-            let ways = enter(walker, gate, class);
+            let ways = enter(walker, gate, vec![class]);
             ways.iter().for_each(|way| self.spots.pass(way, direction));
             entered.push((gate, direction, ways));
         }
@@ -134,28 +140,28 @@ impl<'v> Visitor<'v> {
     }
 
     /// Looks at what of these ways is one claim's.
-    fn ways(&mut self, gate: &Gate, direction: Direction, ways: &[Way], Claim { class, by }: Claim) {
-        let class = class.seen_from_site(direction);
+    fn ways(&mut self, gate: &Gate, direction: Direction, ways: &[Way], Claim { classes, by }: &Claim) {
+        let claim: Vec<Class> = classes.iter().map(|class| class.seen_from_site(direction)).collect();
         let mut claimed = true;
         for way in ways {
-            let Some(common) = way.class.intersection(&class) else { continue };
-            let way = match common == way.class {
-                true => Cow::Borrowed(way),
-                false => Cow::Owned(Way { class: common, ..way.clone() }),
-            };
-            self.classes += 1;
+            let mut classes = both(&way.classes, &claim);
+            if classes.is_empty() {
+                continue;
+            }
+            self.classes += classes.len();
             claimed &= way.hops.iter().all(|hop| {
                 // Where there is a claim, it did not release the packets: without it they would not be, either.
                 hop.place.node != gate.place.node
                     || matches!(hop.by, By::Rule(_))
                     || !self.is_classified(hop.place)
             });
-            if !self.is_inner(direction, &way) {
-                self.look(gate, direction, &way, by);
+            classes.retain(|class| !self.is_inner(direction, class));
+            if !classes.is_empty() {
+                self.look(gate, direction, way, &classes, *by);
             }
         }
         if let (ClaimedBy::Chain(chain), false) = (by, claimed) {
-            self.without_claims(gate, direction, class, chain);
+            self.without_claims(gate, direction, claim, *chain);
         }
     }
 
@@ -164,40 +170,52 @@ impl<'v> Visitor<'v> {
     }
 
     /// What a site says to itself is no business of the cloud.
-    fn is_inner(&self, direction: Direction, way: &Way) -> bool {
+    fn is_inner(&self, direction: Direction, class: &Class) -> bool {
         let remote = match direction {
-            Direction::Up => way.class.destination,
-            Direction::Down => way.class.source,
+            Direction::Up => class.destination,
+            Direction::Down => class.source,
         };
-        self.served.has(way.class.family, remote)
+        self.served.has(class.family, remote)
     }
 
-    fn look(&mut self, gate: &Gate, direction: Direction, way: &Way, by: ClaimedBy) {
-        let seen = Seen::new(self.fabric, self.served, direction, gate.place, way);
+    fn look(&mut self, gate: &Gate, direction: Direction, way: &Way, classes: &[Class], by: ClaimedBy) {
+        let seen = Seen::new(self.fabric, self.served, direction, gate.place, way, classes);
         let (faults, chain) = match by {
             ClaimedBy::Chain(nth) => {
                 let own = way.passes.iter().filter(|pass| Some(pass.site) == self.served.id);
                 for pass in own {
-                    self.passes.push(Taken { chain: nth, pass: *pass, class: way.class, gate: gate.clone() });
+                    let (classes, gate) = (classes.to_vec(), gate.clone());
+                    self.passes.push(Taken { chain: nth, pass: *pass, classes, gate });
                 }
                 (property::of_claimed(&seen, &self.served.chains[nth]), nth)
             }
             ClaimedBy::Nothing | ClaimedBy::NothingForItsDscp => (property::of_unclaimed(&seen, by), 0),
         };
         for fault in faults {
-            self.findings.push(Finding {
-                fault,
-                chain,
-                direction,
-                gate: Some(gate.clone()),
-                class: Some(way.class),
-                way: Some(way.clone()),
-            });
+            self.found(fault, chain, direction, gate, way, classes);
         }
     }
 
+    /// Notes what is wrong with a way, or with some of its packets.
+    fn found(
+        &mut self,
+        mut fault: Fault,
+        chain: usize,
+        direction: Direction,
+        gate: &Gate,
+        way: &Way,
+        all: &[Class],
+    ) {
+        let mut classes = std::mem::take(&mut fault.packets);
+        if classes.is_empty() {
+            classes = all.to_vec();
+        }
+        let (gate, way) = (Some(gate.clone()), Some(way.clone()));
+        self.findings.push(Finding { fault, chain, direction, gate, classes, way });
+    }
+
     /// The same for claimed packets when the programs that claim are gone from where they come in: they must still pass.
-    fn without_claims(&mut self, gate: &Gate, direction: Direction, class: Class, chain: usize) {
+    fn without_claims(&mut self, gate: &Gate, direction: Direction, classes: Vec<Class>, chain: usize) {
         let is_known = self.findings.iter().any(|finding| {
             (finding.chain, finding.direction) == (chain, direction)
                 && matches!(finding.fault.property, Some(Property::NoBypass | Property::Order))
@@ -207,20 +225,21 @@ impl<'v> Visitor<'v> {
         }
         let (unclaiming, home) = (Some(gate.place.node), self.served.stop(direction));
         let walker = Walker { unclaiming, home, ..Walker::new(self.fabric) };
-        for way in enter(walker, gate, class) {
+        for way in enter(walker, gate, classes) {
             self.spots.pass(&way, direction);
-            if self.is_inner(direction, &way) {
+            let mut classes = way.classes.clone();
+            classes.retain(|class| !self.is_inner(direction, class));
+            if classes.is_empty() {
                 continue;
             }
-            let seen = Seen::new(self.fabric, self.served, direction, gate.place, &way);
+            let seen = Seen::new(self.fabric, self.served, direction, gate.place, &way, &classes);
             let bypass = property::of_claimed(&seen, &self.served.chains[chain])
                 .into_iter()
                 .find(|fault| matches!(fault.property, Some(Property::NoBypass | Property::Order)));
             if let Some(fault) = bypass {
                 let without = Some(Gone::Claims(gate.place.node));
-                let fault = Fault { property: Some(Property::Degraded), what: fault.what, without };
-                let (gate, class, way) = (Some(gate.clone()), Some(way.class), Some(way.clone()));
-                self.findings.push(Finding { fault, chain, direction, gate, class, way });
+                let fault = Fault { property: Some(Property::Degraded), without, ..fault };
+                self.found(fault, chain, direction, gate, &way, &classes);
             }
         }
     }
@@ -240,32 +259,33 @@ impl<'v> Visitor<'v> {
                 property::degraded(self.fabric, chain, pass),
             ];
             for fault in faults.into_iter().flatten() {
-                self.findings.push(taken.finding(fault, None));
+                self.findings.push(taken.finding(fault, taken.classes.clone()));
             }
         }
         let (up, down): (Vec<&Taken>, Vec<&Taken>) =
             passes.iter().partition(|taken| taken.pass.direction == Direction::Up);
         for back in &down {
-            let replies_to = back.class.reply();
+            let replies_to: Vec<Class> = back.classes.iter().map(Class::reply).collect();
             for there in up.iter().filter(|there| there.chain == back.chain) {
-                if let Some(flows) = there.class.intersection(&replies_to) {
-                    self.same_way_back(there, back, flows);
+                let flows = both(&there.classes, &replies_to);
+                if !flows.is_empty() {
+                    self.same_way_back(there, back, &flows);
                 }
             }
         }
     }
 
-    fn same_way_back(&mut self, there: &Taken, back: &Taken, flows: Class) {
-        match property::same_way_back(self.fabric, (&there.pass, &back.pass), &flows) {
+    fn same_way_back(&mut self, there: &Taken, back: &Taken, flows: &[Class]) {
+        match property::same_way_back(self.fabric, (&there.pass, &back.pass), flows) {
             None => {}
             Some(Ok(packet)) => {
                 let what = "replies pass other instances than what they answer";
-                let exactly = Class::of_packet(&packet.reply());
-                self.findings.push(back.finding(Fault::new(Property::SameWayBack, what), Some(exactly)));
+                let exactly = vec![Class::of_packet(&packet.reply())];
+                self.findings.push(back.finding(Fault::new(Property::SameWayBack, what), exactly));
             }
             Some(Err(what)) => {
-                let fault = Fault { property: None, what, without: None };
-                self.findings.push(back.finding(fault, Some(flows.reply())));
+                let packets = flows.iter().map(Class::reply).collect();
+                self.findings.push(back.finding(Fault::undecided(what), packets));
             }
         }
     }
@@ -281,16 +301,17 @@ impl<'v> Visitor<'v> {
                     self.classes += 1;
                     let walker =
                         Walker { home: self.served.stop(Direction::Down), ..Walker::new(self.fabric) };
-                    let ways = walker.walk(class, place);
+                    let ways = walker.walk(vec![class], place);
                     ways.iter().for_each(|way| self.spots.pass(way, Direction::Up));
                     let suspicious = ways.iter().any(|way| property::enters_as(way, id));
                     if !suspicious {
                         continue;
                     }
                     // As seen from where they come in: something before may stop them.
-                    for way in enter(walker, gate, class) {
+                    for mut way in enter(walker, gate, vec![class]) {
                         self.spots.pass(&way, Direction::Up);
-                        if property::enters_as(&way, id) && !self.is_inner(Direction::Up, &way) {
+                        way.classes.retain(|class| !self.is_inner(Direction::Up, class));
+                        if property::enters_as(&way, id) && !way.classes.is_empty() {
                             self.intruding(gate, way);
                         }
                     }
@@ -298,8 +319,8 @@ impl<'v> Visitor<'v> {
             }
             for gate in outside.tunnels_that_let_in(self.fabric, *prefix, self.served) {
                 let class = Class { destination: routed(family), ..Class::of_end(*prefix, Direction::Up) };
-                for way in enter(Walker::new(self.fabric), &gate, class) {
-                    self.classes += 1;
+                for way in enter(Walker::new(self.fabric), &gate, vec![class]) {
+                    self.classes += way.classes.len();
                     self.spots.pass(&way, Direction::Up);
                     if property::enters_as(&way, id) {
                         self.intruding(&gate, way);
@@ -316,7 +337,7 @@ impl<'v> Visitor<'v> {
             chain: 0,
             direction: Direction::Up,
             gate: Some(gate.clone()),
-            class: Some(way.class),
+            classes: way.classes.clone(),
             way: Some(way),
         });
     }
@@ -326,8 +347,8 @@ impl<'v> Visitor<'v> {
         for (stray, classes) in strays {
             for class in classes {
                 for gate in outside.external.iter().chain(&outside.gates) {
-                    for way in enter(Walker::new(self.fabric), gate, *class) {
-                        self.classes += 1;
+                    for way in enter(Walker::new(self.fabric), gate, vec![*class]) {
+                        self.classes += way.classes.len();
                         self.stray(gate, stray, way);
                     }
                 }
@@ -342,7 +363,7 @@ impl<'v> Visitor<'v> {
             self.findings.push(strayed(stray, Property::Isolation, what, gate, way));
             return;
         }
-        let seen = Seen::new(self.fabric, self.served, stray.direction, gate.place, &way);
+        let seen = Seen::new(self.fabric, self.served, stray.direction, gate.place, &way, &way.classes);
         let by_us = way.hops.iter().any(|hop| matches!(hop.by, By::Rule(_) | By::Path(_) | By::Transit(_)));
         let astray = by_us && !property::of_unclaimed(&seen, ClaimedBy::Nothing).is_empty();
         let diverted =
@@ -355,31 +376,30 @@ impl<'v> Visitor<'v> {
 }
 
 impl Taken {
-    fn finding(&self, fault: Fault, exactly: Option<Class>) -> Finding {
-        let class = Some(exactly.unwrap_or(self.class));
+    fn finding(&self, fault: Fault, classes: Vec<Class>) -> Finding {
         let (gate, direction) = (Some(self.gate.clone()), self.pass.direction);
-        Finding { fault, chain: self.chain, direction, gate, class, way: None }
+        Finding { fault, chain: self.chain, direction, gate, classes, way: None }
     }
 }
 
-/// The ways of packets that come in by a gate.
-pub fn enter(walker: Walker, gate: &Gate, class: Class) -> Vec<Way> {
-    let Some(site) = gate.tunnel else { return walker.walk(class, gate.place) };
-    let refused = |class| Way {
-        class,
-        hops: Vec::<Hop>::new(),
-        passes: Vec::new(),
-        fault: None,
-        end: End::Dropped(Cause::NoTunnel),
-    };
+/// The ways of packets of one family that come in by a gate.
+pub fn enter(walker: Walker, gate: &Gate, mut classes: Vec<Class>) -> Vec<Way> {
+    let Some(site) = gate.tunnel else { return walker.walk(classes, gate.place) };
     let node = walker.fabric.node(gate.place.node);
-    if !node.tunnels.get(&site).is_some_and(|tunnel| has_underlay(node, tunnel)) {
-        return vec![refused(class)];
-    }
     let mut ways = Vec::new();
-    let outside = walker
-        .decapsulated(gate.place.node, site, class, |class| ways.extend(walker.walk(class, gate.place)));
-    ways.extend(outside.into_iter().map(refused));
+    if node.tunnels.get(&site).is_some_and(|tunnel| has_underlay(node, tunnel)) {
+        let let_in = walker.decapsulated(gate.place.node, site, &mut classes);
+        ways = walker.walk(let_in, gate.place);
+    }
+    if !classes.is_empty() {
+        ways.push(Way {
+            classes,
+            hops: Vec::new(),
+            passes: Vec::new(),
+            fault: None,
+            end: End::Dropped(Cause::NoTunnel),
+        });
+    }
     ways
 }
 
@@ -389,7 +409,7 @@ fn strayed(stray: &Stray, property: Property, what: &str, gate: &Gate, way: Way)
         chain: 0,
         direction: stray.direction,
         gate: Some(gate.clone()),
-        class: Some(way.class),
+        classes: way.classes.clone(),
         way: Some(way),
     }
 }
