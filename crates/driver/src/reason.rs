@@ -46,7 +46,8 @@ reasons! {
     TooBig "too-big"
         "Larger than the port that it must leave by can carry.";
     ForgedSource "forged-source"
-        "Came through a tunnel from a source that is not at its far end.";
+        "Came through a tunnel from a source that is not at its far end; or on its way to a site from an address of a site, into a function \
+         with one port, which would hide which of the two it is.";
     UnknownTunnel "unknown-tunnel"
         "Came to a tunnel's end with an outer source or key of no tunnel.";
     NoTunnel "no-tunnel"

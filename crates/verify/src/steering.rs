@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use catena_model::forwarding::{
-    Action, Direction, ElementState, Exits, FlowMatch, Ingress, InstanceId, InstanceState, Key, Member,
-    Object, OnFailure, Path, PathId, Policy, Purpose, SiteId,
+    Action, Direction, ElementState, Exits, FlowMatch, Ingress, Insertion, Instance, InstanceId,
+    InstanceState, Key, Member, Object, OnFailure, Path, PathId, Policy, Purpose, SiteId,
 };
 use catena_model::name::PortName;
 use catena_model::packet::{Packet, pick};
@@ -97,6 +97,24 @@ fn policy_of<'a>(
         };
         let of_site = policies.filter(|policy| longest(policy).is_some()).max_by_key(longest);
         of_site.map(|policy| (policy, *direction))
+    })
+}
+
+/// Whether nothing but addresses says in which direction packets go that come back from the function.
+pub fn hides_direction(instance: &Instance) -> bool {
+    instance.insertion == Insertion::L3 && instance.is_one_armed()
+}
+
+/// Whether a site of the element that is told by its addresses has this one.
+pub fn is_of_a_site(state: &ElementState, address: IpAddr) -> bool {
+    let told_by_port = |site| {
+        state.iter().any(|object| matches!(object, Object::Ingress(ingress) if ingress.site == Some(site)))
+    };
+    state.iter().any(|object| match object {
+        Object::Policy(policy) => {
+            policy.prefixes.iter().any(|prefix| prefix.contains(address)) && !told_by_port(policy.site)
+        }
+        _ => false,
     })
 }
 

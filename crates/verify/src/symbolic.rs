@@ -3,6 +3,10 @@
 //! out are ways, each with all the packets that go it.
 //!
 //! Which instance a flow is given is a hash of the packet: here it may be any that is up.
+//!
+//! What comes down with the source of one of the switch's sites is dropped before a routed function with one port
+//! ([`hides_direction`](crate::steering::hides_direction)). Here it is taken along with the rest: what is promised of packets that
+//! go on is promised of none that are dropped there, and classes do not fall apart by the prefixes of all sites.
 
 use catena_model::address::Family;
 use catena_model::forwarding::{

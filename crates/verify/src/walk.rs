@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, End};
 use crate::lookup::{Arrival, Outcome, of_inventory, route};
-use crate::steering::{Pick, Verdict, classify};
+use crate::steering::{Pick, Verdict, classify, hides_direction, is_of_a_site};
 use crate::{Network, Visit, Walk};
 
 /// Where a packet is.
@@ -203,6 +203,16 @@ impl Walker<'_> {
                 }
             };
             let (known, name) = self.instance(switch, direction, *instance).map_err(dropped)?;
+            let state = self.network.state.element(switch);
+            if direction == Direction::Down
+                && hides_direction(known)
+                && is_of_a_site(state, self.packet.source)
+            {
+                let source = self.packet.source;
+                return Err(dropped(format!(
+                    "{name} has one port, and what it gets with a source of a site, {source}, would seem to go up"
+                )));
+            }
             let undecided = |why| Err(Next::End(End::Undecided { node: switch.clone(), why }));
             if known.rewrites && direction == Direction::Down {
                 return undecided(format!(

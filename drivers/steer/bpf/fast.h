@@ -167,7 +167,8 @@ static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 			return NEXT;
 	} else {
 		if ((flags & TCP_SYN && is_closed(flow->state)) ||
-		    (port->path && !is_steady(flow, flags, direction, now)))
+		    (port->path && !is_steady(flow, flags, direction, now)) ||
+		    (direction == DOWN && !(flow->state & SEEN_DOWN)))
 			return NEXT;
 		position = find_position(flow, port->instance);
 		if (position < 0)
@@ -178,6 +179,8 @@ static __noinline int fast(struct __sk_buff *skb, const struct port *port)
 	}
 	instance = find_instance(handle_of(flow, position_of(flow, passed, direction)));
 	if (!instance || instance->state == INSTANCE_DOWN || instance->insertion != L3)
+		return NEXT;
+	if (direction == DOWN && is_one_armed(instance))
 		return NEXT;
 	side = direction == UP ? &instance->inside : &instance->outside;
 	mac = skb->protocol == bpf_htons(ETH_P_IP) ? side->v4_mac : side->v6_mac;

@@ -24,4 +24,10 @@ static __always_inline __u32 instance_at(const struct flow *flow, __u32 position
 	return flow->instances[position & (MAX_HOPS - 1)];
 }
 
+/* What goes in on either way goes in by one port, and comes out there. */
+static __always_inline int is_one_armed(const struct instance *instance)
+{
+	return instance->inside.ifindex == instance->outside.ifindex;
+}
+
 #endif

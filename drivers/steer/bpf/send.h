@@ -36,6 +36,8 @@ struct place {
 	/* Of the function that it goes to or comes from. */
 	__s32 position;
 	__u32 direction;
+	/* What goes there is an answer to the packet as it was parsed. */
+	__u32 turned;
 };
 
 /* What a frame that comes out of a function says about where it has been. */

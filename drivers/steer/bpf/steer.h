@@ -109,8 +109,15 @@ static __noinline int copy_to(struct __sk_buff *skb, const struct place *place, 
 	return 0;
 }
 
+/* Whether a packet that goes down comes from a site. */
+static __always_inline int is_between_sites(const struct packet *packet, const struct place *place)
+{
+	return site_of(packet->family, place->turned ? packet->tuple.destination : packet->tuple.source);
+}
+
 /* Into the function that stands at the place. */
-static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struct place *place, struct instance *instance)
+static __always_inline int enter(struct __sk_buff *skb, const struct packet *packet, const struct place *place,
+				 struct instance *instance)
 {
 	struct side *side = place->direction == UP ? &instance->inside : &instance->outside;
 	/* What is counted is what there was before a header was put before it. */
@@ -119,7 +126,10 @@ static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struc
 
 	switch (instance->insertion) {
 	case L3:
-		verdict = send_l3(skb, place->path, family, side);
+		/* What it hands back could as well have come from that site, and be on its way up. */
+		if (place->direction == DOWN && is_one_armed(instance) && is_between_sites(packet, place))
+			return drop_on(skb, place->path, DROP_FORGED_SOURCE);
+		verdict = send_l3(skb, place->path, packet->family, side);
 		break;
 	case L2:
 		verdict = send_l2(skb, place, side);
@@ -128,7 +138,7 @@ static __always_inline int enter(struct __sk_buff *skb, __u8 family, const struc
 		verdict = send_vlan(skb, place, side);
 		break;
 	default:
-		verdict = send_nsh(skb, family, place, side, instance->insertion);
+		verdict = send_nsh(skb, packet->family, place, side, instance->insertion);
 	}
 	if (verdict == TC_ACT_REDIRECT)
 		count_length(skb, length, COUNT_HOP, place->direction, place->position, place->path, instance->id);
@@ -159,7 +169,7 @@ __noinline int follow(struct __sk_buff *skb, const struct packet *packet, struct
 			if (!instance)
 				return drop_on(skb, place->path, DROP_NO_INSTANCE);
 			if (instance->insertion != TAP)
-				return enter(skb, packet->family, place, instance);
+				return enter(skb, packet, place, instance);
 			copy_to(skb, place, instance);
 		}
 		place->position += place->direction == UP ? 1 : -1;
@@ -174,6 +184,7 @@ __noinline int turn_round(struct __sk_buff *skb, struct place *place)
 		return -1;
 	drop_on(skb, place->path, DROP_TOO_BIG);
 	place->direction = !place->direction;
+	place->turned = 1;
 	place->position += place->direction == UP ? 1 : -1;
 	return answer_too_big(skb, skb->cb[0]);
 }
@@ -412,6 +423,16 @@ static __always_inline int is_changing(__u32 site)
 	return policy && policy->since && bpf_ktime_get_coarse_ns() < policy->since + IN_FLIGHT;
 }
 
+/*
+ * Whether a packet that a function hands back towards its destination may have been given to it on that way. A function that
+ * routes may also turn round what one site sends another, and so lead it past all functions behind itself: what comes down with
+ * the source of a site must be of a flow of which packets came down.
+ */
+static __always_inline int may_come_down(const struct packet *packet, const struct flow *flow)
+{
+	return (flow && flow->state & SEEN_DOWN) || !site_of(packet->family, packet->tuple.source);
+}
+
 /* The flow of a packet that came out of a function; filled into `chosen` if it has no entry. Null: it is unexpected. */
 static __always_inline struct flow *flow_from(const struct packet *packet, int direction, __u32 site,
 					      __u32 path_id, struct flow *chosen)
@@ -420,7 +441,11 @@ static __always_inline struct flow *flow_from(const struct packet *packet, int d
 	struct path *path;
 	__u32 id = path_id;
 
-	if (holds(flow, packet, direction) && (!path_id || flow->path == path_id))
+	if (!holds(flow, packet, direction))
+		flow = NULL;
+	if (direction == DOWN && !path_id && !site && !may_come_down(packet, flow))
+		return NULL;
+	if (flow && (!path_id || flow->path == path_id))
 		return flow;
 	/* It made the packet itself, or the flow has no entry: then the choice is made again. */
 	if (!path_id) {
@@ -497,7 +522,9 @@ static __always_inline int out_of_l3(struct __sk_buff *skb, const struct port *p
 
 	if (port->roles & ROLE_OUTSIDE)
 		verdict = from_l3(skb, port, packet, UP);
-	if (verdict == NEXT && port->roles & ROLE_INSIDE)
+	/* Of two directions, what has the source of a site goes up (see enter). */
+	if (verdict == NEXT && port->roles & ROLE_INSIDE &&
+	    !(port->roles & ROLE_OUTSIDE && site_of(packet->family, packet->tuple.source)))
 		verdict = from_l3(skb, port, packet, DOWN);
 	if (verdict != NEXT)
 		return verdict;

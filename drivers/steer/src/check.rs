@@ -153,7 +153,8 @@ fn check_instance(instance: &Instance) -> Result<(), DriverError> {
 
 /// Whether paths that could pass the one can pass the other.
 fn passes_alike(new: &Instance, old: &Instance) -> bool {
-    (new.insertion, new.rewrites) == (old.insertion, old.rewrites)
+    let passage = |instance: &Instance| (instance.insertion, instance.rewrites, instance.is_one_armed());
+    passage(new) == passage(old)
 }
 
 fn check_users(contents: &Contents, instance: &Instance) -> Result<(), DriverError> {
@@ -204,6 +205,16 @@ fn check_sharing(contents: &Contents, instance: &Instance, site: SiteId) -> Resu
     }
     let index = &contents.index;
     let told_by_port = |site| index.is_told_by_port(site);
+    if instance.is_one_armed() && told_by_port(site) {
+        return Err(DriverError::Unsupported {
+            what: format!(
+                "instance {} has one port, and would serve site {site}, whose packets are told by port: nothing would say \
+                 whether they go up or down",
+                instance.id
+            ),
+            help: "give it two ports, or insert it as l2, vlan or nsh".to_owned(),
+        });
+    }
     let other = if instance.rewrites || told_by_port(site) {
         index.users(instance.id).find(|(_, other)| *other != site)
     } else {

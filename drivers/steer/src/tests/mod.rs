@@ -3,6 +3,7 @@
 //! Each case has a name and a sentence. A packet goes in at a port; what comes back is the verdict, the packet, and
 //! what was counted. Where the packet would really have gone is the business of the tests in `tests/`.
 
+mod between;
 mod choice;
 mod claiming;
 mod classes;
@@ -15,6 +16,7 @@ mod insertion;
 mod layout;
 mod limits;
 mod loading;
+mod many_tunnels;
 mod neighbours;
 mod numbers;
 mod owner;

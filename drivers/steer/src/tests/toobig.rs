@@ -5,6 +5,7 @@ use catena_model::forwarding::Direction;
 use catena_model::packet::Packet;
 use etherparse::{Icmpv4Type, Icmpv6Type, Ipv4Header, SlicedPacket, TransportSlice, icmpv4, icmpv6};
 
+use super::between::{to_the_other, two_sites};
 use super::packets::{fragment_v6, frame_with, ip, raw_v4, raw_v6, v4, v6, web};
 use super::rig::*;
 use crate::{Settings, Times};
@@ -124,6 +125,20 @@ fn a_transparent_function_gets_the_answer_with_its_tag() {
         assert_eq!(outcome.frame[..12], [2, 0xca, 1, 2, 3, 1, 2, 0xca, 1, 2, 3, 0x81], "on its way down");
         tells(&outcome.frame, &long(&up));
         assert!(counted(&rig).contains(&hop(inspector, 1, DOWN)));
+    }
+}
+
+#[test]
+fn a_function_with_one_port_gets_the_answer_if_it_is_from_no_site() {
+    let settings = Settings { tell_too_big: true, ..Settings::default() };
+    for up in web(40_000) {
+        let rig = Rig::with(settings, Times::default(), &two_sites(true));
+        rig.netns.run(|| batch("link set web-in mtu 1400\n")).unwrap();
+        tells(&rig.send("fw-in", &long(&up)).frame, &long(&up));
+        assert_eq!(counted(&rig), [hop(FIREWALL, 0, DOWN), DROPPED]);
+        assert_eq!(rig.send("fw-in", &long(&to_the_other(up))).verdict, SHOT);
+        let forged = Counted::Dropped { path: Some(PATH), reason: DropReason::ForgedSource };
+        assert_eq!(counted(&rig), [hop(FIREWALL, 0, DOWN), DROPPED, forged]);
     }
 }
 

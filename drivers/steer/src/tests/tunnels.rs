@@ -9,7 +9,7 @@ use super::packets::{fragment_v6, frame, frame_with, ip, raw_v4, raw_v6, v4, v6,
 use super::rig::{Case, Expect, MARK, NEXT, REDIRECT, Rig, SHOT, SITE};
 use crate::{Settings, Times};
 
-const LOCAL: &str = "203.0.113.10";
+pub(super) const LOCAL: &str = "203.0.113.10";
 const REMOTE: &str = "203.0.113.2";
 const KEYLESS: SiteId = SiteId(2);
 const KEYLESS_REMOTE: &str = "203.0.113.6";
@@ -34,7 +34,7 @@ fn edge() -> Vec<Object> {
 }
 
 /// GRE flags, optional words, and the inner packet.
-fn gre(flags: u16, words: &[u32], inner: &[u8]) -> Vec<u8> {
+pub(super) fn gre(flags: u16, words: &[u32], inner: &[u8]) -> Vec<u8> {
     let protocol: u16 = if inner[0] >> 4 == 4 { 0x0800 } else { 0x86dd };
     let mut body = flags.to_be_bytes().to_vec();
     body.extend_from_slice(&protocol.to_be_bytes());
@@ -43,11 +43,11 @@ fn gre(flags: u16, words: &[u32], inner: &[u8]) -> Vec<u8> {
     body
 }
 
-fn outer(remote: &str, body: &[u8]) -> Vec<u8> {
+pub(super) fn outer(remote: &str, body: &[u8]) -> Vec<u8> {
     raw_v4(v4(remote), v4(LOCAL), 47, 0, false, 1, body)
 }
 
-const KEY: u16 = 0x2000;
+pub(super) const KEY: u16 = 0x2000;
 const CHECKSUM: u16 = 0x8000;
 const SEQUENCE: u16 = 0x1000;
 

@@ -322,6 +322,11 @@ impl Model {
         self.world.site_of(seen.packet.seen_from_site(direction).source)
     }
 
+    /// Whether it goes down, and its source is a site's.
+    fn is_from_site(&self, seen: &Seen, direction: Direction) -> bool {
+        direction == Direction::Down && self.world.site_of(seen.packet.source).is_some()
+    }
+
     /// The first rule that matches decides. Of what is not known, it is thought that it could match.
     fn decide(&self, site: SiteId, seen: &Seen, direction: Direction) -> Decision {
         let packet = seen.packet.seen_from_site(direction);
@@ -536,6 +541,10 @@ impl Model {
             Direction::Down => &instance.outside,
         };
         match instance.insertion {
+            // It would come back as if it came from that site.
+            Insertion::L3 if self.is_from_site(seen, place.direction) && instance.is_one_armed() => {
+                return way.dropped(Some(place.path), DropReason::ForgedSource);
+            }
             Insertion::L3 => return send_routed(way, seen, Some(place.path), side, hop(place, instance.id)),
             Insertion::L2 | Insertion::Vlan if way.is_too_big_for(&side.port) => {
                 return way.dropped(Some(place.path), DropReason::TooBig);
@@ -751,6 +760,9 @@ impl Model {
         let directions = directions_out_of(function, port);
         if seen.unknown.is_none() {
             for direction in &directions {
+                if function.is_one_armed() && self.is_from_site(&seen, *direction) {
+                    continue;
+                }
                 match self.back_from_routed(way, &seen, function, told, *direction) {
                     Ok(expected) => return expected,
                     Err(back) => way = back,
@@ -783,8 +795,16 @@ impl Model {
         direction: Direction,
     ) -> Result<Expected, Way> {
         let key = flow_key(told, &seen.packet, direction);
-        let followed = if self.holds(&key, seen, direction) {
-            Followed { entry: Some(key), flow: self.flows[&key].clone() }
+        let known = self.holds(&key, seen, direction).then(|| self.flows[&key].clone());
+        // One site's to another, turned round by the function?
+        if told.is_none()
+            && self.is_from_site(seen, direction)
+            && !known.as_ref().is_some_and(|flow| flow.seen.contains(&direction))
+        {
+            return Err(way);
+        }
+        let followed = if let Some(flow) = known {
+            Followed { entry: Some(key), flow }
         } else {
             let Some(site) = told.or_else(|| self.site_of(seen, direction)) else { return Err(way) };
             match self.decide(site, seen, direction) {

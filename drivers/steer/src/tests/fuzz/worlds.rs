@@ -153,7 +153,7 @@ fn routed() -> Element {
     objects.extend([
         path(FULL, 1, vec![one(11), weighted(&[(12, 1), (13, 3)], Stickiness::FiveTuple), one(14)], None),
         path(SHORT, 1, vec![weighted(&[(12, 2), (13, 1)], Stickiness::TwoTuple), one(15)], None),
-        path(OTHER, 2, vec![weighted(&[(12, 1), (13, 1)], Stickiness::ThreeTuple), one(11)], None),
+        path(OTHER, 2, vec![weighted(&[(12, 1), (13, 1)], Stickiness::ThreeTuple), one(15), one(11)], None),
         policy(
             1,
             &["172.16.0.0/16", "2001:db8:a1::/48"],
@@ -264,7 +264,7 @@ fn twins() -> Element {
         instance(32, Insertion::Vlan, "v-in", "v-out"),
         instance(33, Insertion::Nsh(NshMetadata::Variable), "n-in", "n-out"),
         instance(34, Insertion::L3, "fw1-in", "fw1-out"),
-        instance(35, Insertion::L3, "arm2", "arm2"),
+        instance(35, Insertion::L3, "fw2-in", "fw2-out"),
     ];
     let mut objects: Vec<_> = functions.map(Object::Instance).into();
     for (site, own) in [(1, 34), (2, 35)] {
