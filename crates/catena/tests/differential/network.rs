@@ -327,14 +327,8 @@ impl Network {
     }
 
     pub fn is_of_a_site(&self, address: IpAddr) -> bool {
-        self.have_same_site(address, address)
-    }
-
-    /// Whether both addresses are of one site.
-    pub fn have_same_site(&self, one: IpAddr, other: IpAddr) -> bool {
-        let has = |prefix: &str, address| prefix.parse::<Prefix>().unwrap().contains(address);
-        let has_both = |prefix: &String| has(prefix, one) && has(prefix, other);
-        self.sites.iter().flat_map(|site| &site.prefixes).any(has_both)
+        let has = |prefix: &String| prefix.parse::<Prefix>().unwrap().contains(address);
+        self.sites.iter().flat_map(|site| &site.prefixes).any(has)
     }
 
     pub fn has_v6(&self) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use catena_model::address::{Dscp, Protocol};
+use catena_model::forwarding::Direction;
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
 use catena_replay::{Sender, Shot, agree};
@@ -67,7 +68,7 @@ impl Traffic {
             let (packet, station) = self.packet(network, entries, chance);
             let request = Self::sending(packet, &entries.0[station], world);
             if network.looks_at_dscp() && is_told_by_history(&request.walk, &[])
-                || network.is_of_a_site(packet.destination) && station != entries.internet()
+                || network.is_of_a_site(packet.destination) && is_steered_up(&request.walk)
             {
                 continue;
             }
@@ -140,9 +141,8 @@ impl Traffic {
                 _ => in_site(site, chance),
             };
             let far = match chance.below(10) {
-                0 if station != entries.internet() => in_site(chance.below(network.sites.len()), chance),
-                // Forged: of another site than it is for.
-                0 if network.sites.len() > 1 => in_site(1 - site, chance),
+                // Some site's: forged, where it is the source.
+                0 => in_site(chance.below(network.sites.len()), chance),
                 _ => beyond(chance),
             };
             let icmp = if v6 { Protocol::ICMPV6 } else { Protocol::ICMP };
@@ -169,12 +169,16 @@ impl Traffic {
                 (packet.source, packet.source_port, packet.destination, packet.destination_port, protocol.0)
             };
             let (there, back) = (flow(packet), flow(packet.reply()));
-            let of_one_site = station == entries.internet() && network.have_same_site(near, far);
-            if near != far && !of_one_site && self.flows.insert(there.min(back)) {
+            if near != far && self.flows.insert(there.min(back)) {
                 return (packet, station);
             }
         }
     }
+}
+
+fn is_steered_up(walk: &Walk) -> bool {
+    let mut decisions = walk.visits.iter().flat_map(|visit| &visit.decisions);
+    decisions.any(|decision| matches!(decision, Decision::Steered { direction: Direction::Up, .. }))
 }
 
 /// The verifier takes every element for one that routes what it is told nothing of. The steering driver refuses a switch that
