@@ -35,6 +35,9 @@ struct Arguments {
     /// A tenth of the tenants, edits and mutants: to try things out
     #[arg(long)]
     quick: bool,
+    /// What was counted where packets were sent through real networks
+    #[arg(long, value_name = "FILE")]
+    differential: Option<PathBuf>,
     /// What cargo says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     let share = if arguments.quick { 10 } else { 1 };
+    let differential = arguments.differential.as_deref().map(Differential::read).transpose()?;
     let (many, few) = (10_000 / share, 1_000 / share);
     let full_few = full(&World::provider(few))?;
     let before = World::provider(many);
@@ -76,7 +80,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let peak = peak_mib()?;
     let (mutants, missed) = mutants(10_000 / share as usize);
     let us = |time: Duration| time.as_secs_f64() * 1e6;
-    let figures = [
+    let mut figures = vec![
         Figure {
             key: "full_10k_ms",
             what: "all chains of 10,000 tenants, ms",
@@ -109,12 +113,60 @@ fn run(arguments: &Arguments) -> Result<()> {
             bar: 0.0,
         },
     ];
+    figures.extend(differential.as_ref().map(Differential::figure));
     println!("{}", table(&figures));
     println!(
         "\n{mutants} mutants; processor time on one core{}",
         if arguments.quick { "; a tenth" } else { "" }
     );
-    write(&arguments.json, &figures, mutants, arguments.quick)
+    match &differential {
+        Some(Differential { networks, packets, .. }) => {
+            println!("{packets} packets through {networks} random networks");
+        }
+        None => println!("nothing was sent through real networks: `cargo xtask bench verify` does that"),
+    }
+    let mut counts =
+        Map::from_iter([("mutants", json!(mutants)), ("quick", json!(arguments.quick))].map(named));
+    counts.extend(differential.iter().flat_map(Differential::counts));
+    write(&arguments.json, &figures, counts)
+}
+
+fn named((key, value): (&str, Value)) -> (String, Value) {
+    (key.to_owned(), value)
+}
+
+/// What the test `differential` of the program `catena` has counted.
+struct Differential {
+    networks: u64,
+    packets: u64,
+    disagreed: u64,
+}
+
+impl Differential {
+    fn read(file: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let counts: Value =
+            serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+        let count = |key: &str| {
+            counts[key].as_u64().with_context(|| format!("{} does not say `{key}`", file.display()))
+        };
+        Ok(Self { networks: count("networks")?, packets: count("packets")?, disagreed: count("disagreed")? })
+    }
+
+    fn figure(&self) -> Figure {
+        Figure {
+            key: "differential_disagreed",
+            what: "packets that real networks treat otherwise than predicted",
+            value: self.disagreed as f64,
+            bar: 0.0,
+        }
+    }
+
+    fn counts(&self) -> [(String, Value); 2] {
+        [("differential_networks", json!(self.networks)), ("differential_packets", json!(self.packets))]
+            .map(named)
+    }
 }
 
 /// The least that verifying all takes, of five times.
@@ -262,13 +314,12 @@ fn short(value: f64) -> String {
     if value.fract() == 0.0 || value >= 1_000.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
-fn write(file: &Path, figures: &[Figure], mutants: usize, quick: bool) -> Result<()> {
+fn write(file: &Path, figures: &[Figure], counts: Map<String, Value>) -> Result<()> {
     let mut report: Map<String, Value> = figures
         .iter()
         .map(|figure| (figure.key.to_owned(), json!((figure.value * 10.0).round() / 10.0)))
         .collect();
-    report.insert("mutants".to_owned(), json!(mutants));
-    report.insert("quick".to_owned(), json!(quick));
+    report.extend(counts);
     std::fs::write(file, format!("{}\n", Value::Object(report)))
         .with_context(|| format!("cannot write {}", file.display()))
 }
