@@ -23,14 +23,14 @@ use crate::error::ApiError;
 use crate::metrics::{self, Operation, RequestDurations};
 use crate::types::{
     ApplyReport, ApplyRequest, CountersReport, DeleteRequest, EventReport, Explanation, FunctionsReport,
-    ResourceReport, SourceText, StatusReport, TraceRequest, VerifyReport,
+    ResourceReport, SourceText, StatusReport, TraceRequest, VerifiedNetwork, VerifyReport,
 };
 
 /// Ten thousand tenants in one file have room in it.
 pub const BODY_LIMIT: usize = 64 << 20;
 
 /// All paths, with their handlers. The crate's documentation lists the same.
-const ROUTES: [Route; 13] = [
+const ROUTES: [Route; 14] = [
     Route(MethodFilter::POST, "/v1alpha1/apply", |method| on(method, apply)),
     Route(MethodFilter::POST, "/v1alpha1/delete", |method| on(method, delete)),
     Route(MethodFilter::GET, "/v1alpha1/resources", |method| on(method, all_resources)),
@@ -42,6 +42,7 @@ const ROUTES: [Route; 13] = [
     Route(MethodFilter::GET, "/v1alpha1/events", |method| on(method, events)),
     Route(MethodFilter::POST, "/v1alpha1/trace", |method| on(method, trace)),
     Route(MethodFilter::GET, "/v1alpha1/verify", |method| on(method, verify)),
+    Route(MethodFilter::GET, "/v1alpha1/verify/network", |method| on(method, verified_network)),
     Route(MethodFilter::GET, "/v1alpha1/explain/{chain}", |method| on(method, explain)),
     Route(MethodFilter::GET, "/metrics", |method| on(method, metrics)),
 ];
@@ -223,6 +224,14 @@ async fn verify(
 ) -> Result<Json<VerifyReport>, ApiError> {
     let Query(VerifyQuery { observed, tenant }) = query?;
     Ok(Json(api.controller.verify(tenant, observed).await))
+}
+
+async fn verified_network(
+    State(api): State<Api>,
+    query: Result<Query<VerifyQuery>, QueryRejection>,
+) -> Result<Json<VerifiedNetwork>, ApiError> {
+    let Query(VerifyQuery { observed, tenant }) = query?;
+    Ok(Json(api.controller.verified(tenant, observed).await))
 }
 
 async fn explain(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Explanation>, ApiError> {

@@ -31,11 +31,13 @@ const VERIFY_HELP: &str = "\
 Examples:
   catena verify -f examples/paper
   catena verify --observed --tenant acme
+  catena verify --observed --replay
 
 Exit codes:
   0  proven
   1  violated, or it could not be verified; the message says which
-  2  not decided: something is not understood, and the answer says what";
+  2  not decided: something is not understood, and the answer says what; with --replay also: a packet
+     went another way than was predicted, or could not be sent";
 
 /// Carries a remote enterprise's traffic through an ordered chain of security functions and back
 #[derive(Parser, Debug)]
@@ -358,6 +360,13 @@ pub struct Verify {
     /// Only the chains of this tenant
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<TenantName>,
+    /// Send each packet that shows a violation for real, and see whether it goes as predicted
+    ///
+    /// In a copy of the network, which is built for that in namespaces of its own and is gone afterwards; nothing is sent in
+    /// the network itself. The copy has its elements' rules and routes, others' included; its hosts' setup commands are run in
+    /// the folders of their files, their services are not started. Takes root.
+    #[arg(long)]
+    pub replay: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -11,6 +11,7 @@ use catena_control::StartError;
 use catena_lab::LabError;
 use catena_model::name::NameError;
 use catena_render::RenderError;
+use catena_replay::ReplayError;
 use catena_store::StoreError;
 
 use crate::commands::verify::all_violated;
@@ -62,6 +63,8 @@ pub enum CliError {
     Runtime(#[source] std::io::Error),
     #[error(transparent)]
     Lab(LabError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     #[error("a lab cannot be called {name}: {reason}")]
     LabName { name: String, reason: NameError },
 }
@@ -84,7 +87,7 @@ impl CliError {
     pub fn exit_code(&self) -> ExitCode {
         match self {
             Self::NoDaemon(_) | Self::NotAllowed(_) | Self::Connection(_) => ExitCode::from(3),
-            Self::NoTenantOf(_) => ExitCode::from(2),
+            Self::NoTenantOf(_) | Self::Replay(_) => ExitCode::from(2),
             _ => ExitCode::FAILURE,
         }
     }

@@ -16,7 +16,7 @@ use crate::intent::{Request, ResourceId, Terms};
 use crate::records::Records;
 use crate::report::{
     ApplyReport, CountersReport, EventKind, EventReport, Explanation, FunctionsReport, ResourceReport,
-    StatusReport,
+    StatusReport, VerifiedNetwork,
 };
 use crate::settings::{Mode, Settings};
 use crate::view::View;
@@ -111,6 +111,11 @@ impl Controller {
     /// What holds of the chains of a tenant, or of all: as asked for, or with `observed` as installed.
     pub async fn verify(&self, tenant: Option<TenantName>, observed: bool) -> catena_verify::Report {
         self.now().verify(tenant, observed).await
+    }
+
+    /// The same, with the network of which it holds.
+    pub async fn verified(&self, tenant: Option<TenantName>, observed: bool) -> VerifiedNetwork {
+        self.now().verified(tenant, observed).await
     }
 
     /// The latest events, the oldest first.

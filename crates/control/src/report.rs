@@ -5,10 +5,11 @@
 mod counters;
 mod explanation;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use catena_model::forwarding::{Change, Direction, Kind, PathId, VlanId};
+use catena_model::base::BaseRouting;
+use catena_model::forwarding::{Change, Direction, ForwardingState, Kind, PathId, VlanId};
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
 use catena_model::resource::{ResourceKind, Role};
 use catena_plan::Phase;
@@ -370,4 +371,16 @@ impl fmt::Display for EventKind {
             EventKind::Undecided => "undecided",
         })
     }
+}
+
+/// What was verified, and all that it follows from: enough to build the same network somewhere else.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerifiedNetwork {
+    pub report: catena_verify::Report,
+    pub resources: Vec<ResourceReport>,
+    /// What the elements do.
+    pub state: ForwardingState,
+    /// Their owners' routing.
+    pub base: BTreeMap<NodeName, BaseRouting>,
 }

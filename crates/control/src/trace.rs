@@ -14,6 +14,7 @@ use futures::future::join_all;
 use crate::error::chain_of;
 use crate::execute::{Connections, observe};
 use crate::intent::Intent;
+use crate::report::VerifiedNetwork;
 use crate::think::think;
 use crate::view::View;
 
@@ -28,12 +29,24 @@ impl View {
     /// What holds of the chains of a tenant, or of all: of what all elements do at this moment, or of what they are to do,
     /// over the routing that they have at this moment.
     pub async fn verify(&self, tenant: Option<TenantName>, observed: bool) -> Report {
+        self.verify_observed(Arc::new(self.subject(observed).await), tenant).await
+    }
+
+    /// The same, with the network of which it holds.
+    pub async fn verified(&self, tenant: Option<TenantName>, observed: bool) -> VerifiedNetwork {
+        let subject = Arc::new(self.subject(observed).await);
+        let report = self.verify_observed(Arc::clone(&subject), tenant).await;
+        let Observed { state, base, .. } = (*subject).clone();
+        VerifiedNetwork { report, resources: self.resources(None), state, base }
+    }
+
+    async fn subject(&self, observed: bool) -> Observed {
         if observed {
-            let observed = Arc::new(self.observed().await);
-            return self.verify_observed(observed, tenant).await;
+            return self.observed().await;
         }
-        let (intent, base) = (Arc::clone(&self.intent), base_routing(&self.connections()).await);
-        think(move || verify(&intent.network(&intent.desired, &base), tenant.as_ref())).await
+        let intent = Arc::clone(&self.intent);
+        let base = base_routing(&self.connections()).await;
+        Observed { state: intent.desired.clone(), intent, base, unread: BTreeMap::new() }
     }
 
     /// What holds of the chains as `observed`. Nothing is proven by what could not be read.

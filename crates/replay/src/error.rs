@@ -30,6 +30,8 @@ pub enum ReplayError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot mount a BPF file system for the copy")]
+    BpfFileSystem(#[source] io::Error),
     #[error("packets cannot be sent or seen in the copy")]
     Packets(#[source] io::Error),
 }

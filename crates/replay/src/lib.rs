@@ -9,12 +9,14 @@
 //! No driver is named here: a [`Workshop`] makes them. It needs root.
 
 mod error;
+mod mounts;
 mod owner;
 mod replay;
 mod replica;
 mod sending;
 
 pub use error::ReplayError;
+pub use mounts::own_bpf_file_system;
 pub use replay::{Outcome, Replayed, replay};
 pub use replica::{Place, Replica, Workshop};
 pub use sending::{Sender, Shot, agree};

@@ -7,6 +7,7 @@ mod events;
 mod explain;
 mod get;
 mod lab;
+mod replay;
 mod serve;
 mod status;
 mod top;

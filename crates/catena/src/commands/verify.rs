@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use catena_api::types::VerifyReport;
+use catena_api::types::{VerifiedNetwork, VerifyReport};
 use catena_control::Mode;
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Source, load};
 use catena_model::topology::Topology;
+use catena_replay::ReplayError;
 use catena_verify::{Network, Undecided, Verdict, Violation};
+use serde::Serialize;
 
+use super::replay::{Original, Replays, replay};
 use super::{trace, wait};
 use crate::arguments::{Connection, Verify};
 use crate::client::{Client, segment};
@@ -20,29 +23,56 @@ use crate::sources;
 /// Of this many mistakes the packets are shown.
 const SHOWN: usize = 10;
 
+#[derive(Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    report: VerifyReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replay: Option<Replays>,
+}
+
 pub fn verify(connection: &Connection, arguments: &Verify) -> Result<ExitCode, CliError> {
-    let report = match arguments.files.files.is_empty() {
+    if arguments.replay {
+        catena_lab::check_root().map_err(ReplayError::from)?;
+    }
+    let (report, original) = match arguments.files.files.is_empty() {
         true => wait(asked(connection, arguments))?,
         false => of_files(arguments)?,
     };
-    output::answer(arguments.output.output, &report, shown)?;
-    Ok(match report.verdict {
+    let replay = original.map(|original| replay(original, &report.violations)).transpose()?;
+    let answer = Answer { report, replay };
+    output::answer(arguments.output.output, &answer, shown)?;
+    Ok(match answer.report.verdict {
+        _ if answer.replay.as_ref().is_some_and(|replay| !replay.agree()) => ExitCode::from(2),
         Verdict::Proven => ExitCode::SUCCESS,
         Verdict::Violated => ExitCode::from(1),
         Verdict::Undecided => ExitCode::from(2),
     })
 }
 
-async fn asked(connection: &Connection, arguments: &Verify) -> Result<VerifyReport, CliError> {
-    let mut path = format!("verify?observed={}", arguments.observed);
+/// The report, and with `--replay` the network of which it is.
+async fn asked(
+    connection: &Connection,
+    arguments: &Verify,
+) -> Result<(VerifyReport, Option<Original>), CliError> {
+    let mut query = format!("observed={}", arguments.observed);
     if let Some(tenant) = &arguments.tenant {
-        path += &format!("&tenant={}", segment(tenant.as_str()));
+        query += &format!("&tenant={}", segment(tenant.as_str()));
     }
-    Client::connect(connection, Mode::Look).await?.get(&path).await
+    let mut client = Client::connect(connection, Mode::Look).await?;
+    if !arguments.replay {
+        return Ok((client.get(&format!("verify?{query}")).await?, None));
+    }
+    let VerifiedNetwork { report, resources, state, base } =
+        client.get(&format!("verify/network?{query}")).await?;
+    let sources: Vec<Source> =
+        resources.into_iter().map(|resource| Source::new(resource.source, resource.text)).collect();
+    let model = load(&sources).map_err(CliError::Invalid)?;
+    Ok((report, Some(Original::new(&sources, model, state, base))))
 }
 
 /// As the files ask for it, over the routing that the inventory in them knows of.
-fn of_files(arguments: &Verify) -> Result<VerifyReport, CliError> {
+fn of_files(arguments: &Verify) -> Result<(VerifyReport, Option<Original>), CliError> {
     let sources = sources::read(&arguments.files.files)?;
     let sources: Vec<Source> =
         sources.into_iter().map(|source| Source::new(source.name, source.text)).collect();
@@ -52,24 +82,28 @@ fn of_files(arguments: &Verify) -> Result<VerifyReport, CliError> {
     let (topology, base) = (Topology::of(&model), BTreeMap::new());
     let network =
         Network { model: &model, topology: &topology, state: &state, base: &base, numbering: &numbering };
-    Ok(catena_verify::verify(&network, arguments.tenant.as_ref()))
+    let report = catena_verify::verify(&network, arguments.tenant.as_ref());
+    Ok((report, arguments.replay.then(|| Original::new(&sources, model, state, base))))
 }
 
-fn shown(report: &VerifyReport) -> String {
-    let VerifyReport { verdict, coverage, violations, undecided } = report;
+fn shown(answer: &Answer) -> String {
+    let Answer { report: VerifyReport { verdict, coverage, violations, undecided }, replay } = answer;
     let style = match verdict {
         Verdict::Proven => GOOD,
         Verdict::Violated => BAD,
         Verdict::Undecided => WARN,
     };
     let mut text = format!("{}: {coverage}\n", styled(style, verdict));
-    text += &all_violated(violations);
+    for (nth, violation) in violations.iter().enumerate().take(SHOWN) {
+        text += &violated(violation);
+        text += &replay.as_ref().map(|replay| replay.shown(nth, &violation.walk)).unwrap_or_default();
+    }
     undecided.iter().take(SHOWN).for_each(|undecided| text += &not_decided(undecided));
     let hidden = violations.len().saturating_sub(SHOWN) + undecided.len().saturating_sub(SHOWN);
     if hidden > 0 {
         text += &format!("\nand {hidden} more: `-o json` has them all\n");
     }
-    text
+    text + &replay.as_ref().map(Replays::summary).unwrap_or_default()
 }
 
 /// The first of them, each with its packet.
