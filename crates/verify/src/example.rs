@@ -8,6 +8,7 @@ use catena_model::forwarding::{
 };
 use catena_model::name::NodeName;
 use catena_model::packet::Packet;
+use catena_model::topology::Cable;
 
 use crate::class::Class;
 use crate::fabric::Fabric;
@@ -25,7 +26,7 @@ const TRIES: usize = 512;
 pub struct Examples<'v> {
     network: &'v Network<'v>,
     fabric: &'v Fabric,
-    /// Addresses that people know: the hosts' of the inventory.
+    /// Addresses that people know: the hosts' of the inventory, the Internet's first.
     known: Vec<IpAddr>,
     found: Found,
     told: BTreeSet<(Option<Property>, String, String, Direction)>,
@@ -48,7 +49,11 @@ impl<'v> Examples<'v> {
         // Those that talk, rather than those that pass on what others say.
         let talking = network.model.hosts.values().filter(|host| !host.forwarding);
         let hosts = talking.flat_map(|host| network.topology.cables(&host.name));
-        let known = hosts.flat_map(|cable| &cable.near.addresses).map(|address| address.addr()).collect();
+        let mut cables: Vec<&Cable> = hosts.collect();
+        // The far end is on the Internet where it may be: what one site sends to another, functions route as they like.
+        cables.sort_by_key(|cable| !cable.far.external);
+        let known =
+            cables.iter().flat_map(|cable| &cable.near.addresses).map(|address| address.addr()).collect();
         Self { network, fabric, known, found: Found::default(), told: BTreeSet::new() }
     }
 
