@@ -9,7 +9,7 @@ use catena_model::forwarding::ForwardingState;
 use catena_model::name::NodeName;
 use catena_model::resource::{Model, ResourceKind, Source, parse};
 use catena_replay::{Outcome, Replayed, Replica, own_bpf_file_system};
-use catena_verify::{Arrival, Arrivals, Violation, Walk};
+use catena_verify::{Arrival, Arrivals, Violation};
 use serde::Serialize;
 
 use super::wait;
@@ -85,7 +85,7 @@ impl Replays {
     }
 
     /// What was predicted of a violation's packet, beside what was seen.
-    pub fn shown(&self, nth: usize, walk: &Walk) -> String {
+    pub fn shown(&self, nth: usize) -> String {
         let Some(Replayed { outcome, predicted, seen }) = self.packets.get(nth) else { return String::new() };
         let Some(seen) = seen else {
             return format!("  {}\n", styled(BAD, "not sent: nobody is where it would come from"));
@@ -94,7 +94,7 @@ impl Replays {
             Outcome::AsPredicted => styled(GOOD, "went as predicted"),
             Outcome::Otherwise | Outcome::NotSent => styled(BAD, other_way(predicted, seen)),
         };
-        format!("  sent for real, in a copy:\n{}  {verdict}\n", beside(predicted, seen, walk).indented(4))
+        format!("  sent for real, in a copy:\n{}  {verdict}\n", beside(predicted, seen).indented(4))
     }
 
     pub fn summary(&self) -> String {
@@ -116,8 +116,8 @@ impl Replays {
     }
 }
 
-/// Where the packet comes in, one after the other, and how that ends.
-fn beside(predicted: &Arrivals, seen: &Arrivals, walk: &Walk) -> Table {
+/// Where the packet comes in, one after the other.
+fn beside(predicted: &Arrivals, seen: &Arrivals) -> Table {
     let mut table = Table::new(["", "PREDICTED", "SEEN"]);
     let cell = |arrivals: &[Arrival], nth: usize| arrivals.get(nth).map(in_words).unwrap_or_default();
     for nth in 0..predicted.ports.len().max(seen.ports.len()) {
@@ -128,7 +128,6 @@ fn beside(predicted: &Arrivals, seen: &Arrivals, walk: &Walk) -> Table {
         let [expected, came] = [predicted, seen].map(|arrivals| cell(&arrivals.copies, nth));
         table.row(["copy".into(), expected.into(), came.into()]);
     }
-    table.row(["".into(), (&walk.end).into(), "".into()]);
     table
 }
 

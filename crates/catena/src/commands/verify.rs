@@ -96,7 +96,7 @@ fn shown(answer: &Answer) -> String {
     let mut text = format!("{}: {coverage}\n", styled(style, verdict));
     for (nth, violation) in violations.iter().enumerate().take(SHOWN) {
         text += &violated(violation);
-        text += &replay.as_ref().map(|replay| replay.shown(nth, &violation.walk)).unwrap_or_default();
+        text += &replay.as_ref().map(|replay| replay.shown(nth)).unwrap_or_default();
     }
     undecided.iter().take(SHOWN).for_each(|undecided| text += &not_decided(undecided));
     let hidden = violations.len().saturating_sub(SHOWN) + undecided.len().saturating_sub(SHOWN);
