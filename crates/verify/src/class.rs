@@ -279,6 +279,15 @@ impl Class {
         }
     }
 
+    /// Whether there are packets of the class between one of these addresses and one of those.
+    pub fn is_between(&self, these: &[IpAddr], those: &[IpAddr]) -> bool {
+        let has = |span: Span<u128>, known: &[IpAddr]| {
+            known.iter().any(|known| Family::of(*known) == self.family && span.contains(number(*known)))
+        };
+        let (from, to) = (self.source, self.destination);
+        (has(from, these) && has(to, those)) || (has(from, those) && has(to, these))
+    }
+
     /// Packets of the class, the most readable first: addresses that `known` has, else the tenth of their span; TCP, and
     /// ports that people know. Further ones are other flows, some at the edges of the class.
     pub fn examples(&self, known: &[IpAddr]) -> impl Iterator<Item = Packet> {

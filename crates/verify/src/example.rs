@@ -28,6 +28,8 @@ pub struct Examples<'v> {
     fabric: &'v Fabric,
     /// Addresses that people know: the hosts' of the inventory, the Internet's first.
     known: Vec<IpAddr>,
+    /// Those on the Internet. What one site sends to another, or to itself, functions route as they like.
+    beyond: Vec<IpAddr>,
     found: Found,
     told: BTreeSet<(Option<Property>, String, String, Direction)>,
 }
@@ -49,12 +51,22 @@ impl<'v> Examples<'v> {
         // Those that talk, rather than those that pass on what others say.
         let talking = network.model.hosts.values().filter(|host| !host.forwarding);
         let hosts = talking.flat_map(|host| network.topology.cables(&host.name));
-        let mut cables: Vec<&Cable> = hosts.collect();
-        // The far end is on the Internet where it may be: what one site sends to another, functions route as they like.
-        cables.sort_by_key(|cable| !cable.far.external);
-        let known =
-            cables.iter().flat_map(|cable| &cable.near.addresses).map(|address| address.addr()).collect();
-        Self { network, fabric, known, found: Found::default(), told: BTreeSet::new() }
+        let (beyond, inside): (Vec<&Cable>, Vec<&Cable>) = hosts.partition(|cable| cable.far.external);
+        let addresses = |cables: Vec<&Cable>| -> Vec<IpAddr> {
+            cables.iter().flat_map(|cable| &cable.near.addresses).map(|address| address.addr()).collect()
+        };
+        let beyond = addresses(beyond);
+        let known = [beyond.as_slice(), &addresses(inside)].concat();
+        Self { network, fabric, known, beyond, found: Found::default(), told: BTreeSet::new() }
+    }
+
+    /// What packets to and from the Internet show comes first: of findings that say the same of one chain, the first is told.
+    pub fn sort(&self, findings: &mut [Finding]) {
+        let is_strange = |class: &Class| !class.is_between(&self.known, &self.beyond);
+        for finding in &mut *findings {
+            finding.classes.sort_by_key(is_strange);
+        }
+        findings.sort_by_key(|finding| finding.classes.first().is_none_or(is_strange));
     }
 
     pub fn finish(self) -> Found {

@@ -81,10 +81,11 @@ impl Known {
         served: &ServedSite,
         strays: &[(Stray, Vec<Class>)],
     ) -> Self {
-        let SiteFindings { findings, classes, mut spots } = site(fabric, tails, outside, served, strays);
+        let SiteFindings { mut findings, classes, mut spots } = site(fabric, tails, outside, served, strays);
         let mut found = Found::default();
         if !findings.is_empty() {
             let mut examples = Examples::new(network, fabric);
+            examples.sort(&mut findings);
             for finding in findings {
                 examples.add(served, finding);
             }
