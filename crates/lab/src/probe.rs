@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,8 @@ use nix::ifaddrs::getifaddrs;
 use nix::net::if_::if_nameindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType, recvmsg,
-    sendto, setsockopt, socket, sockopt,
+    AddressFamily, ControlMessageOwned, LinkAddr, MsgFlags, SockFlag, SockProtocol, SockType,
+    TimestampingFlag, recvmsg, sendto, setsockopt, socket, sockopt,
 };
 
 /// In front of the number in each probe.
@@ -31,6 +31,9 @@ const TTL: u8 = 64;
 const BACKLOG: usize = 8 << 20;
 /// `sll_pkttype` of what the node itself sent (linux/if_packet.h).
 const OUTGOING: u8 = 4;
+
+/// How long the kernel may take to begin telling when packets come in.
+const TIMESTAMPS_WITHIN: Duration = Duration::from_secs(5);
 
 const ETHERNET: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -245,7 +248,11 @@ impl Watch {
             })?;
             Ok(WatchedNode { name: name.clone(), netns: netns.clone(), socket, ports: BTreeMap::new() })
         };
-        Ok(Self { nodes: nodes.into_iter().map(watched).collect::<io::Result<_>>()? })
+        let nodes: Vec<WatchedNode> = nodes.into_iter().map(watched).collect::<io::Result<_>>()?;
+        if let Some(node) = nodes.first() {
+            node.netns.run(await_timestamps)?;
+        }
+        Ok(Self { nodes })
     }
 
     /// What has arrived since this was asked last, in the order of time: waits until `enough` says so, but no longer than
@@ -324,6 +331,30 @@ impl WatchedNode {
         }
         Ok(self.ports.get(&index).cloned())
     }
+}
+
+/// Waits until packets are given the time at which they come in. The kernel begins with that some time after the first socket
+/// that asks for it (`net_enable_timestamp`), and until then says when a packet was read. This thread's loopback is up.
+fn await_timestamps() -> io::Result<()> {
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.connect(socket.local_addr()?)?;
+    // Unlike SO_TIMESTAMPNS this says nothing of a packet that has no time of its own.
+    let software =
+        TimestampingFlag::SOF_TIMESTAMPING_SOFTWARE | TimestampingFlag::SOF_TIMESTAMPING_RX_SOFTWARE;
+    setsockopt(&socket, sockopt::Timestamping, &software)?;
+    let begin = Instant::now();
+    while begin.elapsed() < TIMESTAMPS_WITHIN {
+        socket.send(&MAGIC)?;
+        let mut buffer = [0; MAGIC.len()];
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let mut control = nix::cmsg_space!([nix::sys::time::TimeSpec; 3]);
+        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty())?;
+        if message.cmsgs()?.any(|part| matches!(part, ControlMessageOwned::ScmTimestampsns(_))) {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "the kernel does not say when packets come in"))
 }
 
 /// Sees every frame of its namespace, with its Ethernet header (packet(7)).
