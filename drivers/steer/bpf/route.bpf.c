@@ -47,7 +47,7 @@ static __noinline int drop(struct __sk_buff *skb, __u32 reason)
 	struct counter *counter = bpf_map_lookup_elem(&drops, &reason);
 
 	if (counter)
-		add(counter, skb, skb->len);
+		add(counter, packets_of(skb), skb->len);
 	return TC_ACT_SHOT;
 }
 

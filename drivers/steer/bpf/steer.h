@@ -51,7 +51,8 @@ static __always_inline int leave_by(struct __sk_buff *skb, __u32 slot, __u32 fam
 	int verdict = send_out(skb, slot, family, site, path);
 
 	if (verdict == TC_ACT_REDIRECT)
-		count(skb, path ? COUNT_EXIT : COUNT_TRANSIT, direction, 0, path ? path : site, 0);
+		count_packets(all_packets_of(skb), skb->len, path ? COUNT_EXIT : COUNT_TRANSIT, direction, 0,
+			      path ? path : site, 0);
 	return verdict;
 }
 
@@ -121,7 +122,7 @@ static __always_inline int enter(struct __sk_buff *skb, const struct packet *pac
 {
 	struct side *side = place->direction == UP ? &instance->inside : &instance->outside;
 	/* What is counted is what there was before a header was put before it. */
-	__u32 length = skb->len;
+	__u32 length = skb->len, packets = all_packets_of(skb);
 	int verdict;
 
 	switch (instance->insertion) {
@@ -141,7 +142,7 @@ static __always_inline int enter(struct __sk_buff *skb, const struct packet *pac
 		verdict = send_nsh(skb, packet->family, place, side, instance->insertion);
 	}
 	if (verdict == TC_ACT_REDIRECT)
-		count_length(skb, length, COUNT_HOP, place->direction, place->position, place->path, instance->id);
+		count_packets(packets, length, COUNT_HOP, place->direction, place->position, place->path, instance->id);
 	return verdict;
 }
 
@@ -362,7 +363,7 @@ __noinline int count_returned(struct __sk_buff *skb, __u32 handle, __u32 directi
 	struct counter *counter = find_returned(handle, direction);
 
 	if (counter)
-		add(counter, skb, skb->len);
+		add(counter, all_packets_of(skb), skb->len);
 	return 0;
 }
 

@@ -100,9 +100,9 @@ __noinline int settle(struct entry *entry)
 }
 
 /* Counts a packet that has passed so many functions, and comes to its next place. */
-static __always_inline void tally(const struct __sk_buff *skb, struct entry *entry, __u32 passed, __u32 direction)
+static __always_inline void tally(struct __sk_buff *skb, struct entry *entry, __u32 passed, __u32 direction)
 {
-	__u32 packets = packets_of(skb), bytes = skb->len - ETH_HLEN, at = 2 * passed + direction, was;
+	__u32 packets = all_packets_of(skb), bytes = skb->len - ETH_HLEN, at = 2 * passed + direction, was;
 
 	if (at >= 2 * PLACES)
 		return;

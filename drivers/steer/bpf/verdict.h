@@ -14,8 +14,8 @@
 #define NEXT TC_ACT_UNSPEC
 
 /*
- * As they go over a wire: a super-frame of GSO is as many packets as it becomes. Where the kernel has forgotten how many these
- * are, as it does in bpf_skb_adjust_room, by their size: a last one that is not full may not count.
+ * As they go over a wire: a super-frame of GSO is as many packets as it becomes. Where nobody says how many these are, as of what
+ * virtual machines send and after bpf_skb_adjust_room, by their size: a last one that is not full may not count.
  */
 static __always_inline __u32 packets_of(const struct __sk_buff *skb)
 {
@@ -26,9 +26,10 @@ static __always_inline __u32 packets_of(const struct __sk_buff *skb)
 	return segments ? segments : 1;
 }
 
-static __always_inline void add(struct counter *counter, const struct __sk_buff *skb, __u32 length)
+
+static __always_inline void add(struct counter *counter, __u32 packets, __u32 length)
 {
-	counter->packets += packets_of(skb);
+	counter->packets += packets;
 	counter->bytes += length - ETH_HLEN;
 }
 

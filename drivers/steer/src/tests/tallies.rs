@@ -3,9 +3,11 @@
 use std::os::fd::AsFd;
 
 use catena_driver::Counted;
+use catena_model::address::Protocol;
 use catena_model::forwarding::{
     Action, Direction, FlowMatch, Hop, InstanceId, InstanceState, Object, Path, PathId, PolicyRule,
 };
+use catena_model::packet::Packet;
 
 use super::cost::{FUNCTIONS, line, three_routed_functions};
 use super::packets::{ACK, frame, frame_with, web};
@@ -88,6 +90,24 @@ fn super_frames_count_as_their_segments() {
         let before = count(&rig, &hop(0));
         send(&rig, "vr", &frame, TestRun { gso_segs: segments, gso_size: 1, ..TestRun::default() }, 20);
         assert_eq!(count(&rig, &hop(0)) - before, 20 * u64::from(segments));
+    }
+}
+
+/// Virtual machines say how long segments are, and the kernel does not count them.
+#[test]
+fn segments_that_nobody_has_counted_are_counted() {
+    let (rig, _far_ends) = line();
+    for packet in web(1024) {
+        for protocol in [Protocol::TCP, Protocol::UDP] {
+            for (payload, segments) in
+                [(1, 1), (99, 1), (100, 1), (101, 2), (950, 10), (1000, 10), (1001, 11)]
+            {
+                let frame = frame_with(&Packet { protocol, ..packet }, ACK, &vec![0; payload]);
+                let before = count(&rig, &hop(0));
+                send(&rig, "vr", &frame, TestRun { gso_size: 100, ..TestRun::default() }, 1);
+                assert_eq!(count(&rig, &hop(0)) - before, segments, "{protocol}, {payload} bytes");
+            }
+        }
     }
 }
 
