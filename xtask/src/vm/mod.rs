@@ -38,8 +38,9 @@ const PROGRAMS: [&str; 7] = ["sh", "seq", "ip", "tc", "nft", "ping", "ethtool"];
 
 /// What those tests need of the kernel, besides what it has built in. What these depend on comes along. Nobody loads a
 /// module when it is first asked for: it must be here.
-const MODULES: [&str; 11] = [
+const MODULES: [&str; 12] = [
     "veth",
+    "tun",
     "bridge",
     "sch_ingress",
     "cls_bpf",

@@ -19,6 +19,8 @@ mod foreign;
 #[cfg(test)]
 mod kernel_gre;
 #[cfg(test)]
+mod machine;
+#[cfg(test)]
 mod meddling;
 #[cfg(test)]
 mod objects;
