@@ -35,9 +35,9 @@ struct place {
 	__u32 path;
 	/* Of the function that it goes to or comes from. */
 	__s32 position;
-	__u32 direction;
+	__u16 direction;
 	/* What goes there is an answer to the packet as it was parsed. */
-	__u32 turned;
+	__u16 turned;
 };
 
 /* What a frame that comes out of a function says about where it has been. */
