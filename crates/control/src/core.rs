@@ -53,6 +53,8 @@ pub struct Stir {
     pub what: BTreeSet<String>,
     /// A port came up: what failed for want of it may succeed now.
     pub port_up: bool,
+    /// The owner's routing may be another one.
+    pub routing: bool,
     /// The driver tells nothing any more.
     pub ended: bool,
 }
@@ -193,6 +195,9 @@ impl Core {
         if stir.ended {
             let error = "its driver has stopped telling of changes".to_owned();
             self.lost(&name, error);
+        } else if stir.is_owners_alone() {
+            // For those who verify.
+            self.stirs += 1;
         } else if tracked.retry_at.is_some() {
             // It is waiting for its next try, and what was told may be the echo of the last one.
             if stir.port_up {
@@ -276,8 +281,8 @@ impl Core {
         connection: ConnectionId,
         events: mpsc::Receiver<Event>,
     ) -> AbortHandle {
-        let (post, debounce) = (self.post.clone(), self.settings.debounce);
-        tokio::spawn(listen(element, connection, events, post, debounce)).abort_handle()
+        let (post, settings) = (self.post.clone(), self.settings.clone());
+        tokio::spawn(listen(element, connection, events, post, settings)).abort_handle()
     }
 
     pub(crate) fn publish(&self) {
@@ -317,7 +322,7 @@ async fn listen(
     connection: ConnectionId,
     mut events: mpsc::Receiver<Event>,
     post: mpsc::WeakSender<Message>,
-    debounce: std::time::Duration,
+    settings: Settings,
 ) {
     loop {
         let mut stir = Stir::default();
@@ -325,8 +330,11 @@ async fn listen(
             Some(event) => stir.add(event),
             None => stir.ended = true,
         }
+        if stir.is_owners_alone() {
+            stir.add_until(Instant::now() + settings.routing_debounce, &mut events).await;
+        }
         if !stir.ended {
-            tokio::time::sleep(debounce).await;
+            tokio::time::sleep(settings.debounce).await;
             while let Ok(event) = events.try_recv() {
                 stir.add(event);
             }
@@ -349,6 +357,23 @@ impl Stir {
             Event::Port { port, up } => {
                 self.what.insert(format!("port {port} {}", if up { "came up" } else { "went down" }));
                 self.port_up |= up;
+            }
+            Event::Routing => self.routing = true,
+        }
+    }
+
+    /// Nothing of ours is concerned.
+    fn is_owners_alone(&self) -> bool {
+        self.routing && self.what.is_empty() && !self.ended
+    }
+
+    /// Adds what comes until then, or until something of ours is concerned.
+    async fn add_until(&mut self, then: Instant, events: &mut mpsc::Receiver<Event>) {
+        while self.is_owners_alone() {
+            match tokio::time::timeout_at(then, events.recv()).await {
+                Ok(Some(event)) => self.add(event),
+                Ok(None) => self.ended = true,
+                Err(_) => return,
             }
         }
     }

@@ -16,6 +16,9 @@ pub struct Settings {
     pub mode: Mode,
     /// How long to wait for more events of an element after the first, before it is looked at.
     pub debounce: Duration,
+    /// The same where nothing but the owner's routing has changed: routers may change theirs all the time, and everything
+    /// is verified after each look.
+    pub routing_debounce: Duration,
     /// How often everything is looked at, although nothing was told: the safety net.
     pub resync: Duration,
     /// How long a path without new flows stays for the old ones, at most.
@@ -41,6 +44,7 @@ impl Default for Settings {
         Self {
             mode: Mode::default(),
             debounce: Duration::from_millis(20),
+            routing_debounce: Duration::from_millis(200),
             resync: Duration::from_secs(60),
             drain: Duration::from_secs(300),
             drain_poll: Duration::from_secs(1),

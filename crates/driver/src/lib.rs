@@ -48,7 +48,7 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// nothing. When it fails, some of the changes may have been applied, each whole or not at all.
     async fn apply(&self, epoch: Epoch, changes: &[Change]) -> Result<(), DriverError>;
 
-    /// Tells of what may have changed what [`observe`](Driver::observe) says, for as long as the receiver lives. Bursts
+    /// Tells of what may have changed what [`observe`](Driver::observe) or [`base`](Driver::base) says, for as long as the receiver lives. Bursts
     /// may be told once.
     fn events(&self) -> mpsc::Receiver<Event>;
 
@@ -73,6 +73,8 @@ pub enum Event {
     Drift { what: String },
     /// A port came, went, or changed its state.
     Port { port: PortName, up: bool },
+    /// What [`base`](Driver::base) says may have changed, and nothing that is ours: there is nothing to repair.
+    Routing,
 }
 
 /// Why a driver did not do what it was asked.

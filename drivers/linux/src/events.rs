@@ -11,7 +11,7 @@ use catena_driver::netns::NetNs;
 use catena_model::name::PortName;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteFlags, RouteMessage};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -144,10 +144,20 @@ impl Listener {
         match message {
             RouteNetlinkMessage::NewLink(link) => self.ports.changed(&link),
             RouteNetlinkMessage::DelLink(link) => self.ports.gone(&link),
-            RouteNetlinkMessage::NewRule(rule) if concerns_rules(&rule, shared) => {
+            RouteNetlinkMessage::NewRule(rule) | RouteNetlinkMessage::DelRule(rule)
+                if is_owners_rule(&rule, shared) =>
+            {
+                vec![Event::Routing]
+            }
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route)
+                if is_owners_route(&route, shared) =>
+            {
+                vec![Event::Routing]
+            }
+            RouteNetlinkMessage::NewRule(rule) => {
                 drift(format!("rule {} was added", words::foreign_rule(&rule)))
             }
-            RouteNetlinkMessage::DelRule(rule) if concerns_rules(&rule, shared) => {
+            RouteNetlinkMessage::DelRule(rule) => {
                 drift(format!("rule {} was deleted", words::foreign_rule(&rule)))
             }
             RouteNetlinkMessage::NewRoute(route) if concerns_tables(&route, shared) => {
@@ -174,10 +184,10 @@ impl Listener {
     }
 }
 
-/// A drift event that finds the backlog full is one of many that say the same: look again.
+/// What finds the backlog full is one of many that say the same: look again.
 async fn send(sender: &mpsc::Sender<Event>, event: Event) -> Result<(), ()> {
     match &event {
-        Event::Drift { .. } => match sender.try_send(event) {
+        Event::Drift { .. } | Event::Routing => match sender.try_send(event) {
             Err(mpsc::error::TrySendError::Closed(_)) => Err(()),
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
         },
@@ -190,6 +200,18 @@ fn concerns_rules(rule: &RuleMessage, shared: &Shared) -> bool {
     let numbers = &shared.numbers;
     crate::rule::priority(rule) <= numbers.last_priority()
         || rule.attributes.contains(&RuleAttribute::Protocol(numbers.protocol))
+}
+
+/// It decides behind ours: only of packets that ours let pass.
+fn is_owners_rule(rule: &RuleMessage, shared: &Shared) -> bool {
+    !concerns_rules(rule, shared)
+}
+
+/// In none of our tables, and no entry of a cache.
+fn is_owners_route(route: &RouteMessage, shared: &Shared) -> bool {
+    !concerns_tables(route, shared)
+        && route.header.protocol != shared.numbers.protocol
+        && !route.header.flags.contains(RouteFlags::Cloned)
 }
 
 fn concerns_tables(route: &RouteMessage, shared: &Shared) -> bool {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catena_control::report::{ApplyReport, EventKind, Outcome};
 use catena_control::{ApplyError, Controller, Request, Terms};
-use catena_model::base::{BaseRule, BaseRuleAction};
+use catena_model::base::{BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::resource::{Source, load};
 use catena_model::topology::Topology;
 use catena_store::Store;
@@ -14,13 +14,12 @@ use crate::world::*;
 
 /// Somebody sends acme's packets past the router, by a rule before ours.
 pub fn divert(world: &World) {
-    put_rule(world, &[]);
+    world.element("edge").set_base(diversion(&[]));
 }
 
-/// `opaque` is what is not understood of it.
-fn put_rule(world: &World, opaque: &[&str]) {
-    let model = load(&inventory()).unwrap();
-    let mut base = of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap());
+/// `opaque` is what is not understood of the rule.
+pub fn diversion(opaque: &[&str]) -> BaseRouting {
+    let mut base = as_in_the_inventory();
     base.rules.insert(
         1,
         BaseRule {
@@ -33,13 +32,17 @@ fn put_rule(world: &World, opaque: &[&str]) {
             action: BaseRuleAction::Lookup(254),
         },
     );
-    world.element("edge").set_base(base);
+    base
 }
 
-/// As the inventory has it.
 pub fn restore(world: &World) {
+    world.element("edge").set_base(as_in_the_inventory());
+}
+
+/// The routing of `edge`.
+pub fn as_in_the_inventory() -> BaseRouting {
     let model = load(&inventory()).unwrap();
-    world.element("edge").set_base(of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap()));
+    of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap())
 }
 
 async fn apply_allowing(
@@ -184,7 +187,7 @@ async fn what_cannot_be_decided_refuses_nothing_and_is_told() {
     let world = World::new(1);
     let controller = world.controller().await;
     apply(&controller, &inventory()).await.unwrap();
-    put_rule(&world, &["fwmark 0x1"]);
+    world.element("edge").set_base(diversion(&["fwmark 0x1"]));
     let verified = apply(&controller, &[chain(&WEB)]).await.unwrap().verified.unwrap();
     assert_eq!(verified.verdict, Verdict::Undecided);
     assert!(

@@ -7,7 +7,7 @@ use catena_control::report::{ChainVerdict, EventKind};
 use catena_driver::simulated::SimulatedElement;
 use catena_verify::Verdict;
 
-use crate::gate::{divert, restore};
+use crate::gate::{as_in_the_inventory, diversion, divert, restore};
 use crate::world::*;
 
 /// What is known of acme's chain once there is time to find it out.
@@ -60,6 +60,25 @@ async fn a_foreign_rule_is_found_and_its_end_too() {
     assert!(status.converged);
     restore(&world);
     stir(&world, "edge");
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
+    assert_eq!(told(&controller), [EventKind::Violated, EventKind::Proven]);
+}
+
+/// Routes, and rules behind ours: nothing of ours is concerned, so nothing is read to be repaired.
+#[tokio::test(start_paused = true)]
+async fn the_owners_routing_is_followed_within_a_second() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    verdict(&controller).await;
+    let edge = world.element("edge");
+    edge.reroute(diversion(&[]));
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
+    assert_converged(&controller, &world);
+    // A router that changes its routes all the time is looked at all the same, and not each time.
+    for _ in 0..100 {
+        edge.reroute(as_in_the_inventory());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
     assert_eq!(told(&controller), [EventKind::Violated, EventKind::Proven]);
 }

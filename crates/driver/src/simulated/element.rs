@@ -189,6 +189,13 @@ impl SimulatedElement {
     pub fn set_base(&self, base: BaseRouting) {
         self.world().base = Some(base);
     }
+
+    /// The same, and the kernel tells of it.
+    pub fn reroute(&self, base: BaseRouting) {
+        let mut world = self.world();
+        world.base = Some(base);
+        world.tell(Event::Routing);
+    }
 }
 
 /// What a driver does to an element.

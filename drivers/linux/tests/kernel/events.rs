@@ -71,16 +71,27 @@ async fn ports_are_told_as_they_come_and_go() {
 
 /// Otherwise whoever reacts to an event by applying would never come to rest.
 #[tokio::test(flavor = "multi_thread")]
-async fn our_own_changes_are_not_told_nor_others_that_do_not_concern_us() {
+async fn our_own_changes_are_not_told_and_others_that_damage_nothing_as_such() {
     let world = World::default();
     let driver = world.driver();
     let mut events = driver.events();
     let objects = [table(1, "qr-abc", "10.21.0.5"), from(SITE, 1)];
     put(&driver, &objects).await.unwrap();
     delete(&driver, &[objects[1].clone(), objects[0].clone()]).await.unwrap();
-    world.ip("route add 192.0.2.0/24 via 10.23.0.2");
-    // It stands behind ours, and decides nothing about what they match.
-    world.ip("rule add pref 32000 from 192.0.2.0/24 lookup main");
+    sleep(Duration::from_millis(100)).await;
+    assert!(events.try_recv().is_err());
+
+    // Whatever table it is in, and behind ours: it may decide where what ours let pass goes, and nothing of ours is damaged.
+    for command in [
+        "route add 192.0.2.0/24 via 10.23.0.2",
+        "route add 192.0.2.0/24 via 10.23.0.2 table 100",
+        "-6 route add blackhole 2001:db8:66::/48 table 100",
+        "route del 192.0.2.0/24 table 100",
+        "rule add pref 32000 from 192.0.2.0/24 lookup main",
+    ] {
+        world.ip(command);
+        assert_eq!(next(&mut events).await, Event::Routing, "{command}");
+    }
     sleep(Duration::from_millis(100)).await;
     assert!(events.try_recv().is_err());
 
@@ -104,6 +115,8 @@ async fn an_overrun_is_told() {
     loop {
         match next(&mut events).await {
             Event::Drift { what } => missed |= what == "events were missed: too many at once",
+            // Addresses and routes of the port went with it.
+            Event::Routing => {}
             told @ Event::Port { .. } => {
                 assert_eq!(told, Event::Port { port: port("qr-abc"), up: false });
                 break;
