@@ -157,6 +157,17 @@ impl Class {
         }
     }
 
+    /// All packets that can be routed: to no multicast address, none of a link alone, none of the own host (RFC 5771,
+    /// RFC 4291 section 2.5). Also the translated ones of 64:ff9b::/96 (RFC 6052), and what IPv4 keeps for later (240/4).
+    pub fn routed(family: Family) -> Vec<Self> {
+        let spans: [Span<u128>; 2] = match family {
+            Family::V4 => [(0x0100_0000, 0xdfff_ffff), (0xf000_0000, 0xffff_fffe)],
+            Family::V6 => [(2, (0xfe80 << 112) - 1), (0xfec0 << 112, (0xff00 << 112) - 1)],
+        }
+        .map(|(first, last)| Span { first, last });
+        spans.map(|destination| Self { destination, ..Self::all(family) }).to_vec()
+    }
+
     /// All packets from the site's end `prefix` on the way up; all to it on the way down.
     pub fn of_end(prefix: Prefix, direction: Direction) -> Self {
         let mut class = Self::all(prefix.family());

@@ -255,6 +255,20 @@ impl Fabric {
             .map(move |port| Place { node, port })
     }
 
+    /// Where elements get packets from hosts, which may send what they like: but for functions, who give back what they got.
+    pub fn places_of_hosts(&self) -> impl Iterator<Item = Place> {
+        let elements = self.nodes().filter(|(_, node)| node.role.is_some());
+        let places = elements
+            .flat_map(|(id, node)| node.ports().map(move |(port, at)| (Place { node: id, port }, at)));
+        let is_function = |place: &Place| {
+            Direction::BOTH
+                .iter()
+                .any(|direction| self.function(place.node, place.port, *direction).is_some())
+        };
+        let of_hosts = places.filter(|(_, at)| at.cable.as_ref().is_some_and(|far| !far.driven));
+        of_hosts.map(|(place, _)| place).filter(move |place| !is_function(place))
+    }
+
     pub fn function(&self, node: NodeId, port: PortId, direction: Direction) -> Option<&FunctionSide> {
         self.functions.get(&(node, port, direction))
     }

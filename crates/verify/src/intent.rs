@@ -53,6 +53,15 @@ pub struct Claim {
     pub by: ClaimedBy,
 }
 
+impl Gate {
+    /// Where packets come in by a cable.
+    pub fn at(fabric: &Fabric, place: Place) -> Self {
+        let node = fabric.node(place.node);
+        let port = node.port_of(place.port).name.clone();
+        Self { entry: Entry { node: node.name.clone(), port, tunnel: None }, place, tunnel: None }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimedBy {
     /// By the chain that stands here among the site's.
@@ -109,15 +118,16 @@ impl<'a> ServedSite<'a> {
 
 impl ServedSite<'_> {
     /// All packets of the site from one of its prefixes. Nothing is claimed of what is not routed.
-    pub fn packets(prefix: Prefix) -> Class {
-        Class { destination: routed(prefix.family()), ..Class::of_end(prefix, Direction::Up) }
+    pub fn packets(prefix: Prefix) -> Vec<Class> {
+        let of_site = |class| Class { source: Span::of(prefix), ..class };
+        Class::routed(prefix.family()).into_iter().map(of_site).collect()
     }
 
     /// The same, divided by who claims them.
     pub fn claims(&self, prefix: Prefix) -> Vec<Claim> {
         let family = prefix.family();
         let mut claims = Vec::new();
-        let mut rest = vec![Self::packets(prefix)];
+        let mut rest = Self::packets(prefix);
         for (nth, served) in self.chains.iter().enumerate() {
             let classes = part(&mut rest, flows(served.chain), family);
             claims.push(Claim { classes, by: ClaimedBy::Chain(nth) });
@@ -148,14 +158,6 @@ impl ServedSite<'_> {
     pub fn has(&self, family: Family, addresses: Span<u128>) -> bool {
         let own = self.site.prefixes.iter().filter(|prefix| prefix.family() == family);
         own.map(|prefix| Span::of(*prefix)).any(|own| own.covers(&addresses))
-    }
-}
-
-/// The addresses that packets can be routed to: no multicast, no link-local ones (RFC 4291 section 2.5.6, RFC 5771).
-pub fn routed(family: Family) -> Span<u128> {
-    match family {
-        Family::V4 => Span { first: 0x0100_0000, last: 0xdfff_ffff },
-        Family::V6 => Span { first: 1 << 120, last: (0xfe80 << 112) - 1 },
     }
 }
 
@@ -226,6 +228,5 @@ fn faces(model: &Model, site: &Site, cable: &Cable) -> bool {
 }
 
 fn gate_at(fabric: &Fabric, node: &NodeName, port: &PortName) -> Option<Gate> {
-    let place = fabric.place(node, port)?;
-    Some(Gate { entry: Entry { node: node.clone(), port: port.clone(), tunnel: None }, place, tunnel: None })
+    Some(Gate::at(fabric, fabric.place(node, port)?))
 }

@@ -109,8 +109,8 @@ impl Known {
 /// What is known about all sites, counted.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Where the Internet's packets come in.
-    external: HashSet<(Place, Option<SiteId>)>,
+    /// Where packets come in by a cable, also of the Internet and of sites without chains.
+    others: HashSet<(Place, Option<SiteId>)>,
     sites: usize,
     classes: usize,
     /// How many sites have each.
@@ -121,8 +121,9 @@ pub struct Summary {
 
 impl Summary {
     pub fn new(outside: &Outside) -> Self {
-        let external = outside.external.iter().map(|gate| (gate.place, gate.tunnel)).collect();
-        Self { external, ..Self::default() }
+        let by_cable = outside.entries().iter().filter(|gate| gate.entry.tunnel.is_none());
+        let others = by_cable.map(|gate| (gate.place, gate.tunnel)).collect();
+        Self { others, ..Self::default() }
     }
 
     pub fn add(&mut self, name: &SiteName, known: &Known) {
@@ -158,11 +159,11 @@ impl Summary {
     }
 
     pub fn report(&self) -> Report {
-        let external = self.external.iter().filter(|entry| !self.entries.contains_key(entry)).count();
+        let others = self.others.iter().filter(|entry| !self.entries.contains_key(entry)).count();
         let coverage = Coverage {
             chains: self.chains.len(),
             sites: self.sites,
-            entries: if self.sites == 0 { 0 } else { self.entries.len() + external },
+            entries: if self.sites == 0 { 0 } else { self.entries.len() + others },
             classes: self.classes,
         };
         let mut all = Found::default();

@@ -4,37 +4,56 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use catena_model::address::{Family, Prefix};
-use catena_model::forwarding::{Direction, Object, SiteId};
+use catena_model::forwarding::{Direction, Object, Selector, SiteId};
 use catena_model::name::{PortName, SiteName};
 use catena_model::resource::Site;
 
 use crate::Network;
 use crate::class::{Class, Span};
 use crate::fabric::{Fabric, NodeId, Place};
-use crate::intent::{Gate, Intent, ServedSite, external_gates, gates, routed};
+use crate::intent::{Gate, Intent, ServedSite, external_gates, gates};
 use crate::prefix_index::PrefixIndex;
 use crate::symbolic::Walker;
 
 /// Where others' packets come in, how far they get, and which objects are for more than their sites.
 pub struct Outside {
-    /// Where the Internet's packets come in.
-    pub external: Vec<Gate>,
-    /// Where packets of sites come in that are not of the Internet; of sites without chains by cables alone.
-    pub gates: Vec<Gate>,
-    /// Those of them that are tunnels.
+    /// All places where packets come in: the Internet's first; then those of sites, and of the provider's own hosts.
+    entries: Vec<Gate>,
+    external: usize,
+    /// The sites whose packets come in at an entry.
+    owners: HashMap<(Place, Option<SiteId>), Vec<SiteId>>,
+    /// The tunnels that sites' packets come out of, and where they end.
     tunnels: HashMap<SiteId, Gate>,
-    /// The places that packets come to by the owners' routing alone, with their destinations and where they came in: two
-    /// gates of different sites, where there are two.
-    arrivals: HashMap<Place, Arrivals>,
+    tunnel_ends: BTreeSet<NodeId>,
+    /// What comes to a place by the owners' routing alone.
+    arrivals: HashMap<Place, Vec<Arrivals>>,
     /// The places where something asks for sources, by these sources; a place as often as something asks there.
-    looking: PrefixIndex<Place>,
+    asking_sources: PrefixIndex<Place>,
+    /// The same by destinations, where not only the Internet's packets come.
+    asking_destinations: PrefixIndex<Place>,
+    /// The ports that are said to be a site's, whatever comes in by them.
+    ports_of_sites: HashMap<SiteId, Vec<Place>>,
     strays: BTreeMap<SiteName, Vec<Stray>>,
     /// Whose number is whose.
     names: HashMap<SiteId, SiteName>,
 }
 
-/// By destination, the gates that packets came in by.
-type Arrivals = BTreeMap<(Family, Span<u128>), Vec<Gate>>;
+/// Packets that come to a place from some entries: with all these sources, and at most these destinations.
+struct Arrivals {
+    family: Family,
+    source: Span<u128>,
+    /// Disjoint, in order.
+    destinations: Vec<Span<u128>>,
+    /// Where they came in, by number.
+    entries: Vec<usize>,
+}
+
+/// Packets at a place that are to be looked at, and the entries that they may have come in by.
+pub struct Suspects<'o> {
+    pub place: Place,
+    pub classes: Vec<Class>,
+    pub entries: Vec<&'o Gate>,
+}
 
 /// What an object for a site matches besides the site's packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,24 +74,32 @@ pub struct Claimed {
 
 impl Outside {
     pub fn new(network: &Network, fabric: &Fabric, intent: &Intent) -> Self {
+        let external = external_gates(network, fabric);
         let mut outside = Self {
-            external: external_gates(network, fabric),
-            gates: Vec::new(),
+            external: external.len(),
+            entries: external,
+            owners: HashMap::new(),
             tunnels: HashMap::new(),
+            tunnel_ends: BTreeSet::new(),
             arrivals: HashMap::new(),
-            looking: PrefixIndex::default(),
+            asking_sources: PrefixIndex::default(),
+            asking_destinations: PrefixIndex::default(),
+            ports_of_sites: HashMap::new(),
             strays: BTreeMap::new(),
             names: network.numbering.sites().map(|(name, id)| (id, name.clone())).collect(),
         };
         for site in network.model.sites.values() {
             match intent.sites.get(&site.name) {
-                Some(served) => outside.gates.extend(served.gates.iter().cloned()),
+                Some(served) => outside.entries.extend(served.gates.iter().cloned()),
                 // Nothing comes out of a tunnel that nobody asked for.
-                None => outside.gates.extend(
+                None => outside.entries.extend(
                     gates(network, fabric, site, None).into_iter().filter(|gate| gate.entry.tunnel.is_none()),
                 ),
             }
         }
+        let known: HashSet<Place> = outside.entries.iter().map(|gate| gate.place).collect();
+        let hosts = fabric.places_of_hosts().filter(|place| !known.contains(place));
+        outside.entries.extend(hosts.map(|place| Gate::at(fabric, place)));
         for served in intent.sites.values() {
             outside.serve(served);
         }
@@ -81,32 +108,55 @@ impl Outside {
         outside
     }
 
+    /// Where the Internet's packets come in.
+    pub fn external(&self) -> &[Gate] {
+        &self.entries[..self.external]
+    }
+
+    /// Where any packets come in: of sites without chains by cables alone.
+    pub fn entries(&self) -> &[Gate] {
+        &self.entries
+    }
+
     /// How far packets get by the owners' routing alone.
     fn spread(&mut self, fabric: &Fabric) {
+        type Spread = (Vec<Span<u128>>, Vec<usize>);
         let walker = Walker::without_us(fabric);
         let mut seen: HashSet<Place> = HashSet::new();
-        for gate in self.gates.iter().chain(&self.external).filter(|gate| gate.entry.tunnel.is_none()) {
-            let twice = !seen.insert(gate.place);
-            for family in Family::BOTH.into_iter().filter(|_| !twice) {
-                let class = Class { destination: routed(family), ..Class::all(family) };
-                for way in walker.walk(vec![class], gate.place) {
-                    for (hop, class) in
-                        way.hops.iter().flat_map(|hop| way.classes.iter().map(move |class| (hop, class)))
-                    {
-                        let known = self.arrivals.entry(hop.place).or_default();
-                        let gates = known.entry((family, class.destination)).or_default();
-                        if gates.len() < 2 && gates.iter().all(|other| other.place != gate.place) {
-                            gates.push(gate.clone());
+        let mut spread: BTreeMap<(Place, Family, Span<u128>), Spread> = BTreeMap::new();
+        for (nth, gate) in self.entries.iter().enumerate() {
+            if gate.entry.tunnel.is_some() || !seen.insert(gate.place) {
+                continue;
+            }
+            for family in Family::BOTH {
+                for way in walker.walk(Class::routed(family), gate.place) {
+                    for place in way.hops.iter().map(|hop| hop.place) {
+                        for class in &way.classes {
+                            let (destinations, entries) =
+                                spread.entry((place, family, class.source)).or_default();
+                            destinations.push(class.destination);
+                            if entries.last() != Some(&nth) {
+                                entries.push(nth);
+                            }
                         }
                     }
                 }
             }
         }
+        for ((place, family, source), (destinations, entries)) in spread {
+            let destinations = joined(destinations);
+            self.arrivals.entry(place).or_default().push(Arrivals { family, source, destinations, entries });
+        }
     }
 
-    /// Goes through all objects: which sources are asked for where, and which objects are for more than their sites.
+    /// Goes through all objects: which addresses are asked for where, and which objects are for more than their sites.
     fn look(&mut self, network: &Network, fabric: &Fabric, intent: &Intent) {
         for (id, node) in fabric.nodes() {
+            for (port, ingress) in &node.ingresses {
+                if let Some(site) = ingress.site {
+                    self.ports_of_sites.entry(site).or_default().push(Place { node: id, port: *port });
+                }
+            }
             for object in network.state.element(&node.name).iter() {
                 self.note(fabric, id, object);
                 for claimed in self.claimed_by(network, object) {
@@ -132,11 +182,7 @@ impl Outside {
         match object {
             Object::Rule(rule) => {
                 let owner = network.numbering.owner(rule.table).map(|owner| owner.site().clone());
-                let selector = &rule.selector;
-                let (direction, prefix) = match (selector.from, selector.to) {
-                    (None, Some(to)) => (Direction::Down, to),
-                    (from, _) => (Direction::Up, from.unwrap_or(Prefix::all(selector.family))),
-                };
+                let (direction, prefix) = asked_by(&rule.selector);
                 vec![Claimed { owner, direction, prefix }]
             }
             Object::Policy(policy) => {
@@ -193,9 +239,16 @@ impl Outside {
         for gate in &served.gates {
             if let Some(site) = gate.tunnel {
                 self.tunnels.insert(site, gate.clone());
+                self.tunnel_ends.insert(gate.place.node);
             }
         }
         if let Some(id) = served.id {
+            for gate in &served.gates {
+                let owners = self.owners.entry((gate.place, gate.tunnel)).or_default();
+                if !owners.contains(&id) {
+                    owners.push(id);
+                }
+            }
             self.names.insert(id, served.site.name.clone());
         }
     }
@@ -209,15 +262,15 @@ impl Outside {
         self.tunnels.remove(&site);
     }
 
-    /// Notes which sources an object asks for.
+    /// Notes which addresses an object asks for.
     pub fn note(&mut self, fabric: &Fabric, node: NodeId, object: &Object) {
-        self.asks(fabric, node, object, |looking, prefix, place| looking.insert(prefix, place));
+        self.asks(fabric, node, object, |asking, prefix, place| asking.insert(prefix, place));
     }
 
     /// Takes back what was noted.
     pub fn unnote(&mut self, fabric: &Fabric, node: NodeId, object: &Object) {
-        self.asks(fabric, node, object, |looking, prefix, place| {
-            looking.remove(prefix, &place);
+        self.asks(fabric, node, object, |asking, prefix, place| {
+            asking.remove(prefix, &place);
         });
     }
 
@@ -229,64 +282,148 @@ impl Outside {
         then: impl Fn(&mut PrefixIndex<Place>, Prefix, Place),
     ) {
         let node = fabric.node(id);
-        let asked: Vec<(Option<&PortName>, Prefix)> = match object {
-            Object::Rule(rule) => match (rule.selector.from, rule.selector.to) {
-                (None, Some(_)) => Vec::new(),
-                (from, _) => {
-                    vec![(rule.selector.in_port.as_ref(), from.unwrap_or(Prefix::all(rule.selector.family)))]
-                }
-            },
+        let asked: Vec<(Option<&PortName>, Direction, Prefix)> = match object {
+            Object::Rule(rule) => {
+                let (direction, prefix) = asked_by(&rule.selector);
+                vec![(rule.selector.in_port.as_ref(), direction, prefix)]
+            }
             Object::Policy(policy) => {
-                let up = |ingress: &&catena_model::forwarding::Ingress| {
-                    ingress.directions.contains(&Direction::Up)
+                let ports = node.ingresses.values().flat_map(|ingress| {
+                    ingress.directions.iter().map(move |direction| (&ingress.port, *direction))
+                });
+                let prefixes = |(port, direction)| {
+                    policy.prefixes.iter().map(move |prefix| (Some(port), direction, *prefix))
                 };
-                let ports = node.ingresses.values().filter(up).map(|ingress| &ingress.port);
-                ports
-                    .flat_map(|port| policy.prefixes.iter().map(move |prefix| (Some(port), *prefix)))
-                    .collect()
+                ports.flat_map(prefixes).collect()
             }
             _ => Vec::new(),
         };
-        for (port, prefix) in asked {
+        for (port, direction, prefix) in asked {
             for place in fabric.places(id, port) {
-                if self.arrivals.contains_key(&place) {
-                    then(&mut self.looking, prefix, place);
+                let Some(arrivals) = self.arrivals.get(&place) else { continue };
+                match direction {
+                    Direction::Up => then(&mut self.asking_sources, prefix, place),
+                    Direction::Down if arrivals.iter().any(|there| !self.is_of_the_internet(there)) => {
+                        then(&mut self.asking_destinations, prefix, place);
+                    }
+                    Direction::Down => {}
                 }
             }
         }
     }
 
-    /// Where packets that are not the site's may come to something that asks for its sources.
-    pub fn places_that_look_at(&self, prefix: Prefix) -> BTreeSet<Place> {
-        self.looking.overlapping(prefix.family(), Span::of(prefix)).map(|found| *found.thing).collect()
+    /// Whether packets came in where the Internet's do, and nowhere else.
+    fn is_of_the_internet(&self, arrivals: &Arrivals) -> bool {
+        arrivals.entries.iter().all(|entry| *entry < self.external)
     }
 
-    /// The destinations of what comes to a place, each with where it came in, if that is not the site itself.
-    pub fn arrivals(
-        &self,
-        place: Place,
-        family: Family,
-        served: &ServedSite,
-    ) -> impl Iterator<Item = (&Span<u128>, &Gate)> {
-        let own: Vec<Place> = served.gates.iter().map(|gate| gate.place).collect();
-        let known = self.arrivals.get(&place).into_iter().flatten();
-        known.filter(move |((of, _), _)| *of == family).filter_map(move |((_, destination), gates)| {
-            Some((destination, gates.iter().find(|gate| !own.contains(&gate.place))?))
-        })
+    /// Packets with sources of the prefix that come to something which asks for them, and may not be the site's own.
+    pub fn forged(&self, prefix: Prefix, served: &ServedSite) -> Vec<Suspects<'_>> {
+        let own = Class::of_end(prefix, Direction::Up);
+        let places: BTreeSet<Place> = places_of(&self.asking_sources, prefix);
+        let others = places.into_iter().map(|place| {
+            self.suspects(place, own, |entry| !served.gates.iter().any(|gate| gate.place == entry.place))
+        });
+        others.flatten().collect()
+    }
+
+    /// Packets to destinations of the prefix that come, not from the Internet, to something which asks for them.
+    pub fn addressed(&self, prefix: Prefix) -> Vec<Suspects<'_>> {
+        let to_site = Class::of_end(prefix, Direction::Down);
+        let external: HashSet<Place> = self.external().iter().map(|gate| gate.place).collect();
+        let places: BTreeSet<Place> = places_of(&self.asking_destinations, prefix);
+        let others = places
+            .into_iter()
+            .map(|place| self.suspects(place, to_site, |entry| !external.contains(&entry.place)));
+        others.flatten().collect()
+    }
+
+    /// Packets of others that come in by ports which are said to be the site's.
+    pub fn at_ports_of(&self, served: &ServedSite) -> Vec<Suspects<'_>> {
+        let places = served.id.and_then(|id| self.ports_of_sites.get(&id)).into_iter().flatten();
+        let at = places.flat_map(|place| Family::BOTH.map(|family| (*place, Class::all(family))));
+        let others = at.map(|(place, class)| {
+            self.suspects(place, class, |entry| !served.gates.iter().any(|gate| gate.place == entry.place))
+        });
+        others.flatten().collect()
+    }
+
+    /// Whether ports are said to be sites': then it is not by addresses that it is told what changes are about.
+    pub fn has_ports_of_sites(&self) -> bool {
+        !self.ports_of_sites.is_empty()
+    }
+
+    /// Those of `class` that come to a place, from some entry that `is_meant`.
+    fn suspects(&self, place: Place, class: Class, is_meant: impl Fn(&Gate) -> bool) -> Option<Suspects<'_>> {
+        let mut suspects = Suspects { place, classes: Vec::new(), entries: Vec::new() };
+        for arrivals in self.arrivals.get(&place)? {
+            let come = arrivals.classes().filter_map(|there| there.intersection(&class));
+            let before = suspects.classes.len();
+            suspects.classes.extend(come);
+            let entries =
+                arrivals.entries.iter().map(|nth| &self.entries[*nth]).filter(|entry| is_meant(entry));
+            let known = suspects.entries.len();
+            if suspects.classes.len() > before {
+                suspects.entries.extend(entries);
+            }
+            if suspects.entries.len() == known {
+                suspects.classes.truncate(before);
+            }
+        }
+        (!suspects.classes.is_empty()).then_some(suspects)
+    }
+
+    /// Whether packets that come in here are a site's.
+    pub fn is_owner(&self, gate: &Gate, site: SiteId) -> bool {
+        self.owners.get(&(gate.place, gate.tunnel)).is_some_and(|owners| owners.contains(&site))
     }
 
     /// Other sites' tunnels that let sources of this prefix in.
     pub fn tunnels_that_let_in(&self, fabric: &Fabric, prefix: Prefix, served: &ServedSite) -> Vec<Gate> {
         let mut gates = Vec::new();
-        let ends: BTreeSet<_> =
-            served.gates.iter().filter(|gate| gate.tunnel.is_some()).map(|gate| gate.place.node).collect();
-        for end in ends {
-            let found = fabric.node(end).tunnels_by_prefix.overlapping(prefix.family(), Span::of(prefix));
+        for end in &self.tunnel_ends {
+            let found = fabric.node(*end).tunnels_by_prefix.overlapping(prefix.family(), Span::of(prefix));
             for site in found.map(|found| *found.thing).filter(|site| Some(*site) != served.id) {
-                gates.extend(self.tunnels.get(&site).cloned());
+                gates.extend(self.tunnels.get(&site).filter(|gate| gate.place.node == *end).cloned());
             }
         }
         gates
+    }
+}
+
+impl Arrivals {
+    fn classes(&self) -> impl Iterator<Item = Class> {
+        let Self { family, source, .. } = *self;
+        self.destinations.iter().map(move |destination| Class {
+            source,
+            destination: *destination,
+            ..Class::all(family)
+        })
+    }
+}
+
+fn places_of(asking: &PrefixIndex<Place>, prefix: Prefix) -> BTreeSet<Place> {
+    asking.overlapping(prefix.family(), Span::of(prefix)).map(|found| *found.thing).collect()
+}
+
+/// The same addresses by as few spans as can be.
+fn joined(mut spans: Vec<Span<u128>>) -> Vec<Span<u128>> {
+    spans.sort_unstable();
+    let mut joined: Vec<Span<u128>> = Vec::new();
+    for span in spans {
+        match joined.last_mut() {
+            Some(last) if span.first <= last.last.saturating_add(1) => last.last = last.last.max(span.last),
+            _ => joined.push(span),
+        }
+    }
+    joined
+}
+
+/// Which end of packets a rule asks for, and which addresses there.
+fn asked_by(selector: &Selector) -> (Direction, Prefix) {
+    match (selector.from, selector.to) {
+        (None, Some(to)) => (Direction::Down, to),
+        (from, _) => (Direction::Up, from.unwrap_or(Prefix::all(selector.family))),
     }
 }
 
@@ -300,17 +437,16 @@ impl Claimed {
 impl Stray {
     /// What is matched besides the packets of sites with chains.
     fn classes(&self, intent: &Intent) -> Vec<Class> {
-        let mut class = Class::all(self.family);
-        match self.direction {
-            Direction::Up => class.destination = routed(self.family),
-            Direction::Down => class.source = routed(self.family),
-        }
-        *class.site_end_mut(self.direction) = self.addresses;
-        let mut classes = vec![class];
+        let routed = Class::routed(self.family).into_iter().map(|class| class.seen_from_site(self.direction));
+        let of_stray = |mut class: Class| {
+            *class.site_end_mut(self.direction) = self.addresses;
+            class
+        };
+        let mut classes: Vec<Class> = routed.map(of_stray).collect();
         for served in intent.sites.values() {
             for prefix in served.site.prefixes.iter().filter(|prefix| prefix.family() == self.family) {
                 let own = Class::of_end(*prefix, self.direction);
-                if class.intersection(&own).is_some() {
+                if classes.iter().any(|class| class.intersection(&own).is_some()) {
                     let mut left = Vec::new();
                     classes.iter().for_each(|class| class.minus(&own, &mut left));
                     classes = left;

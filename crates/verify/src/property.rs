@@ -3,7 +3,7 @@
 
 use std::cell::OnceCell;
 
-use catena_model::forwarding::{Direction, Hop, InstanceId, Member, OnFailure, Path, SiteId};
+use catena_model::forwarding::{Direction, Hop, InstanceId, Member, OnFailure, Path};
 use catena_model::packet::{Packet, pick};
 use catena_model::resource::{Role, ServiceFunction};
 
@@ -534,11 +534,6 @@ pub fn reached<'f>(fabric: &'f Fabric, pass: &Pass, id: InstanceId) -> Option<&'
     let node = fabric.node(pass.switch);
     let side = node.instances.get(&id)?.first(pass.direction);
     fabric.function(pass.switch, side.port, pass.direction)
-}
-
-/// Whether a packet came into a site's chain as if the site had sent it.
-pub fn enters_as(way: &Way, site: SiteId) -> bool {
-    way.passes.iter().any(|pass| pass.site == site && pass.direction == Direction::Up)
 }
 
 /// Whether it is the owner's routing that a way ends with.

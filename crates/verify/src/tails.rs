@@ -7,7 +7,6 @@ use catena_model::address::{Family, Prefix};
 
 use crate::class::{Class, Span, both};
 use crate::fabric::{Fabric, Place};
-use crate::intent::routed;
 use crate::property::{gets_out, gets_to_somebody};
 use crate::quick_hash::QuickMap;
 use crate::symbolic::{End, Walker, Way};
@@ -44,22 +43,22 @@ impl Tails {
     }
 
     fn look(&self, fabric: &Fabric, place: Place, entry: Place, family: Family) -> bool {
-        let all = Class { destination: routed(family), ..Class::all(family) };
-        let after = Walker::new(fabric).walk(vec![all], place);
+        let all = Class::routed(family);
+        let after = Walker::new(fabric).walk(all.clone(), place);
         for way in &after {
             for hop in &way.hops {
                 let passed = way.classes.iter().map(|class| (family, class.destination));
                 self.places.borrow_mut().entry(hop.place).or_default().extend(passed);
             }
         }
-        if after.iter().any(|way| !way.passes.is_empty() || !told_by_destination(way, &all)) {
+        if after.iter().any(|way| !way.passes.is_empty() || !told_by_destination(way)) {
             return false;
         }
         let mut worse = after.iter().filter(|way| !gets_out(fabric, way)).peekable();
         if worse.peek().is_none() {
             return true;
         }
-        let before = Walker::without_us(fabric).walk(vec![all], entry);
+        let before = Walker::without_us(fabric).walk(all, entry);
         worse.all(|way| {
             let fared_better = |other: &Way| {
                 let both = both(&way.classes, &other.classes);
@@ -70,6 +69,8 @@ impl Tails {
     }
 }
 
-fn told_by_destination(way: &Way, all: &Class) -> bool {
-    way.classes.iter().all(|class| Class { destination: all.destination, ..*class } == *all)
+fn told_by_destination(way: &Way) -> bool {
+    way.classes
+        .iter()
+        .all(|class| Class { destination: class.destination, ..Class::all(class.family) } == *class)
 }

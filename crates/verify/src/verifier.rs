@@ -158,7 +158,8 @@ impl Verifier {
     /// Brings what is known of the network up to date, and says which sites the change can be about; `None`: all.
     fn follow(&mut self, network: &Network, touched: &Touched) -> Option<BTreeSet<SiteName>> {
         // Without any chain nobody is told what objects are for more than their sites.
-        if touched.inventory || self.sites.is_empty() || self.outside.has_strays() {
+        let by_addresses = !self.outside.has_strays() && !self.outside.has_ports_of_sites();
+        if touched.inventory || self.sites.is_empty() || !by_addresses {
             return None;
         }
         let mut sites = BTreeSet::new();

@@ -9,9 +9,9 @@ use catena_model::name::TenantName;
 use crate::Network;
 use crate::class::{Class, both};
 use crate::fabric::{Fabric, Place};
-use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite, routed};
+use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite};
 use crate::known::{Known, Spots, Summary};
-use crate::outside::{Outside, Stray};
+use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
 use crate::symbolic::{By, Cause, End, Pass, Walker, Way, has_underlay};
 use crate::tails::Tails;
@@ -71,7 +71,7 @@ pub fn site(
         passes: Vec::new(),
         spots: Spots::default(),
     };
-    if served.gates.is_empty() || outside.external.is_empty() {
+    if served.gates.is_empty() || outside.external().is_empty() {
         visitor.undecided("the inventory does not say where packets come in");
     }
     for prefix in &served.site.prefixes {
@@ -125,15 +125,18 @@ impl<'v> Visitor<'v> {
 
     /// The ways of all packets from a prefix of the site, and of all to it, whoever claims them.
     fn enter_all(&mut self, outside: &'v Outside, prefix: Prefix) -> Vec<Entered<'v>> {
-        let class = ServedSite::packets(prefix);
-        let up = self.served.gates.iter().map(|gate| (gate, Direction::Up, class));
-        let down = outside.external.iter().map(|gate| (gate, Direction::Down, class.reply()));
+        let packets = ServedSite::packets(prefix);
+        let up = self.served.gates.iter().map(|gate| (gate, Direction::Up));
+        let down = outside.external().iter().map(|gate| (gate, Direction::Down));
         let mut entered = Vec::new();
-        for (gate, direction, class) in up.chain(down) {
+        for (gate, direction) in up.chain(down) {
+            let classes = packets.iter().map(|class| class.seen_from_site(direction)).collect();
             let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
             let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
-            let ways = enter(walker, gate, vec![class]);
+            let mut ways = enter(walker, gate, classes);
             ways.iter().for_each(|way| self.spots.pass(way, direction));
+            // What else is wrong with those that trespass comes of that.
+            ways.retain(|way| !self.trespass(outside, gate, direction, way));
             entered.push((gate, direction, ways));
         }
         entered
@@ -169,13 +172,9 @@ impl<'v> Visitor<'v> {
         self.fabric.node(place.node).ingresses.contains_key(&place.port)
     }
 
-    /// What a site says to itself is no business of the cloud.
+    /// What a site says to itself is no business of the cloud. Elsewhere it is not the site that says so.
     fn is_inner(&self, direction: Direction, class: &Class) -> bool {
-        let remote = match direction {
-            Direction::Up => class.destination,
-            Direction::Down => class.source,
-        };
-        self.served.has(class.family, remote)
+        direction == Direction::Up && self.served.has(class.family, class.destination)
     }
 
     fn look(&mut self, gate: &Gate, direction: Direction, way: &Way, classes: &[Class], by: ClaimedBy) {
@@ -290,63 +289,73 @@ impl<'v> Visitor<'v> {
         }
     }
 
-    /// Packets with sources of the site that come in elsewhere do not get into its chains.
+    /// Packets with sources of the site that come in elsewhere do not get into its chains, nor do others that objects for
+    /// the site ask for.
     fn forged(&mut self, outside: &Outside) {
-        let Some(id) = self.served.id else { return };
         for prefix in &self.served.site.prefixes {
-            let family = prefix.family();
-            for place in outside.places_that_look_at(*prefix) {
-                for (destination, gate) in outside.arrivals(place, family, self.served) {
-                    let class = Class { destination: *destination, ..Class::of_end(*prefix, Direction::Up) };
-                    self.classes += 1;
-                    let walker =
-                        Walker { home: self.served.stop(Direction::Down), ..Walker::new(self.fabric) };
-                    let ways = walker.walk(vec![class], place);
-                    ways.iter().for_each(|way| self.spots.pass(way, Direction::Up));
-                    let suspicious = ways.iter().any(|way| property::enters_as(way, id));
-                    if !suspicious {
-                        continue;
-                    }
-                    // As seen from where they come in: something before may stop them.
-                    for mut way in enter(walker, gate, vec![class]) {
-                        self.spots.pass(&way, Direction::Up);
-                        way.classes.retain(|class| !self.is_inner(Direction::Up, class));
-                        if property::enters_as(&way, id) && !way.classes.is_empty() {
-                            self.intruding(gate, way);
-                        }
-                    }
-                }
+            for suspects in outside.forged(*prefix, self.served) {
+                self.suspects(outside, suspects, Direction::Up);
+            }
+            for suspects in outside.addressed(*prefix) {
+                self.suspects(outside, suspects, Direction::Down);
             }
             for gate in outside.tunnels_that_let_in(self.fabric, *prefix, self.served) {
-                let class = Class { destination: routed(family), ..Class::of_end(*prefix, Direction::Up) };
-                for way in enter(Walker::new(self.fabric), &gate, vec![class]) {
+                for way in enter(Walker::new(self.fabric), &gate, ServedSite::packets(*prefix)) {
                     self.classes += way.classes.len();
                     self.spots.pass(&way, Direction::Up);
-                    if property::enters_as(&way, id) {
-                        self.intruding(&gate, way);
-                    }
+                    self.trespass(outside, &gate, Direction::Up, &way);
+                }
+            }
+        }
+        for suspects in outside.at_ports_of(self.served) {
+            self.suspects(outside, suspects, Direction::Up);
+        }
+    }
+
+    /// Looks first at what may become of packets at a place, wherever they came in. If that is bad, it is asked of each
+    /// entry: something before may stop them.
+    fn suspects(&mut self, outside: &Outside, suspects: Suspects, direction: Direction) {
+        let Suspects { place, classes, entries } = suspects;
+        self.classes += classes.len();
+        let walker = Walker { home: self.served.stop(Direction::Down), ..Walker::new(self.fabric) };
+        let ways = walker.walk(classes.clone(), place);
+        ways.iter().for_each(|way| self.spots.pass(way, direction));
+        if !ways.iter().any(|way| way.passes.iter().any(|pass| pass.direction == Direction::Up)) {
+            return;
+        }
+        for gate in entries {
+            for way in enter(walker, gate, classes.clone()) {
+                self.spots.pass(&way, direction);
+                if self.trespass(outside, gate, direction, &way) {
+                    return;
                 }
             }
         }
     }
 
-    fn intruding(&mut self, gate: &Gate, way: Way) {
-        let what = format!("packets with a source of the site enter its chain from {}", gate.entry);
-        self.findings.push(Finding {
-            fault: Fault::new(Property::Isolation, what),
-            chain: 0,
-            direction: Direction::Up,
-            gate: Some(gate.clone()),
-            classes: way.classes.clone(),
-            way: Some(way),
-        });
+    /// Notes it if packets enter a chain as if its site had sent them, which it has not: they came in elsewhere.
+    fn trespass(&mut self, outside: &Outside, gate: &Gate, direction: Direction, way: &Way) -> bool {
+        let intruded = way
+            .passes
+            .iter()
+            .find(|pass| pass.direction == Direction::Up && !outside.is_owner(gate, pass.site));
+        let Some(pass) = intruded else { return false };
+        let what = match outside.name(pass.site).filter(|_| Some(pass.site) != self.served.id) {
+            None => format!("packets with a source of the site enter its chain from {}", gate.entry),
+            Some(other) => {
+                format!("packets enter the chain of {other}, as if it had sent them, from {}", gate.entry)
+            }
+        };
+        let fault = Fault::new(Property::Isolation, what);
+        self.found(fault, 0, direction, gate, way, &way.classes);
+        true
     }
 
     /// Objects for the site match nothing but the site's packets, or what else they match is not led astray.
     fn strays(&mut self, outside: &Outside, strays: &[(Stray, Vec<Class>)]) {
         for (stray, classes) in strays {
             for class in classes {
-                for gate in outside.external.iter().chain(&outside.gates) {
+                for gate in outside.entries() {
                     for way in enter(Walker::new(self.fabric), gate, vec![*class]) {
                         self.classes += way.classes.len();
                         self.stray(gate, stray, way);

@@ -4,10 +4,11 @@
 
 mod world;
 
+use catena_model::address::{Family, Prefix};
 use catena_model::base::{BaseRoute, BaseRouteAction, BaseRuleAction};
 use catena_model::forwarding::{Direction, Object, OnFailure};
 use catena_verify::{Decision, End, Property, Report, Verdict, Violation};
-use world::{World, in_words, properties};
+use world::{World, assert_proven, in_words, properties};
 
 fn the(report: &Report, property: Property) -> &Violation {
     let found = report.violations.iter().find(|violation| violation.property == property);
@@ -156,6 +157,102 @@ fn packets_for_a_one_armed_switch_itself() {
     let report = World::one_armed().verify();
     let violation = the(&report, Property::NoLoop);
     assert_eq!(violation.walk.packet.destination.to_string(), "10.21.0.5");
+}
+
+/// Not damaged either: with one leg the switch takes whoever forges a customer's source for the customer.
+#[test]
+fn forged_packets_on_the_one_leg_of_a_switch() {
+    let report = World::one_armed().verify();
+    let violation = the(&report, Property::Isolation);
+    assert_eq!(violation.entry, "gateway inet".entry());
+    assert_eq!(violation.direction, Direction::Down, "{}", in_words(&report));
+}
+
+/// An address of the site as a packet's source proves nothing: who comes from the Internet is not of the site.
+#[test]
+fn a_packet_from_the_internet_with_the_sites_own_source() {
+    let mut world = World::acme("");
+    world.foreign_rule("core", |rule| rule.from = Some("172.16.1.0/24".parse().unwrap()));
+    let report = world.verify();
+    let violation = the(&report, Property::NoBypass);
+    assert_eq!((&violation.entry, violation.direction), (&"core inet".entry(), Direction::Down));
+    assert!(violation.walk.packet.source.to_string().starts_with("172.16.1."), "{}", in_words(&report));
+    assert_eq!(violation.walk.functions(), Vec::<&str>::new());
+}
+
+/// A chain leads packets down to the router, which looks at their forged source first.
+#[test]
+fn a_forged_packet_that_the_way_down_brings_to_a_source_rule() {
+    let mut world = World::paper();
+    let down_to_acme = |object: &Object| matches!(object, Object::Rule(rule) if rule.selector.to == Some("172.16.1.0/24".parse().unwrap()));
+    world.remove("qrouter-1234", down_to_acme);
+    let report = world.verify();
+    let violation = the(&report, Property::Isolation);
+    assert_eq!(violation.entry, "core inet".entry());
+    assert!(violation.walk.packet.source.to_string().starts_with("172.16.2."), "{}", in_words(&report));
+}
+
+/// Packets to the world's translated IPv4 addresses (RFC 6052) are claimed like any others, and so are those to addresses
+/// that IPv4 keeps for later.
+#[test]
+fn a_way_round_for_unusual_addresses() {
+    for (prefix, family) in [("64:ff9b::/96", Family::V6), ("240.0.0.0/4", Family::V4)] {
+        let mut world = World::paper();
+        world.foreign_rule("access-a", |rule| {
+            rule.family = family;
+            rule.to = Some(prefix.parse().unwrap());
+        });
+        let report = world.verify();
+        assert_eq!(report.verdict, Verdict::Violated, "{prefix}");
+        let shown = report.violations[0].walk.packet.destination;
+        assert!(prefix.parse::<Prefix>().unwrap().contains(shown), "{}", in_words(&report));
+    }
+}
+
+/// Two customers on one element: of one it is checked what sources it uses, of the other it is not.
+#[test]
+fn a_guard_against_forged_sources_at_one_of_two_ports() {
+    let text = include_str!("world/aggregation.yaml");
+    let guarded = |ports: &[&str]| {
+        let mut world = World::acme(text);
+        for port in ports {
+            world.foreign_rule("agg", |rule| {
+                rule.from = Some("172.16.1.0/24".parse().unwrap());
+                rule.in_port = Some(port.parse().unwrap());
+                rule.action = BaseRuleAction::Drop;
+            });
+        }
+        world.verify()
+    };
+    for (ports, entry) in
+        [(&[][..], "agg lan-bad"), (&["lan-bad"], "agg lan-cad"), (&["lan-cad"], "agg lan-bad")]
+    {
+        let report = guarded(ports);
+        assert_eq!(properties(&report), [Property::Isolation], "{}", in_words(&report));
+        assert_eq!(report.violations[0].entry, entry.entry());
+    }
+    assert_proven(&guarded(&["lan-bad", "lan-cad"]));
+}
+
+/// The router knows acme by its sources, whoever uses them, and hosts of the provider's can.
+#[test]
+fn a_host_of_the_providers_that_forges_sources() {
+    let text = include_str!("world/host.yaml");
+    let mut world = World::acme(text);
+    let report = world.verify();
+    assert_eq!(properties(&report), [Property::Isolation], "{}", in_words(&report));
+    assert_eq!(report.violations[0].entry, "qrouter-1234 dns".entry());
+    world.foreign_rule("qrouter-1234", |rule| {
+        rule.in_port = Some("dns".parse().unwrap());
+        rule.from = Some("172.16.0.0/16".parse().unwrap());
+        rule.action = BaseRuleAction::Drop;
+    });
+    world.foreign_rule("qrouter-1234", |rule| {
+        rule.family = Family::V6;
+        rule.in_port = Some("dns".parse().unwrap());
+        rule.action = BaseRuleAction::Drop;
+    });
+    assert_proven(&world.verify());
 }
 
 trait AsEntry {

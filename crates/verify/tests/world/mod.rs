@@ -51,6 +51,14 @@ impl World {
         Self::example("paper", &files)
     }
 
+    /// The paper's network with the chain of acme alone, and with what else `text` says.
+    pub fn acme(text: &str) -> Self {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
+        let read = |name| std::fs::read_to_string(format!("{folder}{name}")).unwrap();
+        let files = ["network.yaml", "functions.yaml", "tenants.yaml", "chain.yaml"].map(read);
+        Self::of(&[&format!("{}\n---\n{text}", files.join("\n---\n"))])
+    }
+
     /// Functions of every kind, for a customer whose router is not driven.
     pub fn insertion() -> Self {
         Self::example("insertion", &["network.yaml", "functions.yaml", "tenants.yaml", "chains.yaml"])
@@ -70,9 +78,15 @@ impl World {
         Self::of(&[include_str!("one-armed.yaml")])
     }
 
-    /// The same where nobody may talk to the switch itself.
+    /// The same where nobody may talk to the switch itself, and nothing comes from the Internet with the customer's
+    /// addresses (BCP 38): on its one leg the switch could not tell that from the customer's own packets.
     pub fn one_armed_and_guarded() -> Self {
         let mut world = Self::one_armed();
+        world.foreign_rule("gateway", |rule| {
+            rule.from = Some("172.16.1.0/24".parse().unwrap());
+            rule.in_port = Some("inet".parse().unwrap());
+            rule.action = BaseRuleAction::Drop;
+        });
         world.foreign_rule("access", |rule| {
             rule.to = Some("10.21.0.0/24".parse().unwrap());
             rule.action = BaseRuleAction::Drop;
