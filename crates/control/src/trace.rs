@@ -75,6 +75,7 @@ impl View {
             let element = sites.get(site)?.first()?;
             let why = observed.unread.get(element)?;
             Some(Undecided {
+                property: None,
                 chain: chain.name.clone(),
                 site: site.clone(),
                 direction: Direction::Up,

@@ -327,6 +327,27 @@ impl Class {
         })
     }
 
+    /// Many flows of the class, each with other addresses and ports than the last where the class has them.
+    pub fn flows(&self) -> impl Iterator<Item = Packet> {
+        const FLOWS: u16 = 8192;
+        let class = *self;
+        let protocol = self.readable_protocol();
+        let dscp = Dscp::new(self.dscps.trailing_zeros() as u8).unwrap_or_default();
+        let port = move |span: Span<u16>, nth| match protocol.has_ports() {
+            true => nth_port(span, &[], nth),
+            false => 0,
+        };
+        let packet = move |nth: u16| Packet {
+            source: address(class.family, nth_of(class.source, nth.into())),
+            destination: address(class.family, nth_of(class.destination, nth.into())),
+            protocol,
+            source_port: port(class.source_ports, nth),
+            destination_port: port(class.destination_ports, nth),
+            dscp,
+        };
+        (0..FLOWS).map(packet).filter(move |packet| class.contains(packet))
+    }
+
     fn readable_protocol(&self) -> Protocol {
         let icmp = match self.family {
             Family::V4 => Protocol::ICMP,
@@ -371,6 +392,14 @@ fn readable_addresses(family: Family, span: Span<u128>, known: &[IpAddr]) -> Vec
         addresses.push(address(family, other));
     }
     addresses
+}
+
+/// The `nth` address of a span, from the beginning again after the last.
+fn nth_of(span: Span<u128>, nth: u128) -> u128 {
+    match (span.last - span.first).checked_add(1) {
+        Some(size) => span.first + nth % size,
+        None => nth,
+    }
 }
 
 /// The first of `known` that is in the span, then one port after the other.

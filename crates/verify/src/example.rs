@@ -31,7 +31,8 @@ pub struct Examples<'v> {
     /// Those on the Internet. What one site sends to another, or to itself, functions route as they like.
     beyond: Vec<IpAddr>,
     found: Found,
-    told: BTreeSet<(Option<Property>, String, String, Direction)>,
+    /// Of what, and whether with a packet that shows it.
+    told: BTreeSet<(bool, Option<Property>, String, String, Direction)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -80,15 +81,20 @@ impl<'v> Examples<'v> {
         };
         let site = served.site.name.clone();
         let Finding { fault, direction, gate, classes, way, .. } = finding;
-        let key = (fault.property, chain.to_string(), site.to_string(), direction);
-        if self.told.contains(&key) {
+        let key = |is_shown| (is_shown, fault.property, chain.to_string(), site.to_string(), direction);
+        // What is shown once need not be feared.
+        if self.told.contains(&key(true)) {
             return;
         }
         let losses = fault.without.as_ref().map(|gone| self.losses(gone)).unwrap_or_default();
         let shown = gate.as_ref().and_then(|gate| self.show(gate, &classes, way.as_ref(), &losses));
         let entry = gate.map(|gate| gate.entry);
+        let is_shown = !fault.is_doubtful && fault.property.is_some() && shown.is_some() && entry.is_some();
+        if !self.told.insert(key(is_shown)) {
+            return;
+        }
         match (fault.property, shown, entry) {
-            (Some(property), Some(walk), Some(entry)) => {
+            (Some(property), Some(walk), Some(entry)) if is_shown => {
                 let without = fault.without.as_ref().map(|gone| self.name(gone));
                 let what = fault.what;
                 let violation =
@@ -97,20 +103,22 @@ impl<'v> Examples<'v> {
             }
             (property, walk, entry) => {
                 let what = match property {
+                    Some(_) if fault.is_doubtful => fault.what,
                     // The two walks are written apart from each other, so that one can judge the other.
-                    Some(property) => format!(
-                        "{}: {property}, says the walk of classes, but no packet was found that shows it",
-                        fault.what
-                    ),
+                    Some(_) => {
+                        format!(
+                            "{}, says the walk of classes, but no packet was found that shows it",
+                            fault.what
+                        )
+                    }
                     None => match walk.as_ref().map(|walk| &walk.end) {
                         Some(End::Undecided { node, why }) => format!("{node}: {why}"),
                         _ => fault.what,
                     },
                 };
-                self.found.undecided.push(Undecided { chain, site, direction, what, entry, walk });
+                self.found.undecided.push(Undecided { property, chain, site, direction, what, entry, walk });
             }
         }
-        self.told.insert(key);
     }
 
     /// The walk of the first packet of these classes that goes the way.

@@ -17,6 +17,7 @@ use catena_model::resource::{LinkEnd, Role};
 
 use crate::Network;
 use crate::class::Span;
+use crate::intent::home;
 use crate::lookup::of_inventory;
 use crate::prefix_index::PrefixIndex;
 use crate::quick_hash::QuickMap;
@@ -47,6 +48,8 @@ pub struct Fabric {
     inner: PrefixIndex<()>,
     /// What a switch reaches by a port, for packets that go in a direction.
     functions: QuickMap<(NodeId, PortId, Direction), FunctionSide>,
+    /// The hosts that are functions, or customers' routers.
+    busy_hosts: HashSet<NodeId>,
 }
 
 /// What an end of a tunnel is told by: its own address, the other end's, the key.
@@ -205,6 +208,7 @@ impl Fabric {
             customers: PrefixIndex::default(),
             inner: PrefixIndex::default(),
             functions: QuickMap::default(),
+            busy_hosts: HashSet::new(),
         };
         for element in model.elements.values() {
             fabric.add_node(&element.name, Some(element.role), true);
@@ -215,6 +219,9 @@ impl Fabric {
         for prefix in model.sites.values().flat_map(|site| &site.prefixes) {
             fabric.customers.insert(*prefix, ());
         }
+        let homes: Vec<NodeId> =
+            model.sites.values().filter_map(|site| fabric.id(home(model, site)?)).collect();
+        fabric.busy_hosts.extend(homes);
         fabric.add_cables(network);
         fabric.add_functions(network);
         let names: Vec<NodeName> = model.elements.keys().chain(model.hosts.keys()).cloned().collect();
@@ -253,6 +260,12 @@ impl Fabric {
         ports
             .filter(move |port| wanted.is_none_or(|wanted| wanted == Some(*port)))
             .map(move |port| Place { node, port })
+    }
+
+    /// Whether packets are for a node when they are for its address: it is a host, and neither a function nor a customer's
+    /// router, who are there for others.
+    pub fn is_host(&self, node: NodeId) -> bool {
+        self.node(node).role.is_none() && !self.busy_hosts.contains(&node)
     }
 
     /// Where elements get packets from hosts, which may send what they like: but for functions, who give back what they got.
@@ -463,6 +476,8 @@ impl Fabric {
                     let (function, instance) = (function.name.clone(), instance.name.clone());
                     let known = FunctionSide { function, instance };
                     self.functions.entry((node, port, direction)).or_insert(known);
+                    let host = self.node(node).cable(port).map(|far| far.place.node);
+                    self.busy_hosts.extend(host);
                 }
             }
         }

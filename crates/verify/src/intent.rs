@@ -204,7 +204,7 @@ pub fn gates(network: &Network, fabric: &Fabric, site: &Site, id: Option<SiteId>
 }
 
 /// The customer's end of a site's attachment, where the inventory has it.
-fn home<'a>(model: &'a Model, site: &'a Site) -> Option<&'a NodeName> {
+pub fn home<'a>(model: &'a Model, site: &'a Site) -> Option<&'a NodeName> {
     match &site.attachment {
         Attachment::Gre(gre) => gre.customer.element.as_ref(),
         Attachment::L2 { link } => {

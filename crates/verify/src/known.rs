@@ -26,6 +26,8 @@ pub enum Spot {
     Tunnels(NodeId),
     /// The tunnel is found by the far end's address.
     FarTunnels(NodeId),
+    /// Packets leave by the exits of this site, which is another.
+    Exits(NodeId, SiteId),
 }
 
 /// The spots that ways pass, each once.
@@ -42,6 +44,9 @@ impl Spots {
                 self.tunnel(hop.place.node, direction == Direction::Down);
             }
             before = Some(hop.place.node);
+        }
+        for pass in way.passes.iter().filter(|pass| pass.owner != pass.site) {
+            self.insert(Spot::Exits(pass.switch, pass.owner));
         }
         if let (End::Site(_) | End::Dropped(Cause::NoTunnel), Some(last)) = (way.end, before) {
             self.tunnel(last, direction == Direction::Up);

@@ -22,6 +22,8 @@ pub struct Fault {
     pub without: Option<Gone>,
     /// The packets that it is about; empty: all that go the way.
     pub packets: Vec<Class>,
+    /// Whether it is only feared that the property is broken.
+    pub is_doubtful: bool,
 }
 
 /// What is gone when it happens.
@@ -35,11 +37,16 @@ pub enum Gone {
 
 impl Fault {
     pub fn new(property: Property, what: impl Into<String>) -> Self {
-        Self { property: Some(property), what: what.into(), without: None, packets: Vec::new() }
+        Self { property: Some(property), ..Self::undecided(what) }
+    }
+
+    /// What could be so, and nothing shows that it cannot.
+    pub fn feared(property: Property, what: impl Into<String>) -> Self {
+        Self { is_doubtful: true, ..Self::new(property, what) }
     }
 
     pub fn undecided(what: impl Into<String>) -> Self {
-        Self { property: None, what: what.into(), without: None, packets: Vec::new() }
+        Self { property: None, what: what.into(), without: None, packets: Vec::new(), is_doubtful: false }
     }
 
     fn of(self, packets: Vec<Class>) -> Self {
@@ -275,8 +282,13 @@ fn closed(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
     })
 }
 
-/// The site's packets pass no other customer's place on the way to their own functions, nor on the way home.
+/// The site's packets pass no other customer's place on the way to their own functions, nor on the way home, and take no
+/// path of another site.
 fn isolation(seen: &Seen) -> Option<Fault> {
+    if let Some(pass) = seen.passes().find(|pass| pass.owner != pass.site) {
+        let what = format!("packets of the site take path {}, which is another site's", pass.path);
+        return Some(Fault::new(Property::Isolation, what));
+    }
     let until = match seen.direction {
         Direction::Up => seen.way.hops.iter().position(|hop| matches!(hop.by, By::Path(_)))?,
         Direction::Down => seen.way.hops.len(),
@@ -431,14 +443,14 @@ fn unused(
 }
 
 /// Whether a flow's replies pass other instances than the flow: `None` if that cannot be, else the packets of `flows` are
-/// asked, and the first that shows it is given back.
+/// asked, and the first that shows it is given back; an error says why it is feared though none was found.
 pub fn same_way_back(
     fabric: &Fabric,
     (up, down): (&Pass, &Pass),
     flows: &[Class],
 ) -> Option<Result<Packet, String>> {
     if (up.switch, up.path) == (down.switch, down.path) {
-        return turned(fabric, up, down, flows).map(Ok);
+        return turned(fabric, up, down, flows);
     }
     let hops = |pass: &Pass| {
         let node = fabric.node(pass.switch);
@@ -461,7 +473,7 @@ pub fn same_way_back(
     };
     let differs =
         |packet: &Packet| up.switch != down.switch || chosen(&there, packet) != chosen(&back, packet);
-    if let Some(packet) = flows.iter().flat_map(|flows| flows.examples(&[])).find(differs) {
+    if let Some(packet) = some_flows(flows).find(differs) {
         return Some(Ok(packet));
     }
     let alone = |hops: &[(_, Vec<_>)]| hops.iter().all(|(_, members)| members.len() <= 1);
@@ -474,8 +486,14 @@ pub fn same_way_back(
     )))
 }
 
-/// A flow that is given an instance whose two sides are those of different ones.
-fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Packet> {
+/// Flows of these classes: the readable ones, then many with other addresses and ports, so that each kind of hash takes
+/// many values.
+fn some_flows(flows: &[Class]) -> impl Iterator<Item = Packet> {
+    flows.iter().flat_map(|flows| flows.examples(&[])).chain(flows.iter().flat_map(Class::flows))
+}
+
+/// A flow that is given an instance whose two sides are those of different ones. That none is found proves nothing.
+fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Result<Packet, String>> {
     let node = fabric.node(up.switch);
     let path = node.paths.get(&up.path)?;
     let is_turned = |id: InstanceId| {
@@ -485,15 +503,14 @@ fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Pa
     let up_members = |hop: &Hop| -> Vec<Member> {
         hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect()
     };
-    let suspicious = path.hops.iter().flat_map(Hop::ids).any(|id| is_up(node, id) && is_turned(id));
-    if !suspicious {
-        return None;
-    }
-    flows.iter().flat_map(|flows| flows.examples(&[])).find(|packet| {
+    path.hops.iter().flat_map(Hop::ids).find(|id| is_up(node, *id) && is_turned(*id))?;
+    let is_given_one = |packet: &Packet| {
         path.hops
             .iter()
             .any(|hop| pick(packet.flow_hash(hop.stickiness), up_members(hop)).is_some_and(is_turned))
-    })
+    };
+    let unknown = || format!("path {} has an instance with the sides of two different ones", path.id);
+    Some(some_flows(flows).find(is_given_one).ok_or_else(unknown))
 }
 
 /// Whether packets get out of what we drive: to a site, to a host, to the Internet.
@@ -512,9 +529,12 @@ fn that_get_to_somebody(fabric: &Fabric, way: &Way) -> Vec<Class> {
     way.classes.iter().filter(|class| gets_to_somebody(fabric, way, class)).copied().collect()
 }
 
-/// Whether packets that go a way get to the Internet or to a customer. What is addressed to the network's own nodes is
-/// nobody's traffic.
+/// Whether packets that go a way get to the Internet, to a customer or to a host. What is addressed to the elements
+/// themselves, to functions or to customers' routers is nobody's traffic.
 pub fn gets_to_somebody(fabric: &Fabric, way: &Way, class: &Class) -> bool {
+    if way.end == End::Delivered && way.last().is_some_and(|last| fabric.is_host(last.node)) {
+        return true;
+    }
     let Class { family, destination, .. } = *class;
     let to_customer = fabric.is_of_customers(family, destination);
     if !to_customer && fabric.is_inner(family, destination) {

@@ -60,14 +60,28 @@ pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet
         (Purpose::Claim, Some((Action::Claim, by)), _) => Verdict::Claimed { site, by },
         (Purpose::Claim, None, _) => Verdict::Released,
         (Purpose::Steer, Some((Action::Path(path), by)), Some(exits)) => match state.get(&Key::Path(path)) {
-            Some(Object::Path(found)) => {
-                let hops = hops(state, found, direction, packet);
-                Verdict::Steered { site, by, path, direction, hops, exits }
-            }
+            Some(Object::Path(found)) => match exits_of(state, found, exits, policy) {
+                Some(exits) => {
+                    let hops = hops(state, found, direction, packet);
+                    Verdict::Steered { site, by, path, direction, hops, exits }
+                }
+                None => Verdict::Drop { why: format!("the site of path {path} has no exits") },
+            },
             _ => Verdict::Drop { why: format!("path {path} is not installed") },
         },
         (Purpose::Steer, None, Some(exits)) => Verdict::Transit { site, direction, exits },
         _ => Verdict::Pass,
+    }
+}
+
+/// Packets leave a path by the exits of the site that it belongs to.
+fn exits_of<'a>(state: &'a ElementState, path: &Path, own: &'a Exits, policy: &Policy) -> Option<&'a Exits> {
+    if path.site == policy.site {
+        return Some(own);
+    }
+    match state.get(&Key::Policy(path.site)) {
+        Some(Object::Policy(other)) => other.exits.as_ref(),
+        _ => None,
     }
 }
 

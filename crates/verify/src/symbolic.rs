@@ -59,6 +59,8 @@ pub struct Pass {
     pub switch: NodeId,
     pub site: SiteId,
     pub path: PathId,
+    /// Whose path it is: by the exits of this site packets leave.
+    pub owner: SiteId,
     pub direction: Direction,
 }
 
@@ -323,7 +325,9 @@ impl<'f> Walker<'f> {
                 (Purpose::Steer, Action::Path(path), Some(_)) => {
                     let mut steered = Vec::new();
                     take(&mut classes, &asks, |class| steered.push(class));
-                    let pass = Pass { switch: place.node, site: policy.site, path, direction };
+                    let owner =
+                        self.fabric.node(place.node).paths.get(&path).map_or(policy.site, |path| path.site);
+                    let pass = Pass { switch: place.node, site: policy.site, path, owner, direction };
                     self.steer(&steered, family, pass, branches);
                 }
                 _ => take(&mut classes, &asks, |class| claimed.push(class)),
@@ -362,7 +366,7 @@ impl<'f> Walker<'f> {
                 return;
             }
         }
-        let next = self.leave(pass.switch, pass.site, pass.direction, family);
+        let next = self.leave(pass.switch, pass.owner, pass.direction, family);
         add(Lead { pass: Some(pass), ..Lead::new(By::Path(pass.path), next) });
     }
 

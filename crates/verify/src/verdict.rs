@@ -132,6 +132,10 @@ pub struct Loss {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Undecided {
+    /// What may be violated: the walk of all packets says so, and no single packet was found that shows it. `None`: something
+    /// is not understood.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub property: Option<Property>,
     pub chain: ChainName,
     pub site: SiteName,
     pub direction: Direction,
@@ -180,7 +184,8 @@ impl fmt::Display for Violation {
 
 impl fmt::Display for Undecided {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { chain, site, direction, what, .. } = self;
+        let Self { property, chain, site, direction, what, .. } = self;
+        property.map_or(Ok(()), |property| write!(f, "{property}: "))?;
         write!(f, "chain {chain}, site {site}, {direction}: {what}")
     }
 }

@@ -8,8 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use catena_model::address::{Family, Prefix};
-use catena_model::forwarding::{Direction, ElementState, Ingress, Key, Object, Policy, Selector, Tunnel};
-use catena_model::name::{ChainName, NodeName, SiteName};
+use catena_model::forwarding::{
+    Direction, ElementState, Ingress, InstanceId, Key, Object, PathId, Policy, Selector, SiteId, Tunnel,
+};
+use catena_model::name::{ChainName, InstanceName, NodeName, SiteName};
+use catena_model::numbering::{Numbering, PathOwner};
 use catena_model::resource::{Chain, Model, Role};
 
 use crate::Network;
@@ -37,7 +40,8 @@ impl Touched {
     /// All that two networks differ in.
     pub fn between(old: &Network, new: &Network) -> Self {
         let same = same_inventory(old.model, new.model) && old.base == new.base;
-        let mut touched = Self { inventory: !same, ..Self::default() };
+        let mut touched =
+            Self { inventory: !same || Renamed::between(old, new).is_used(old, new), ..Self::default() };
         let renumbered: BTreeSet<&SiteName> = new
             .numbering
             .sites()
@@ -59,6 +63,57 @@ impl Touched {
         }
         touched
     }
+}
+
+/// Numbers that are not whose they were.
+struct Renamed {
+    sites: BTreeSet<SiteId>,
+    paths: BTreeSet<PathId>,
+    instances: BTreeSet<InstanceId>,
+}
+
+impl Renamed {
+    fn between(old: &Network, new: &Network) -> Self {
+        let [a, b] = [old.numbering, new.numbering];
+        let sites = |numbering: &Numbering| numbering.sites().map(|(name, id)| (id, name.clone())).collect();
+        let instances =
+            |numbering: &Numbering| numbering.instances().map(|(name, id)| (id, name.clone())).collect();
+        let paths = |numbering: &Numbering| numbering.paths().map(|(id, of)| (id, of.clone())).collect();
+        Self {
+            sites: differing::<_, SiteName>(sites(a), sites(b)),
+            paths: differing::<_, PathOwner>(paths(a), paths(b)),
+            instances: differing::<_, InstanceName>(instances(a), instances(b)),
+        }
+    }
+
+    /// Whether something that is as it was has such a number: it may be another's now.
+    fn is_used(&self, old: &Network, new: &Network) -> bool {
+        if self.sites.is_empty() && self.paths.is_empty() && self.instances.is_empty() {
+            return false;
+        }
+        new.state.elements.iter().any(|(name, element)| {
+            let before = old.state.element(name);
+            element.iter().any(|object| self.has(object) && before.contains(object))
+        })
+    }
+
+    fn has(&self, object: &Object) -> bool {
+        match object {
+            Object::Rule(rule) => self.paths.contains(&rule.table),
+            Object::Table(table) => self.paths.contains(&table.path),
+            Object::Policy(policy) => self.sites.contains(&policy.site),
+            Object::Path(path) => self.paths.contains(&path.id) || self.sites.contains(&path.site),
+            Object::Tunnel(tunnel) => self.sites.contains(&tunnel.site),
+            Object::Ingress(ingress) => ingress.site.is_some_and(|site| self.sites.contains(&site)),
+            Object::Instance(instance) => self.instances.contains(&instance.id),
+        }
+    }
+}
+
+/// The keys that are in one of two maps alone, or mean different things.
+fn differing<K: Ord + Copy, V: Eq>(a: BTreeMap<K, V>, b: BTreeMap<K, V>) -> BTreeSet<K> {
+    let keys = a.keys().chain(b.keys()).copied();
+    keys.filter(|key| a.get(key) != b.get(key)).collect()
 }
 
 fn same_inventory(a: &Model, b: &Model) -> bool {
@@ -306,6 +361,7 @@ impl Verifier {
         for prefix in &policy.prefixes {
             self.overlapping(*prefix, sites);
         }
+        self.passing(Spot::Exits(node, policy.site), sites);
         Some(())
     }
 

@@ -284,7 +284,7 @@ impl<'v> Visitor<'v> {
             }
             Some(Err(what)) => {
                 let packets = flows.iter().map(Class::reply).collect();
-                self.findings.push(back.finding(Fault::undecided(what), packets));
+                self.findings.push(back.finding(Fault::feared(Property::SameWayBack, what), packets));
             }
         }
     }

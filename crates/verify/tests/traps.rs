@@ -6,7 +6,8 @@ mod world;
 
 use catena_model::address::{Family, Prefix};
 use catena_model::base::{BaseRoute, BaseRouteAction, BaseRuleAction};
-use catena_model::forwarding::{Direction, Object, OnFailure};
+use catena_model::forwarding::{Action, Direction, FlowMatch, Object, OnFailure};
+use catena_model::numbering::PathOwner;
 use catena_verify::{Decision, End, Property, Report, Verdict, Violation};
 use world::{World, assert_proven, in_words, properties};
 
@@ -253,6 +254,86 @@ fn a_host_of_the_providers_that_forges_sources() {
         rule.action = BaseRuleAction::Drop;
     });
     assert_proven(&world.verify());
+}
+
+/// A path leaves by the exits of the site that it is rendered for.
+#[test]
+fn a_policy_that_names_another_sites_path() {
+    let mut world = World::provider(2);
+    let path = |site: u32| {
+        let names = (format!("chain-{site}").parse().unwrap(), format!("site-{site}").parse().unwrap());
+        world.numbering.revision(&PathOwner::Chain(names.0, names.1)).unwrap().id
+    };
+    let (own, others) = (path(0), path(1));
+    let names_own = |object: &Object| matches!(object, Object::Policy(policy) if policy.rules.iter().any(|rule| rule.action == Action::Path(own)));
+    world.change("br-int", names_own, |object| {
+        if let Object::Policy(policy) = object {
+            policy.rules.iter_mut().for_each(|rule| rule.action = Action::Path(others));
+        }
+    });
+    let report = world.verify();
+    assert_eq!(properties(&report), [Property::Isolation], "{}", in_words(&report));
+    assert_eq!(report.violations[0].site.as_str(), "site-0");
+}
+
+/// Two instances that get one flow in a hundred have each the other's outside.
+#[test]
+fn instances_turned_round_that_few_flows_are_given() {
+    let side = |name: &'static str| move |object: &Object| matches!(object, Object::Instance(instance) if instance.inside.port.as_str() == name);
+    let (before, after) = (
+        "  onFailure: skip\n  instances:\n",
+        "  onFailure: skip\n  stickiness: 2-tuple\n  instances:\n    - name: ips-3\n      weight: 255\n      inside: {element: br-int, port: ips3-in}\n      outside: {element: br-int, port: ips3-out}\n",
+    );
+    let text = World::provider_text(1).replacen(before, after, 1);
+    let mut world = World::of(&[&text, include_str!("world/third-ips.yaml")]);
+    assert_proven(&world.verify());
+    let outside = |world: &World, name| match world.objects("br-int", side(name)).as_slice() {
+        [Object::Instance(instance)] => instance.outside.clone(),
+        found => panic!("{found:?}"),
+    };
+    for (name, outside) in [("ips1-in", outside(&world, "ips2-in")), ("ips2-in", outside(&world, "ips1-in"))]
+    {
+        world.change("br-int", side(name), |object| {
+            if let Object::Instance(instance) = object {
+                instance.outside = outside.clone();
+            }
+        });
+    }
+    let report = world.verify();
+    let violation = the(&report, Property::SameWayBack);
+    assert!(!violation.walk.functions().contains(&"ips-3"), "{}", in_words(&report));
+}
+
+/// A name server of the provider's is somebody, too: who asks it without a chain is not to be led to where nobody answers.
+#[test]
+fn packets_for_a_host_within_the_network_that_are_dropped() {
+    let mut world = World::acme(&include_str!("world/host.yaml").replace("qrouter-1234", "core"));
+    // What else it can do is not looked at here.
+    world.foreign_rule("core", |rule| {
+        rule.in_port = Some("dns".parse().unwrap());
+        rule.action = BaseRuleAction::Drop;
+    });
+    world.foreign_rule("core", |rule| {
+        rule.family = Family::V6;
+        rule.in_port = Some("dns".parse().unwrap());
+        rule.action = BaseRuleAction::Drop;
+    });
+    assert_proven(&world.verify());
+    let host: Prefix = "10.77.0.53/32".parse().unwrap();
+    world.change(
+        "access-a",
+        |object| matches!(object, Object::Policy(_)),
+        |object| {
+            if let Object::Policy(policy) = object {
+                policy.rules[0].matches = FlowMatch { remote: Some(host), ..FlowMatch::default() };
+            }
+        },
+    );
+    let base = world.base("gateway");
+    base.routes.push(BaseRoute { table: 254, prefix: host, metric: 0, action: BaseRouteAction::Drop });
+    let report = world.verify();
+    let violation = the(&report, Property::UnclaimedUntouched);
+    assert_eq!(violation.walk.packet.destination.to_string(), "10.77.0.53", "{}", in_words(&report));
 }
 
 trait AsEntry {

@@ -118,6 +118,10 @@ impl World {
 
     /// Customers with routers of their own, each with a chain of three functions, in both families.
     pub fn provider(tenants: u32) -> Self {
+        Self::of(&[&Self::provider_text(tenants)])
+    }
+
+    pub fn provider_text(tenants: u32) -> String {
         let mut text = include_str!("provider.yaml").to_owned();
         for number in 0..tenants {
             let (high, low) = (number / 256, number % 256);
@@ -149,7 +153,7 @@ spec:
 "
             );
         }
-        Self::of(&[&text])
+        text
     }
 
     pub fn network(&self) -> Network<'_> {
