@@ -6,9 +6,10 @@ mod world;
 
 use catena_model::forwarding::{Object, OnFailure};
 use catena_model::name::{ChainName, FunctionName};
+use catena_model::numbering::Numbering;
 use catena_model::resource::Model;
 use catena_render::render;
-use catena_verify::{Touched, Verifier};
+use catena_verify::{Touched, Verdict, Verifier};
 use proptest::prelude::*;
 use world::damage::{Dice, damage};
 use world::{World, assert_proven, in_words};
@@ -160,4 +161,16 @@ fn a_chain_costs_what_its_site_costs() {
 fn a_function_is_about_all() {
     let skip = |world: &mut World| world.model.functions.get_mut("fw").unwrap().on_failure = OnFailure::Skip;
     assert_eq!(looked_at_after(skip), 4);
+}
+
+/// A number that is nobody's any more, while its objects are still there, makes them somebody else's.
+#[test]
+fn numbers_that_were_lost_are_a_change() {
+    let world = World::paper();
+    let mut verifier = Verifier::new(&world.network());
+    let mut next = world.clone();
+    next.numbering = Numbering::default();
+    let touched = Touched::between(&world.network(), &next.network());
+    assert_eq!(*verifier.update(&next.network(), &touched), next.verify());
+    assert_eq!(verifier.report().verdict, Verdict::Violated);
 }
