@@ -236,6 +236,7 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
     };
     match cause {
         Cause::Closed => return closed(seen, chain),
+        Cause::Forged => return None,
         Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::Unreachable => {
             return violated(format!("packets are dropped at {at}: {}", in_words(cause)));
         }
@@ -595,5 +596,6 @@ fn in_words(cause: Cause) -> &'static str {
         Cause::Closed => "a function has no instance that is up",
         Cause::Unreachable => "an instance cannot be reached",
         Cause::Host => "a host does not forward them",
+        Cause::Forged => "their source is the site that they are for",
     }
 }

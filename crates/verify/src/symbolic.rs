@@ -5,8 +5,9 @@
 //! Which instance a flow is given is a hash of the packet: here it may be any that is up.
 //!
 //! What comes down with the source of one of the switch's sites is dropped before a routed function with one port
-//! ([`hides_direction`](crate::steering::hides_direction)). Here it is taken along with the rest: what is promised of packets that
-//! go on is promised of none that are dropped there, and classes do not fall apart by the prefixes of all sites.
+//! ([`hides_direction`]). Here that is done with sources of the same site; those of others are taken along with the rest, so
+//! that classes do not fall apart by the prefixes of all sites, and who looks at a way has to leave out what was stopped
+//! ([`stops_forged`]).
 
 use catena_model::address::Family;
 use catena_model::forwarding::{
@@ -17,6 +18,7 @@ use crate::class::{Class, Span, take};
 use crate::fabric::{
     Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
 };
+use crate::steering::hides_direction;
 use crate::tails::Tails;
 
 /// Where some packets go.
@@ -113,6 +115,8 @@ pub enum Cause {
     Unreachable,
     /// A host that does not forward.
     Host,
+    /// With a source of the site that they are for, before a function with one port.
+    Forged,
 }
 
 impl Way {
@@ -328,7 +332,7 @@ impl<'f> Walker<'f> {
                     let owner =
                         self.fabric.node(place.node).paths.get(&path).map_or(policy.site, |path| path.site);
                     let pass = Pass { switch: place.node, site: policy.site, path, owner, direction };
-                    self.steer(&steered, family, pass, branches);
+                    self.steer(steered, family, pass, branches);
                 }
                 _ => take(&mut classes, &asks, |class| claimed.push(class)),
             }
@@ -344,12 +348,23 @@ impl<'f> Walker<'f> {
         self.route(place, claimed, false, branches);
     }
 
-    fn steer(&self, classes: &[Class], family: Family, pass: Pass, branches: &mut Branches) {
+    fn steer(&self, mut classes: Vec<Class>, family: Family, pass: Pass, branches: &mut Branches) {
         let node = self.fabric.node(pass.switch);
-        let mut add = |lead| branches.add_all(classes.iter().copied(), lead);
         let Some(path) = node.paths.get(&pass.path) else {
-            return add(Lead::end(End::Dropped(Cause::NoPath)));
+            return branches.add_all(classes, Lead::end(End::Dropped(Cause::NoPath)));
         };
+        if pass.direction == Direction::Down && stops_forged(node, path) {
+            let own = node.policies.get(&pass.site).into_iter().flat_map(|policy| &policy.prefixes);
+            for prefix in own.filter(|prefix| prefix.family() == family) {
+                let forged = Ends::from(Span::of(*prefix)).class(family);
+                let dropped = Lead::end(End::Dropped(Cause::Forged));
+                take(&mut classes, &forged, |class| branches.add(class, dropped));
+            }
+        }
+        if classes.is_empty() {
+            return;
+        }
+        let mut add = |lead| branches.add_all(classes.iter().copied(), lead);
         if is_closed(node, path) {
             return add(Lead { pass: Some(pass), ..Lead::end(End::Dropped(Cause::Closed)) });
         }
@@ -646,6 +661,15 @@ pub fn has_underlay(node: &Node, tunnel: &catena_model::forwarding::Tunnel) -> b
 
 pub fn is_up(node: &Node, id: InstanceId) -> bool {
     node.instances.get(&id).is_some_and(|placed| placed.instance.state == InstanceState::Up)
+}
+
+/// Whether packets with a source of one of the switch's sites do not come down a path, whichever instances they are given.
+pub fn stops_forged(node: &Node, path: &Path) -> bool {
+    let stops = |id| node.instances.get(&id).is_some_and(|placed| hides_direction(&placed.instance));
+    path.hops.iter().any(|hop| {
+        let mut up = hop.ids().filter(|id| is_up(node, *id)).peekable();
+        up.peek().is_some() && up.all(stops)
+    })
 }
 
 /// Whether a function that may not be left out has no instance that is up.

@@ -13,7 +13,7 @@ use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite};
 use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
-use crate::symbolic::{By, Cause, End, Pass, Walker, Way, has_underlay};
+use crate::symbolic::{By, Cause, End, Pass, Walker, Way, has_underlay, stops_forged};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
 
@@ -136,7 +136,7 @@ impl<'v> Visitor<'v> {
             let mut ways = enter(walker, gate, classes);
             ways.iter().for_each(|way| self.spots.pass(way, direction));
             // What else is wrong with those that trespass comes of that.
-            ways.retain(|way| !self.trespass(outside, gate, direction, way));
+            ways.retain(|way| !self.is_stopped(way) && !self.trespass(outside, gate, direction, way));
             entered.push((gate, direction, ways));
         }
         entered
@@ -190,8 +190,15 @@ impl<'v> Visitor<'v> {
             }
             ClaimedBy::Nothing | ClaimedBy::NothingForItsDscp => (property::of_unclaimed(&seen, by), 0),
         };
+        let is_forged = direction == Direction::Down
+            && classes.iter().all(|class| self.served.has(class.family, class.source));
         for fault in faults {
-            self.found(fault, chain, direction, gate, way, classes);
+            let is_loss =
+                matches!(fault.property, Some(Property::NoBlackHole | Property::UnclaimedUntouched));
+            // Nobody misses what claims to come from where it goes.
+            if !(is_forged && is_loss && matches!(way.end, End::Dropped(_))) {
+                self.found(fault, chain, direction, gate, way, classes);
+            }
         }
     }
 
@@ -333,13 +340,34 @@ impl<'v> Visitor<'v> {
         }
     }
 
+    /// Whether packets that were led down come back as another site's, or upwards, and so have a source of a site: then they
+    /// were dropped before a function with one port.
+    fn is_stopped(&self, way: &Way) -> bool {
+        way.passes.iter().enumerate().any(|(nth, pass)| {
+            let node = self.fabric.node(pass.switch);
+            let stops = || node.paths.get(&pass.path).is_some_and(|path| stops_forged(node, path));
+            let mut later = way.passes[nth + 1..].iter();
+            let mut comes_up = || {
+                later.any(|later| later.switch == pass.switch && later.direction == Direction::Up)
+                    || self.is_anothers_transit_after(way, pass)
+            };
+            pass.direction == Direction::Down && comes_up() && stops()
+        })
+    }
+
+    fn is_anothers_transit_after(&self, way: &Way, pass: &Pass) -> bool {
+        let at_switch = way.hops.iter().filter(|hop| hop.place.node == pass.switch);
+        let mut after = at_switch.skip_while(|hop| hop.by != By::Path(pass.path)).skip(1);
+        after.any(|hop| matches!(hop.by, By::Transit(site) if site != pass.site))
+    }
+
     /// Notes it if packets enter a chain as if its site had sent them, which it has not: they came in elsewhere.
     fn trespass(&mut self, outside: &Outside, gate: &Gate, direction: Direction, way: &Way) -> bool {
         let intruded = way
             .passes
             .iter()
             .find(|pass| pass.direction == Direction::Up && !outside.is_owner(gate, pass.site));
-        let Some(pass) = intruded else { return false };
+        let Some(pass) = intruded.filter(|_| !self.is_stopped(way)) else { return false };
         let what = match outside.name(pass.site).filter(|_| Some(pass.site) != self.served.id) {
             None => format!("packets with a source of the site enter its chain from {}", gate.entry),
             Some(other) => {
