@@ -1,15 +1,17 @@
 //! Mutants: damaged forwarding state, and who says whether it treats packets otherwise than it should.
 //!
 //! Who says so is the walk of single packets, which knows nothing of the verifier's classes. A mutant counts if a packet
-//! that a chain claims passes other functions or comes to another end, or if one that no chain claims is treated neither as
-//! in health nor as without us.
+//! that a chain claims passes other functions or comes to another end, if its answer comes back through other instances, if
+//! one that no chain claims is treated neither as in health nor as without us, or if one goes up a chain that did not come in
+//! at the chain's site.
 
 use std::net::IpAddr;
 
 use catena_model::address::{Dscp, Family, Prefix, Protocol};
-use catena_model::forwarding::ForwardingState;
+use catena_model::forwarding::{Direction, ForwardingState};
+use catena_model::name::SiteName;
 use catena_model::packet::Packet;
-use catena_model::resource::Traffic;
+use catena_model::resource::{Site, Traffic};
 use catena_verify::{Decision, End, Entry, Verdict, Walk};
 
 use super::damage::{Dice, damage};
@@ -29,8 +31,22 @@ struct Sample {
     entry: Entry,
     packet: Packet,
     claimed: bool,
+    /// The site whose packets come in here.
+    site: Option<SiteName>,
+    asked: Asked,
     /// As it is treated when all is well.
     treated: Treated,
+}
+
+/// What is asked about a packet, besides that it goes up no chain but that of the site where it came in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// Which functions it passes, and where it ends.
+    All,
+    /// Which functions it passes if it is not dropped: from one site to another, whose own may follow, or with a source that
+    /// is not where it comes from.
+    Functions,
+    Nothing,
 }
 
 /// What counts of a walk: which functions are passed, and where it ends.
@@ -50,45 +66,84 @@ impl Arena {
         };
         let mut arena = Self { name, world, samples: Vec::new() };
         let outside = entry(&(external.0, external.1, None));
-        let inner: Vec<Entry> = sites.iter().flat_map(|(_, entries)| entries.iter().map(entry)).collect();
+        let doors = sites.iter().flat_map(|(site, entries)| entries.iter().map(move |door| (*site, door)));
+        let inner: Vec<(SiteName, Entry)> =
+            doors.map(|(site, door)| (site.parse().unwrap(), entry(door))).collect();
         for (site, entries) in sites {
-            let site =
-                &arena.world.model.sites[&site.parse::<catena_model::name::SiteName>().unwrap()].clone();
+            let site = &arena.world.model.sites[&site.parse::<SiteName>().unwrap()].clone();
             for prefix in &site.prefixes {
                 for local in addresses(*prefix) {
                     for remote in remotes(prefix.family()) {
                         for up in packets(local, remote) {
                             let claimed = arena.claims(&site.name, &up);
                             for own in entries.iter().map(entry) {
-                                arena.add(own, up, claimed);
+                                arena.add(own, Some(site), up, claimed, Asked::All);
                             }
-                            arena.add(outside.clone(), up.reply(), claimed);
-                            // Forged: not at one of the site's own entries.
-                            let own: Vec<Entry> = entries.iter().map(entry).collect();
-                            for other in inner.iter().chain([&outside]).filter(|other| !own.contains(other)) {
-                                arena.add(other.clone(), up, false);
-                            }
+                            arena.add(outside.clone(), None, up.reply(), claimed, Asked::All);
                         }
                     }
                 }
             }
         }
+        arena.add_between(&inner, &outside);
         arena
     }
 
-    fn claims(&self, site: &catena_model::name::SiteName, up: &Packet) -> bool {
+    /// From everywhere to everywhere: between sites, and with sources that are not where they come from.
+    fn add_between(&mut self, inner: &[(SiteName, Entry)], outside: &Entry) {
+        let sites: Vec<Site> = self.world.model.sites.values().cloned().collect();
+        let all = sites.iter().flat_map(|site| &site.prefixes);
+        let mut ends: Vec<IpAddr> = all.map(|prefix| addresses(*prefix)[1]).collect();
+        ends.extend(Family::BOTH.map(|family| remotes(family)[0]));
+        let of = |address: IpAddr| {
+            sites.iter().find(|site| site.prefixes.iter().any(|prefix| prefix.contains(address)))
+        };
+        let sites_entries = inner.iter().map(|(site, entry)| (Some(site), entry));
+        for (site, entry) in sites_entries.chain([(None, outside)]) {
+            let site = site.and_then(|name| sites.iter().find(|site| site.name == *name));
+            let pairs = ends.iter().flat_map(|source| ends.iter().map(move |to| (*source, *to)));
+            for (source, to) in pairs.filter(|(a, b)| a != b && a.is_ipv4() == b.is_ipv4()) {
+                for packet in packets(source, to).flat_map(|packet| [packet, packet.reply()]) {
+                    let (source, to) = (packet.source, packet.destination);
+                    let own = site.is_some_and(|site| of(source).is_some_and(|of| of.name == site.name));
+                    let down = of(to).filter(|_| site.is_none());
+                    let claimed = match (site, down) {
+                        // What a site says to itself is its own business.
+                        (Some(site), _) if own && of(to).is_some_and(|to| to.name == site.name) => continue,
+                        (Some(site), _) => own && self.claims(&site.name, &packet),
+                        (None, Some(down)) => self.claims(&down.name, &packet.reply()),
+                        (None, None) => false,
+                    };
+                    let asked = match (site, of(source), of(to)) {
+                        (Some(_), Some(_), Some(_)) if own => Asked::Functions,
+                        (Some(_), Some(_), None) => Asked::All,
+                        (Some(_), _, _) => Asked::Nothing,
+                        (None, Some(a), Some(b)) if a.name == b.name => Asked::Functions,
+                        (None, _, _) => Asked::All,
+                    };
+                    let known = |there: &Sample| there.entry == *entry && there.packet == packet;
+                    if !self.samples.iter().any(known) {
+                        self.add(entry.clone(), site, packet, claimed, asked);
+                    }
+                }
+            }
+        }
+    }
+
+    fn claims(&self, site: &SiteName, up: &Packet) -> bool {
         let chains = self.world.model.chains.values().filter(|chain| chain.sites.contains(site));
         let mut flows = chains.flat_map(|chain| chain.matches.iter().flat_map(Traffic::flow_matches));
         flows.any(|flow| flow.matches(up))
     }
 
-    fn add(&mut self, entry: Entry, packet: Packet, claimed: bool) {
+    fn add(&mut self, entry: Entry, site: Option<&Site>, packet: Packet, claimed: bool, asked: Asked) {
         let treated = treated(&self.world, &self.world.walk(&entry, packet));
         if matches!(treated.end, End::Loop { .. }) {
             // A customer's router sends back what it does not know.
             return;
         }
-        self.samples.push(Sample { entry, packet, claimed, treated });
+        let site = site.map(|site| site.name.clone());
+        self.samples.push(Sample { entry, packet, claimed, site, asked, treated });
     }
 
     /// A packet that the mutant treats otherwise than it should.
@@ -99,12 +154,44 @@ impl Arena {
             let now = treated(mutant, &walk);
             let before = || treated_plainly(&without_us, &sample.entry, sample.packet);
             // What its owner's routing drops anyway need not be led anywhere.
-            let wrong = now != sample.treated
+            let differs = match sample.asked {
+                Asked::All => now != sample.treated,
+                Asked::Functions => {
+                    !now.functions.starts_with(&sample.treated.functions)
+                        && !matches!(now.end, End::Dropped { .. })
+                }
+                Asked::Nothing => false,
+            };
+            let otherwise = differs
                 && !is_dropped_anyway(&now, before().as_ref())
                 && (sample.claimed || Some(&now) != before().as_ref());
-            wrong.then_some((sample, walk))
+            if otherwise || goes_up_elsewhere(sample, &walk) {
+                return Some((sample, walk));
+            }
+            self.comes_back_otherwise(mutant, sample, &walk).map(|back| (sample, back))
         })
     }
+
+    /// The way of the answer, if that passes other instances.
+    fn comes_back_otherwise(&self, mutant: &World, sample: &Sample, there: &Walk) -> Option<Walk> {
+        let is_answer = |other: &&Sample| other.site.is_none() && other.packet == sample.packet.reply();
+        let answer =
+            self.samples.iter().find(is_answer).filter(|_| sample.claimed && sample.site.is_some())?;
+        let back = mutant.walk(&answer.entry, answer.packet);
+        let mut passed = back.functions();
+        passed.reverse();
+        let both_get_through =
+            treated(mutant, there) == sample.treated && treated(mutant, &back) == answer.treated;
+        (both_get_through && passed != there.functions()).then_some(back)
+    }
+}
+
+/// Whether a packet goes up the chain of a site that it did not come from.
+fn goes_up_elsewhere(sample: &Sample, walk: &Walk) -> bool {
+    walk.visits.iter().flat_map(|visit| &visit.decisions).any(|decision| match decision {
+        Decision::Steered { site, direction: Direction::Up, .. } => *site != sample.site,
+        _ => false,
+    })
 }
 
 fn is_dropped_anyway(now: &Treated, before: Option<&Treated>) -> bool {
@@ -216,8 +303,10 @@ fn arenas() -> Vec<Arena> {
 #[derive(Debug, Default)]
 pub struct Bag {
     pub mutants: usize,
-    /// Not proven.
+    /// Violated.
     pub found: usize,
+    /// Neither violated nor proven.
+    pub undecided: usize,
     /// Treat packets otherwise than they should.
     pub shown: usize,
     /// Treat packets otherwise than they should, and are proven: each in words.
@@ -241,8 +330,9 @@ pub fn hunt(seed: u64, count: usize, count_shown: bool) -> Bag {
                 arena.name,
                 in_words(&report)
             );
+            bag.found += usize::from(report.verdict == Verdict::Violated);
+            bag.undecided += usize::from(report.verdict == Verdict::Undecided);
             let is_found = report.verdict != Verdict::Proven;
-            bag.found += usize::from(is_found);
             if is_found && !count_shown {
                 continue;
             }
