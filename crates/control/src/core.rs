@@ -5,7 +5,7 @@
 //! failures, restarts), [`drain`](crate::drain) (old paths).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use catena_driver::{DriverError, Epoch, Event};
 use catena_model::forwarding::PathId;
@@ -20,6 +20,7 @@ use crate::drivers::{Connection, ConnectionId, Drivers};
 use crate::error::ApplyError;
 use crate::events::EventLog;
 use crate::execute::Connections;
+use crate::gate::Gate;
 use crate::intent::{Intent, Request, Terms};
 use crate::records::{Journal, Records};
 use crate::report::{ApplyReport, ControllerState, EventKind};
@@ -71,6 +72,8 @@ pub struct Core {
     /// How many flows there were on each retained path when they were last counted.
     pub(crate) flows: BTreeMap<(NodeName, PathId), u64>,
     pub(crate) events: EventLog,
+    /// Nobody else has it. A verifier can be sent and not be shared, and whoever waits shares all of the core.
+    pub(crate) gate: Mutex<Gate>,
     /// Whether some numbers may be borne by nothing any more.
     pub(crate) numbers_to_release: bool,
     view: watch::Sender<Arc<View>>,
@@ -107,6 +110,7 @@ impl Core {
             next_drain: now + settings.drain_poll,
             flows: BTreeMap::new(),
             numbers_to_release: true,
+            gate: Mutex::default(),
             attempts: 0,
             connections: 0,
             drivers,

@@ -6,12 +6,60 @@
 use std::collections::BTreeMap;
 
 use catena_model::base::BaseRouting;
+use catena_model::forwarding::ForwardingState;
 use catena_model::name::{ChainName, NodeName, SiteName};
-use catena_verify::{Property, Report, Undecided, Violation, verify};
+use catena_model::numbering::Numbering;
+use catena_model::resource::Model;
+use catena_model::topology::Topology;
+use catena_verify::{Network, Property, Report, Touched, Undecided, Verifier, Violation};
 
 use crate::error::ApplyError;
 use crate::intent::{Intent, Terms};
 use crate::report::{GivenUp, Promise, Timestamp};
+
+/// What was last verified, so that the next time only what differs from it is.
+#[derive(Default)]
+pub struct Gate(Option<Last>);
+
+struct Last {
+    model: Model,
+    topology: Topology,
+    state: ForwardingState,
+    base: BTreeMap<NodeName, BaseRouting>,
+    numbering: Numbering,
+    verifier: Verifier,
+}
+
+impl Gate {
+    /// What holds of the chains where all elements do as `intent` desires, over this routing of their owners.
+    fn verify(&mut self, intent: &Intent, base: &BTreeMap<NodeName, BaseRouting>) -> Report {
+        let network = intent.network(&intent.desired, base);
+        let verifier = match self.0.take() {
+            Some(Last { model, topology, state, base, numbering, mut verifier }) => {
+                let last = Network {
+                    model: &model,
+                    topology: &topology,
+                    state: &state,
+                    base: &base,
+                    numbering: &numbering,
+                };
+                verifier.update(&network, &Touched::between(&last, &network));
+                verifier
+            }
+            None => Verifier::new(&network),
+        };
+        let report = verifier.report().clone();
+        self.0 = Some(Last {
+            model: intent.model.clone(),
+            topology: intent.topology.clone(),
+            state: intent.desired.clone(),
+            base: base.clone(),
+            numbering: intent.numbering.clone(),
+            verifier,
+        });
+        report
+    }
+}
 
 /// What holds of the chains once a change is made, which may be made.
 #[derive(Clone, Debug)]
@@ -24,12 +72,13 @@ pub struct Judged {
 /// Refuses a change that breaks a promise, unless `terms` give it up or somebody did before. What was broken already
 /// refuses nothing: who repairs one thing need not repair all others first.
 pub fn judge(
+    gate: &mut Gate,
     old: &Intent,
     new: &Intent,
     base: &BTreeMap<NodeName, BaseRouting>,
     terms: &Terms,
 ) -> Result<Judged, ApplyError> {
-    let report = verify(&new.network(&new.desired, base), None);
+    let report = gate.verify(new, base);
     let mut given_up: Vec<GivenUp> =
         old.given_up.iter().filter_map(|old| still_given_up(old, &report)).collect();
     let is_settled =
@@ -37,7 +86,7 @@ pub fn judge(
     let unsettled: Vec<&Violation> =
         report.violations.iter().filter(|violation| !is_settled(violation)).collect();
     if !unsettled.is_empty() {
-        let before = verify(&old.network(&old.desired, base), None).violations;
+        let before = gate.verify(old, base).violations;
         let is_new = |violation: &&Violation| !before.iter().any(|before| stood(before, violation, new));
         let (allowed, refused): (Vec<&Violation>, Vec<&Violation>) = unsettled
             .into_iter()

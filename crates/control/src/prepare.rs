@@ -1,7 +1,7 @@
 //! Finding out, without touching anything, all that a request comes to and all that can go wrong with it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use catena_model::forwarding::{Change, ElementState as Installed, ForwardingState, Object};
 use catena_model::name::NodeName;
@@ -79,12 +79,14 @@ impl Core {
         let mut names = Names::of(&intent.numbering);
         names.add_all(&self.names);
         let base = base_routing(&self.connections_with(&survey)).await;
-        let (mut intent, plan, judged) = think(move || {
+        let mut gate = std::mem::take(self.gate.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let (mut intent, plan, judged, gate) = think(move || {
             let plan = plan(&installed, &intent.expected, &intent.topology);
-            let judged = judge(&former, &intent, &base, &terms);
-            (intent, plan, judged)
+            let judged = judge(&mut gate, &former, &intent, &base, &terms);
+            (intent, plan, judged, gate)
         })
         .await;
+        self.gate = Mutex::new(gate);
         self.check(&plan, &survey).await?;
         let Judged { report: verified, given_up } = judged?;
         intent.given_up = given_up;

@@ -182,6 +182,66 @@ async fn deleting_one_of_two_chains_is_not_blamed_for_what_was_broken() {
     assert_eq!(world.installed().elements, BTreeMap::new());
 }
 
+/// The gate looks again only at what a change can be about. Whatever happened before, what it says is what a look at
+/// everything says, which is how `verify` answers.
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_a_change_is_what_a_look_at_everything_tells() {
+    const CHAINS: [&[&str]; 4] = [&["fw", "ips", "web"], &["web"], &["ips", "fw"], &["fw"]];
+    let mut verdicts = BTreeSet::new();
+    for seed in 0..6_u64 {
+        let world = World::new(seed);
+        let mut controller = world.controller().await;
+        apply(&controller, &inventory()).await.unwrap();
+        // xorshift64 (Marsaglia 2003).
+        let mut dice = seed + 1;
+        let mut roll = |sides: u64| {
+            dice ^= dice << 13;
+            dice ^= dice >> 7;
+            dice ^= dice << 17;
+            dice % sides
+        };
+        for step in 0..24 {
+            let all: Vec<Property> = Property::ALL.to_vec();
+            let result = match roll(10) {
+                0 => {
+                    divert(&world);
+                    continue;
+                }
+                1 => {
+                    restore(&world);
+                    continue;
+                }
+                2 => {
+                    drop(controller);
+                    controller = world.controller().await;
+                    continue;
+                }
+                3 => delete(&controller, &["chain/acme-web"]).await,
+                4 => delete(&controller, &["chain/globex-web"]).await,
+                // Said, and not done: the next change begins elsewhere.
+                5 => {
+                    let _ = plan_for(&controller, &[chain(CHAINS[roll(4) as usize])]).await;
+                    continue;
+                }
+                6 | 7 => {
+                    let other = chain_of("globex", "globex-web", CHAINS[roll(4) as usize]);
+                    apply_allowing(&controller, &[other], &all).await
+                }
+                8 => apply_allowing(&controller, &[chain(CHAINS[roll(4) as usize])], &all).await,
+                // May be refused.
+                _ => match apply(&controller, &[chain(CHAINS[roll(4) as usize])]).await {
+                    Err(ApplyError::Violates(_)) => continue,
+                    result => result,
+                },
+            };
+            let told = result.unwrap().verified.unwrap();
+            assert_eq!(told, controller.verify(None, false).await, "seed {seed}, step {step}");
+            verdicts.insert(told.verdict.to_string());
+        }
+    }
+    assert_eq!(verdicts, BTreeSet::from(["proven", "violated"].map(str::to_owned)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_decided_refuses_nothing_and_is_told() {
     let world = World::new(1);
