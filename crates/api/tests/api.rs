@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,8 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use catena_api::types::{
     ApplyReport, ApplyRequest, CountersReport, DeleteRequest, ErrorReport, EventKind, EventReport,
-    FunctionsReport, Outcome, ResourceName, ResourceReport, SourceText, StatusReport, Trace, TraceRequest,
+    FunctionsReport, Outcome, Property, ResourceName, ResourceReport, SourceText, StatusReport, Timestamp,
+    Trace, TraceRequest, VerifiedNetwork, VerifyReport, Violation,
 };
 use catena_api::{BODY_LIMIT, ListenError, Listener, router, serve};
 use catena_control::{Controller, Drivers, Settings};
@@ -21,6 +23,7 @@ use catena_driver::{Driver, DriverError};
 use catena_model::name::NodeName;
 use catena_model::resource::Element;
 use catena_store::InMemory;
+use catena_verify::End;
 use http_body_util::BodyExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -141,6 +144,72 @@ async fn every_question_has_its_answer() {
     let report: ApplyReport = post(&router, "/v1alpha1/delete", &named("chains", "acme-web")).await.unwrap();
     assert_eq!(report.resources[0].outcome, Outcome::Deleted);
     assert!(!report.plan.0.is_empty());
+}
+
+/// The paper's network, where the gateway does not know the way to the Internet: what passes a chain is lost there.
+fn without_a_way_out() -> SourceText {
+    let mut network = example("network.yaml");
+    network.text = network.text.replace("    - {to: default, via: 203.0.113.13}\n", "");
+    assert_ne!(network, example("network.yaml"));
+    network
+}
+
+#[tokio::test]
+async fn what_would_break_a_promise_is_a_conflict_that_shows_a_packet() {
+    let router = router(World::default().controller().await);
+    let refused = |result: Result<ApplyReport, (StatusCode, ErrorReport)>| {
+        let (status, report) = result.unwrap_err();
+        assert_eq!(status, StatusCode::CONFLICT, "{report:?}");
+        let Violation { property, chain, walk, .. } = &report.violations[0];
+        assert_eq!((*property, chain.as_str()), (Property::NoBlackHole, "acme-web"));
+        assert!(matches!(&walk.end, End::Dropped { node, .. } if node.as_str() == "gateway"), "{walk:?}");
+        assert_eq!(walk.functions().len(), 3);
+        assert!(report.help.unwrap().contains("--allow no-black-hole"));
+    };
+    let given_up = async || -> Vec<(Property, String)> {
+        let status: StatusReport = get(&router, "/v1alpha1/status").await.unwrap();
+        let all = status.given_up.into_iter();
+        all.map(|given_up| (given_up.promise.property, given_up.by)).collect()
+    };
+    let sources = vec![without_a_way_out(), example("functions.yaml"), example("tenants.yaml")];
+    let inventory = ApplyRequest { sources, ..ApplyRequest::default() };
+    let _: ApplyReport = post(&router, "/v1alpha1/apply", &inventory).await.unwrap();
+    let chain = ApplyRequest { sources: vec![example("chain.yaml")], ..ApplyRequest::default() };
+    for dry_run in [true, false] {
+        refused(post(&router, "/v1alpha1/apply", &ApplyRequest { dry_run, ..chain.clone() }).await);
+    }
+    let of_chains: Vec<ResourceReport> = get(&router, "/v1alpha1/resources/chains").await.unwrap();
+    assert_eq!((of_chains, given_up().await), (Vec::new(), Vec::new()), "nothing was touched");
+
+    // Who asked in this process is on record, and when; until it holds again.
+    let before = Timestamp::now();
+    let allow = BTreeSet::from([Property::NoBlackHole]);
+    let allowed = ApplyRequest { allow, ..chain };
+    let report: ApplyReport = post(&router, "/v1alpha1/apply", &allowed).await.unwrap();
+    assert!(report.given_up.iter().all(|given_up| given_up.at >= before && !given_up.by.is_empty()));
+    let recorded: Vec<(Property, String)> =
+        report.given_up.into_iter().map(|given_up| (given_up.promise.property, given_up.by)).collect();
+    assert!(!recorded.is_empty());
+    assert_eq!(given_up().await, recorded);
+    let repaired = ApplyRequest { sources: vec![example("network.yaml")], ..ApplyRequest::default() };
+    let _: ApplyReport = post(&router, "/v1alpha1/apply", &repaired).await.unwrap();
+    assert_eq!(given_up().await, []);
+
+    // Breaking what held is refused whatever breaks it.
+    let broken = ApplyRequest { sources: vec![without_a_way_out()], ..ApplyRequest::default() };
+    refused(post(&router, "/v1alpha1/apply", &broken).await);
+}
+
+#[tokio::test]
+async fn what_was_verified_can_be_had_whole() {
+    let (_world, router) = applied().await;
+    for query in ["", "?observed=true"] {
+        let report: VerifyReport = get(&router, &format!("/v1alpha1/verify{query}")).await.unwrap();
+        let network: VerifiedNetwork =
+            get(&router, &format!("/v1alpha1/verify/network{query}")).await.unwrap();
+        assert_eq!(network.report, report);
+        assert_eq!((network.resources.len() > 20, network.state.elements.len()), (true, 7));
+    }
 }
 
 #[tokio::test]
