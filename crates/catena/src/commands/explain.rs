@@ -142,7 +142,7 @@ fn known(explanation: &Explanation) -> String {
                     format!("{} for {age}: {why}\n", styled(WARN, "Undecided"))
                 }
                 _ => format!(
-                    "{} for {age}, of what is installed and of every packet: {}.\n",
+                    "{} for {age}, of what is installed, for all addresses, protocols and ports: {}.\n",
                     styled(GOOD, "Proven"),
                     Property::ALL.map(Property::name).join(", ")
                 ),
