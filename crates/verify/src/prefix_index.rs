@@ -10,20 +10,24 @@ use crate::class::{Span, number};
 pub struct PrefixIndex<T> {
     /// By family, first address and length; those of one prefix in order.
     things: BTreeMap<(Family, u128, u8), Vec<T>>,
-    /// The lengths that prefixes of each family have, and how many different prefixes have them.
-    lengths: BTreeMap<(Family, u8), usize>,
+    /// The lengths that prefixes of each family have, in ascending order, and how many different prefixes have them.
+    lengths: [Vec<(u8, usize)>; 2],
 }
 
 impl<T> Default for PrefixIndex<T> {
     fn default() -> Self {
-        Self { things: BTreeMap::new(), lengths: BTreeMap::new() }
+        Self { things: BTreeMap::new(), lengths: Default::default() }
     }
 }
 
 impl<T: Ord> PrefixIndex<T> {
     pub fn insert(&mut self, prefix: Prefix, thing: T) {
         let things = self.things.entry(key(prefix)).or_insert_with(|| {
-            *self.lengths.entry((prefix.family(), prefix.length())).or_default() += 1;
+            let lengths = &mut self.lengths[nth(prefix.family())];
+            match lengths.binary_search_by_key(&prefix.length(), |(length, _)| *length) {
+                Ok(place) => lengths[place].1 += 1,
+                Err(place) => lengths.insert(place, (prefix.length(), 1)),
+            }
             Vec::new()
         });
         // Where things stand does not tell when they came.
@@ -38,12 +42,10 @@ impl<T: Ord> PrefixIndex<T> {
         things.remove(place);
         if things.is_empty() {
             self.things.remove(&key(prefix));
-            let length = (prefix.family(), prefix.length());
-            if let Some(count) = self.lengths.get_mut(&length) {
-                *count -= 1;
-                if *count == 0 {
-                    self.lengths.remove(&length);
-                }
+            let lengths = &mut self.lengths[nth(prefix.family())];
+            if let Ok(place) = lengths.binary_search_by_key(&prefix.length(), |(length, _)| *length) {
+                lengths[place].1 -= 1;
+                lengths.retain(|(_, count)| *count > 0);
             }
         }
         true
@@ -53,8 +55,7 @@ impl<T: Ord> PrefixIndex<T> {
 impl<T> PrefixIndex<T> {
     /// Whether there is a prefix that all of the span is in.
     pub fn covers(&self, family: Family, span: Span<u128>) -> bool {
-        let mut lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
-        lengths.any(|((_, length), _)| {
+        self.lengths[nth(family)].iter().any(|(length, _)| {
             let first = first_of(family, span.first, *length);
             first == first_of(family, span.last, *length)
                 && self.things.contains_key(&(family, first, *length))
@@ -63,17 +64,19 @@ impl<T> PrefixIndex<T> {
 
     /// The things whose prefix has an address in the span, each with its prefix's addresses and length.
     pub fn overlapping(&self, family: Family, span: Span<u128>) -> impl Iterator<Item = Found<'_, T>> {
-        // Prefixes that begin before the span are those that the span's first address lies in.
-        let lengths = self.lengths.range((family, 0)..=(family, u8::MAX));
-        let around = lengths.filter_map(move |((_, length), _)| {
+        let lengths = &self.lengths[nth(family)];
+        // Where no prefix is longer than the span, its first address lies in all of them; else in those that begin before it.
+        let longest = lengths.last().map_or(0, |(length, _)| *length);
+        let whole = span.last <= span.first | host_bits(family, longest);
+        let around = lengths.iter().filter_map(move |(length, _)| {
             let first = first_of(family, span.first, *length);
             let key = (family, first, *length);
-            if first < span.first { self.things.get_key_value(&key) } else { None }
+            if whole || first < span.first { self.things.get_key_value(&key) } else { None }
         });
-        let within = self.things.range((family, span.first, 0)..=(family, span.last, u8::MAX));
+        let range = (family, span.first, 0)..=(family, span.last, u8::MAX);
+        let within = (!whole).then(|| self.things.range(range)).into_iter().flatten();
         around.chain(within).flat_map(|((family, first, length), things)| {
-            let size = 1_u128.checked_shl((family.bits() - length).into()).map_or(u128::MAX, |size| size - 1);
-            let span = Span { first: *first, last: first | size };
+            let span = Span { first: *first, last: first | host_bits(*family, *length) };
             things.iter().map(move |thing| Found { span, length: *length, thing })
         })
     }
@@ -89,10 +92,19 @@ fn key(prefix: Prefix) -> (Family, u128, u8) {
     (prefix.family(), number(prefix.address()), prefix.length())
 }
 
+/// Where a family's lengths are.
+fn nth(family: Family) -> usize {
+    usize::from(family == Family::V6)
+}
+
+/// All the bits behind a prefix of this length, set.
+fn host_bits(family: Family, length: u8) -> u128 {
+    1_u128.checked_shl((family.bits() - length).into()).map_or(u128::MAX, |size| size - 1)
+}
+
 /// The first address of the prefix of this length that `address` lies in.
 fn first_of(family: Family, address: u128, length: u8) -> u128 {
-    let host_bits = u32::from(family.bits() - length);
-    u128::MAX.checked_shl(host_bits).unwrap_or(0) & address
+    address & !host_bits(family, length)
 }
 
 #[cfg(test)]

@@ -241,12 +241,11 @@ impl Verifier {
         name: &SiteName,
         sites: &mut BTreeSet<SiteName>,
     ) -> Option<()> {
-        let was_served = self.sites.contains_key(name);
-        let served = self.served(network, name);
-        if was_served == served.is_some() {
+        let is_served = self.chains_of.contains_key(name) && network.model.sites.contains_key(name);
+        if self.sites.contains_key(name) == is_served {
             return Some(());
         }
-        match served {
+        match self.served(network, name) {
             // What was there before it was somebody else's.
             Some(_) if self.owns(name) => return None,
             Some(served) => self.outside.serve(&served),
