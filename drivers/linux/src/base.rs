@@ -10,7 +10,8 @@ use catena_model::name::PortName;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol,
+    RouteType, RouteVia,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
@@ -39,7 +40,8 @@ pub(crate) fn base(kernel: &mut Kernel<'_>) -> Result<BaseRouting, DriverError> 
     Ok(base)
 }
 
-/// Tables with routes that cannot be told in our words, and such a route in the words of `ip route`.
+/// Tables with routes that cannot be told in our words, and such a route in the words of `ip route`. Ours are among them:
+/// what they do for a foreign rule is for no owner's table to say.
 type Undecidable = BTreeMap<u32, String>;
 
 fn read_routes(
@@ -51,10 +53,11 @@ fn read_routes(
     for route in kernel.routes(family, RouteProtocol::Unspec)? {
         let table = table_of(&route);
         let ours = route.header.protocol == kernel.numbers.protocol && kernel.numbers.path(table).is_some();
-        if ours || route.header.flags.contains(RouteFlags::Cloned) {
+        if route.header.flags.contains(RouteFlags::Cloned) {
             continue;
         }
-        match read_route(kernel, family, &route)? {
+        let read = if ours { None } else { read_route(kernel, family, &route)? };
+        match read {
             Some(read) => routes.extend(read),
             None => {
                 undecidable.insert(table, words::route(&route));
@@ -79,34 +82,61 @@ fn read_route(
     let actions = match header.kind {
         RouteType::Unicast => forward(kernel, route)?,
         RouteType::Local | RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => {
-            vec![BaseRouteAction::Local]
+            Some(vec![BaseRouteAction::Local])
         }
-        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => vec![BaseRouteAction::Drop],
-        _ => return Ok(None),
+        RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => {
+            Some(vec![BaseRouteAction::Drop])
+        }
+        _ => None,
     };
     let (table, metric) = (table_of(route), metric_of(route));
-    let routes = actions.into_iter().map(|action| BaseRoute { table, prefix, metric, action }).collect();
-    Ok(Some(routes))
+    let told = |action| BaseRoute { table, prefix, metric, action };
+    Ok(actions.map(|actions| actions.into_iter().map(told).collect()))
 }
 
-fn forward(kernel: &mut Kernel<'_>, route: &RouteMessage) -> Result<Vec<BaseRouteAction>, DriverError> {
-    let mut hops = Vec::new();
-    let mut port = None;
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => port = Some(*index),
-            RouteAttribute::MultiPath(several) => {
-                hops.extend(several.iter().map(|hop| (hop.interface_index, via(&hop.attributes))));
-            }
-            _ => {}
+/// By which port, and by way of whom. The hops that the kernel passes over are not among them; `None` if a hop does not
+/// name its port (one that stands in a nexthop object, say), or does more to a packet than send it on.
+fn forward(
+    kernel: &mut Kernel<'_>,
+    route: &RouteMessage,
+) -> Result<Option<Vec<BaseRouteAction>>, DriverError> {
+    let several = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(several) => Some(several),
+        _ => None,
+    });
+    let Some(several) = several else {
+        if route.header.flags.contains(RouteFlags::Dead) {
+            return Ok(Some(Vec::new()));
         }
+        let port = route.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Oif(index) => Some(*index),
+            _ => None,
+        });
+        let Some(port) = port else { return Ok(None) };
+        return Ok(hop(kernel, port, &route.attributes)?.map(|hop| vec![hop]));
+    };
+    let alive = |hop: &&RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Dead);
+    let mut hops = Vec::new();
+    for next in several.iter().filter(alive) {
+        let Some(hop) = hop(kernel, next.interface_index, &next.attributes)? else { return Ok(None) };
+        hops.push(hop);
     }
-    hops.extend(port.filter(|_| hops.is_empty()).map(|port| (port, via(&route.attributes))));
-    let mut actions = Vec::new();
-    for (index, via) in hops {
-        actions.extend(kernel.port_name(index)?.map(|port| BaseRouteAction::Forward { port, via }));
+    Ok(Some(hops))
+}
+
+fn hop(
+    kernel: &mut Kernel<'_>,
+    port: u32,
+    attributes: &[RouteAttribute],
+) -> Result<Option<BaseRouteAction>, DriverError> {
+    let does_more = |attribute: &RouteAttribute| {
+        matches!(attribute, RouteAttribute::Encap(_) | RouteAttribute::NewDestination(_))
+    };
+    if attributes.iter().any(does_more) {
+        return Ok(None);
     }
-    Ok(actions)
+    let via = via(attributes);
+    Ok(kernel.port_name(port)?.map(|port| BaseRouteAction::Forward { port, via }))
 }
 
 fn via(attributes: &[RouteAttribute]) -> Option<IpAddr> {

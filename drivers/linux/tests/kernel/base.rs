@@ -4,6 +4,7 @@ use catena_driver::Driver;
 use catena_model::address::Family;
 use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
 use catena_testbed::objects::{from, port, put, table};
+use catena_testbed::set;
 
 use crate::world::World;
 
@@ -123,4 +124,35 @@ async fn foreign_rules_at_our_priorities_are_told() {
     assert_eq!(rules_at(&base, 10_000, Family::V4).len(), 1);
     assert_eq!(rules_at(&base, 10_256, Family::V4).len(), 1);
     assert_eq!(rules_at(&base, 9_000, Family::V4).len(), 1);
+}
+
+/// A foreign rule that leads into a table of ours is followed by the kernel.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_foreign_rule_into_our_table_is_opaque() {
+    let world = World::default();
+    put(&world.driver(), &[table(1, "qr-abc", "10.21.0.5"), from("172.16.1.0/24", 1)]).await.unwrap();
+    world.ip("rule add pref 100 from 192.0.2.0/24 lookup 10001 proto static");
+    let base = base(&world).await;
+    let [rule] = rules_at(&base, 100, Family::V4)[..] else { panic!("{base:?}") };
+    assert!(rule.opaque.concat().contains("table 10001"), "{rule:?}");
+    assert!(base.routes.iter().all(|route| route.table != 10_001), "{base:?}");
+}
+
+/// Routes whose next hops stand elsewhere, or which do more than send packets on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_cannot_be_told_makes_its_table_opaque() {
+    let cases = [
+        ("nexthop add id 7 via 10.23.0.2 dev qg-def", "route add 198.51.100.0/24 nhid 7"),
+        ("link set lo up", "route add 198.51.100.0/24 encap ip id 7 dst 10.23.0.2 dev qg-def"),
+    ];
+    for (before, route) in cases {
+        let world = World::default();
+        // With this, the kernel does not repeat in the route what the nexthop object says.
+        set(&world.router, "net/ipv4/nexthop_compat_mode", 0);
+        world.ip(before);
+        world.ip(route);
+        let base = base(&world).await;
+        let [main] = rules_at(&base, 32_766, Family::V4)[..] else { panic!("{base:?}") };
+        assert!(main.opaque.concat().contains("198.51.100.0/24"), "{route}: {main:?}");
+    }
 }
