@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use catena_control::{ApplyError, ResourceId, chain_of};
+use catena_control::{ApplyError, ResourceId, UnknownTenant, chain_of};
 use catena_model::resource::UnknownKind;
 
 use crate::types::ErrorReport;
@@ -19,6 +19,7 @@ pub enum ApiError {
         error: UnknownKind,
     },
     NoResource(ResourceId),
+    NoTenant(UnknownTenant),
     NoPath,
     NoMethod,
     /// A name that stands in the `Host` header and is not this machine's.
@@ -32,7 +33,7 @@ impl ApiError {
             Self::Malformed(JsonRejection::JsonDataError(_)) | Self::Query(_) => StatusCode::BAD_REQUEST,
             Self::Malformed(rejection) => rejection.status(),
             Self::UnknownKind { status, .. } => *status,
-            Self::NoResource(_) | Self::NoPath => StatusCode::NOT_FOUND,
+            Self::NoResource(_) | Self::NoTenant(_) | Self::NoPath => StatusCode::NOT_FOUND,
             Self::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::ForeignHost(_) => StatusCode::FORBIDDEN,
             Self::Apply(error) => apply_status(error),
@@ -47,6 +48,7 @@ impl ApiError {
             Self::Query(rejection) => (rejection.body_text(), "write ?follow=true, ?after=ID, or nothing"),
             Self::UnknownKind { error, .. } => (error.to_string(), "use one of these kinds"),
             Self::NoResource(id) => (format!("there is no {id}"), "`catena get` shows what there is"),
+            Self::NoTenant(error) => (error.to_string(), "`catena get tenants` shows what there is"),
             Self::NoPath => {
                 ("there is nothing at this path".to_owned(), "paths begin with /v1alpha1/, but for /metrics")
             }
@@ -98,6 +100,12 @@ impl From<JsonRejection> for ApiError {
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         Self::Query(rejection)
+    }
+}
+
+impl From<UnknownTenant> for ApiError {
+    fn from(error: UnknownTenant) -> Self {
+        Self::NoTenant(error)
     }
 }
 

@@ -223,7 +223,7 @@ async fn verify(
     query: Result<Query<VerifyQuery>, QueryRejection>,
 ) -> Result<Json<VerifyReport>, ApiError> {
     let Query(VerifyQuery { observed, tenant }) = query?;
-    Ok(Json(api.controller.verify(tenant, observed).await))
+    Ok(Json(api.controller.verify(tenant, observed).await?))
 }
 
 async fn verified_network(
@@ -231,7 +231,7 @@ async fn verified_network(
     query: Result<Query<VerifyQuery>, QueryRejection>,
 ) -> Result<Json<VerifiedNetwork>, ApiError> {
     let Query(VerifyQuery { observed, tenant }) = query?;
-    Ok(Json(api.controller.verified(tenant, observed).await))
+    Ok(Json(api.controller.verified(tenant, observed).await?))
 }
 
 async fn explain(State(api): State<Api>, Path(name): Path<String>) -> Result<Json<Explanation>, ApiError> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use catena_api::ListenError;
 use catena_api::types::{Diagnostic, ErrorReport};
-use catena_control::StartError;
+use catena_control::{StartError, UnknownTenant};
 use catena_lab::LabError;
 use catena_model::name::NameError;
 use catena_render::RenderError;
@@ -32,6 +32,8 @@ pub enum CliError {
     Refused(ErrorReport),
     #[error("not everything that was asked for is installed")]
     NotInstalled,
+    #[error(transparent)]
+    UnknownTenant(#[from] UnknownTenant),
     /// `--tenant` with something that it cannot choose from.
     #[error("{} cannot be listed by tenant", .0.as_deref().unwrap_or("resources"))]
     NoTenantOf(Option<String>),

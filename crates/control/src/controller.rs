@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{Core, Message};
 use crate::drivers::Drivers;
-use crate::error::{ApplyError, StartError};
+use crate::error::{ApplyError, StartError, UnknownTenant};
 use crate::events::{EventLog, Follower};
 use crate::intent::{Request, ResourceId, Terms};
 use crate::records::Records;
@@ -20,7 +20,7 @@ use crate::report::{
 };
 use crate::settings::{Mode, Settings};
 use crate::view::View;
-use crate::watching::{Verdicts, watch_chains};
+use crate::watching::{Verdicts, Watcher};
 
 /// A running controller. Clones are the same one; it ends, leaving everything installed, when the last is dropped.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl Controller {
             Mode::Control => Records::open(store).await?,
             Mode::Look => Records::look(store).await?,
         };
-        let mode = settings.mode;
+        let (mode, good_for, pause) = (settings.mode, settings.verdict_good_for(), settings.retry_most);
         let events = EventLog::new(settings.events, memory.0.starts);
         let (post, inbox) = mpsc::channel(settings.queue);
         let arrivals = drivers.arrivals();
@@ -53,12 +53,14 @@ impl Controller {
         if let Some(arrivals) = arrivals {
             tokio::spawn(pass_on(arrivals, post.downgrade()));
         }
-        let (tell, verdicts) = watch::channel(Arc::default());
+        let (tell, known) = watch::channel(Arc::default());
         if mode == Mode::Control {
-            tokio::spawn(watch_chains(view.clone(), core.turn(), events.clone(), tell));
+            let (view, is_calm, events, verdicts) = (view.clone(), core.is_calm(), events.clone(), tell);
+            let watcher = Watcher { view, is_calm, events, verdicts, good_for, pause };
+            tokio::spawn(watcher.keep_watching());
         }
         tokio::spawn(core.run());
-        Ok(Self { post, view, verdicts, events })
+        Ok(Self { post, view, verdicts: known, events })
     }
 
     /// Does what is asked, or with `dry_run` of `terms` says what would be done. Returns when it is installed and read back. Once
@@ -109,12 +111,20 @@ impl Controller {
     }
 
     /// What holds of the chains of a tenant, or of all: as asked for, or with `observed` as installed.
-    pub async fn verify(&self, tenant: Option<TenantName>, observed: bool) -> catena_verify::Report {
+    pub async fn verify(
+        &self,
+        tenant: Option<TenantName>,
+        observed: bool,
+    ) -> Result<catena_verify::Report, UnknownTenant> {
         self.now().verify(tenant, observed).await
     }
 
     /// The same, with the network of which it holds.
-    pub async fn verified(&self, tenant: Option<TenantName>, observed: bool) -> VerifiedNetwork {
+    pub async fn verified(
+        &self,
+        tenant: Option<TenantName>,
+        observed: bool,
+    ) -> Result<VerifiedNetwork, UnknownTenant> {
         self.now().verified(tenant, observed).await
     }
 

@@ -27,7 +27,6 @@ use crate::report::{ApplyReport, ControllerState, EventKind};
 use crate::settings::{Mode, Settings};
 use crate::tracked::Tracked;
 use crate::view::View;
-use crate::watching::Turn;
 use crate::words::{Names, counted};
 
 /// What others tell the core.
@@ -77,7 +76,7 @@ pub struct Core {
     /// Whether some numbers may be borne by nothing any more.
     pub(crate) numbers_to_release: bool,
     view: watch::Sender<Arc<View>>,
-    turn: watch::Sender<Turn>,
+    is_calm: watch::Sender<bool>,
     /// How often something was changed, or may have been.
     pub(crate) stirs: u64,
     inbox: mpsc::Receiver<Message>,
@@ -104,7 +103,7 @@ impl Core {
         Self {
             names: Arc::new(names_of(&intent)),
             view: watch::Sender::new(Arc::new(View::default())),
-            turn: watch::Sender::new(Turn::default()),
+            is_calm: watch::Sender::new(false),
             stirs: 0,
             next_resync: now + settings.resync,
             next_drain: now + settings.drain_poll,
@@ -130,9 +129,9 @@ impl Core {
         self.view.subscribe()
     }
 
-    /// Tells when this core is at work.
-    pub fn turn(&self) -> watch::Receiver<Turn> {
-        self.turn.subscribe()
+    /// Whether this core is between two turns.
+    pub fn is_calm(&self) -> watch::Receiver<bool> {
+        self.is_calm.subscribe()
     }
 
     /// Brings everything that can be reached to where it must be, for the first time; or looks at it.
@@ -162,7 +161,7 @@ impl Core {
                 },
                 () = tokio::time::sleep_until(deadline) => None,
             };
-            self.turn.send_modify(|turn| *turn = Turn { number: turn.number + 1, is_over: false });
+            self.is_calm.send_replace(false);
             match message {
                 Some(message) => self.handle(message).await,
                 None => self.on_time().await,
@@ -173,7 +172,7 @@ impl Core {
 
     fn end_turn(&self) {
         self.publish();
-        self.turn.send_modify(|turn| turn.is_over = true);
+        self.is_calm.send_replace(true);
     }
 
     async fn handle(&mut self, message: Message) {
@@ -196,12 +195,12 @@ impl Core {
             return;
         }
         tracing::debug!(element = %name, ?stir, "stirred");
+        self.stirs += 1;
         if stir.ended {
             let error = "its driver has stopped telling of changes".to_owned();
             self.lost(&name, error);
         } else if stir.is_owners_alone() {
-            // For those who verify.
-            self.stirs += 1;
+            // It is for those who verify.
         } else if tracked.retry_at.is_some() {
             // It is waiting for its next try, and what was told may be the echo of the last one.
             if stir.port_up {

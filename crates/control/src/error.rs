@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use catena_driver::DriverError;
-use catena_model::name::NodeName;
+use catena_model::name::{NodeName, TenantName};
 use catena_model::resource::Diagnostic;
+use catena_model::resource::Model;
 use catena_plan::Phase;
 use catena_store::StoreError;
 use catena_verify::{Property, Violation};
@@ -118,6 +119,26 @@ impl ApplyError {
     }
 }
 
+/// Nothing can be said of a tenant that there is not.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no tenant {name}; {}", those_there_are(known))]
+pub struct UnknownTenant {
+    pub name: TenantName,
+    pub known: Vec<TenantName>,
+}
+
+impl UnknownTenant {
+    /// An error if a tenant is asked for that `model` does not have.
+    pub fn refuse(model: &Model, tenant: Option<&TenantName>) -> Result<(), Self> {
+        match tenant {
+            Some(name) if !model.tenants.contains_key(name) => {
+                Err(Self { name: name.clone(), known: model.tenants.keys().cloned().collect() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What became of the part that had been done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rollback {
@@ -167,6 +188,16 @@ pub fn chain_of(error: &dyn std::error::Error) -> String {
         text.push_str(&cause.to_string());
     }
     text
+}
+
+fn those_there_are(known: &[TenantName]) -> String {
+    const SHOWN: usize = 10;
+    let names: Vec<&str> = known.iter().take(SHOWN).map(TenantName::as_str).collect();
+    match known.len().saturating_sub(SHOWN) {
+        _ if names.is_empty() => "there is none at all".to_owned(),
+        0 => format!("there are {}", names.join(", ")),
+        more => format!("there are {} and {more} more", names.join(", ")),
+    }
 }
 
 fn promises(violations: &[Violation]) -> String {

@@ -132,12 +132,15 @@ impl Promise {
     }
 
     pub fn is_broken_by(&self, violation: &Violation) -> bool {
-        // These two are a site's: they are told of any of its chains.
-        let of_site = matches!(self.property, Property::Isolation | Property::UnclaimedUntouched);
         (self.property, &self.site, self.direction)
             == (violation.property, &violation.site, violation.direction)
-            && (of_site || self.chain == violation.chain)
+            && (is_of_site(self.property) || self.chain == violation.chain)
     }
+}
+
+/// Whether a property is a site's: what breaks it is told of any one of its chains.
+pub fn is_of_site(property: Property) -> bool {
+    matches!(property, Property::Isolation | Property::UnclaimedUntouched)
 }
 
 impl Intent {

@@ -38,7 +38,7 @@ mod words;
 
 pub use controller::Controller;
 pub use drivers::Drivers;
-pub use error::{ApplyError, RecordError, Rollback, StartError, StepError, chain_of};
+pub use error::{ApplyError, RecordError, Rollback, StartError, StepError, UnknownTenant, chain_of};
 pub use events::Follower;
 pub use intent::{Request, ResourceId, Terms};
 pub use settings::{Mode, Settings};

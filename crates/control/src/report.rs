@@ -246,7 +246,8 @@ pub struct ChainStatus {
     /// Why it is not [`ChainState::Installed`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What was found out from what is really installed. `None`: nothing yet, or no controller runs.
+    /// What was found out from what is really installed. `None`: nothing yet of what the chain is now, or not for long, or no
+    /// controller runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<ChainVerdict>,
     pub sites: Vec<ChainSite>,
@@ -259,6 +260,12 @@ pub struct ChainVerdict {
     pub verdict: Verdict,
     /// Since when it has been so; at the earliest since the controller started.
     pub since: Timestamp,
+    /// The store's revision of which it is: later changes to other chains do not count.
+    #[serde(default)]
+    pub revision: u64,
+    /// When what it follows from was read.
+    #[serde(default)]
+    pub as_of: Timestamp,
     /// What is broken and a packet that shows it, or what is not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,

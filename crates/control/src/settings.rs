@@ -59,6 +59,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// How long a verdict is good for: it is found out anew with each look at everything, unless something is wrong with us.
+    pub(crate) fn verdict_good_for(&self) -> Duration {
+        3 * self.resync
+    }
+
     /// How long to wait after this many failures in a row.
     pub(crate) fn retry_after(&self, failures: u32) -> Duration {
         let factor = 2u32.saturating_pow(failures.saturating_sub(1));

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use catena_model::base::BaseRouting;
-use catena_model::forwarding::{Direction, ForwardingState};
-use catena_model::name::{NodeName, SiteName, TenantName};
+use catena_driver::DriverError;
+use catena_model::address::Family;
+use catena_model::base::{BaseRouting, BaseRule, BaseRuleAction};
+use catena_model::forwarding::{ElementState, ForwardingState, Object};
+use catena_model::name::{NodeName, TenantName};
 use catena_model::packet::Packet;
-use catena_model::resource::Chain;
-use catena_verify::{Report, Trace, Undecided, Verdict, trace, verify};
+use catena_verify::{Report, Trace, trace, verify};
 use futures::future::join_all;
 
-use crate::error::chain_of;
+use crate::error::{UnknownTenant, chain_of};
 use crate::execute::{Connections, observe};
 use crate::intent::Intent;
 use crate::report::VerifiedNetwork;
@@ -28,87 +29,77 @@ impl View {
 
     /// What holds of the chains of a tenant, or of all: of what all elements do at this moment, or of what they are to do,
     /// over the routing that they have at this moment.
-    pub async fn verify(&self, tenant: Option<TenantName>, observed: bool) -> Report {
-        self.verify_observed(Arc::new(self.subject(observed).await), tenant).await
+    pub async fn verify(&self, tenant: Option<TenantName>, observed: bool) -> Result<Report, UnknownTenant> {
+        Ok(self.verified_subject(tenant, observed).await?.1)
     }
 
     /// The same, with the network of which it holds.
-    pub async fn verified(&self, tenant: Option<TenantName>, observed: bool) -> VerifiedNetwork {
+    pub async fn verified(
+        &self,
+        tenant: Option<TenantName>,
+        observed: bool,
+    ) -> Result<VerifiedNetwork, UnknownTenant> {
+        let (subject, report) = self.verified_subject(tenant, observed).await?;
+        let (state, base) = subject.as_far_as_read();
+        Ok(VerifiedNetwork { report, resources: self.resources(None), state, base })
+    }
+
+    async fn verified_subject(
+        &self,
+        tenant: Option<TenantName>,
+        observed: bool,
+    ) -> Result<(Arc<Observed>, Report), UnknownTenant> {
+        UnknownTenant::refuse(&self.intent.model, tenant.as_ref())?;
         let subject = Arc::new(self.subject(observed).await);
         let report = self.verify_observed(Arc::clone(&subject), tenant).await;
-        let Observed { state, base, .. } = (*subject).clone();
-        VerifiedNetwork { report, resources: self.resources(None), state, base }
+        Ok((subject, report))
     }
 
     async fn subject(&self, observed: bool) -> Observed {
         if observed {
             return self.observed().await;
         }
-        let intent = Arc::clone(&self.intent);
-        let base = base_routing(&self.connections()).await;
+        let (intent, base) = (Arc::clone(&self.intent), self.base_routing().await);
         Observed { state: intent.desired.clone(), intent, base, unread: BTreeMap::new() }
     }
 
     /// What holds of the chains as `observed`. Nothing is proven by what could not be read.
     pub async fn verify_observed(&self, observed: Arc<Observed>, tenant: Option<TenantName>) -> Report {
-        let unread = self.unread(&observed, tenant.as_ref());
-        let verify = move || {
-            let Observed { intent, state, base, .. } = &*observed;
-            verify(&intent.network(state, base), tenant.as_ref())
-        };
-        let mut report = think(verify).await;
-        if report.verdict == Verdict::Proven && !unread.is_empty() {
-            report.verdict = Verdict::Undecided;
-        }
-        report.undecided.extend(unread);
-        report
-    }
-
-    /// The chains that pass elements which could not be read.
-    fn unread(&self, observed: &Observed, tenant: Option<&TenantName>) -> Vec<Undecided> {
-        let sites = self.sites_of(|tracked| observed.unread.contains_key(tracked.name()));
-        let wanted = |site: &SiteName| {
-            let site = self.intent.model.sites.get(site);
-            tenant.is_none_or(|tenant| site.is_some_and(|site| site.tenant == *tenant))
-        };
-        let of_site = |chain: &Chain, site: &SiteName| {
-            let element = sites.get(site)?.first()?;
-            let why = observed.unread.get(element)?;
-            Some(Undecided {
-                property: None,
-                chain: chain.name.clone(),
-                site: site.clone(),
-                direction: Direction::Up,
-                what: format!("element {element} cannot be read: {why}"),
-                entry: None,
-                walk: None,
-            })
-        };
-        let chains = self.intent.model.chains.values();
-        chains
-            .flat_map(|chain| {
-                let sites = chain.sites.iter().filter(|site| wanted(site));
-                sites.filter_map(|site| of_site(chain, site)).collect::<Vec<_>>()
-            })
-            .collect()
+        think(move || observed.verify(tenant.as_ref())).await
     }
 
     /// What all elements do; of one that cannot be read, what it must do.
     pub async fn observed(&self) -> Observed {
         let connections = self.connections();
         let mut state = self.intent.expected.clone();
-        let away = self.elements.values().filter(|tracked| tracked.connection.is_none());
-        let mut unread: BTreeMap<NodeName, String> = away
-            .map(|tracked| (tracked.name().clone(), tracked.last_error.clone().unwrap_or_default()))
-            .collect();
+        let mut unread = self.away();
         for (name, installed) in observe(connections.keys(), &connections).await {
             match installed {
                 Ok(installed) => drop(state.elements.insert(name, installed)),
                 Err(error) => drop(unread.insert(name, chain_of(&error))),
             }
         }
-        let base = base_routing(&connections).await;
+        let mut base = BTreeMap::new();
+        for (name, found) in read_base(&connections).await {
+            match found {
+                Ok(found) => base.extend(found.map(|found| (name, found))),
+                Err(error) => drop(unread.entry(name).or_insert_with(|| chain_of(&error))),
+            }
+        }
         Observed { intent: Arc::clone(&self.intent), state, base, unread }
+    }
+
+    /// The owners' routing, as far as there is a driver that knows of it.
+    async fn base_routing(&self) -> BTreeMap<NodeName, BaseRouting> {
+        let mut base = base_routing(&self.connections()).await;
+        base.extend(self.away().into_iter().map(|(name, why)| (name, unreadable(&why))));
+        base
+    }
+
+    /// The elements that there is no connection to, and why.
+    fn away(&self) -> BTreeMap<NodeName, String> {
+        let away = self.elements.values().filter(|tracked| tracked.connection.is_none());
+        away.map(|tracked| (tracked.name().clone(), tracked.last_error.clone().unwrap_or_default())).collect()
     }
 }
 
@@ -133,16 +124,54 @@ impl PartialEq for Observed {
     }
 }
 
+impl Observed {
+    fn verify(&self, tenant: Option<&TenantName>) -> Report {
+        let (state, base) = self.as_far_as_read();
+        verify(&self.intent.network(&state, &base), tenant)
+    }
+
+    /// The same, but that nobody can tell where packets go that come to an element which could not be read.
+    fn as_far_as_read(&self) -> (ForwardingState, BTreeMap<NodeName, BaseRouting>) {
+        let (mut state, mut base) = (self.state.clone(), self.base.clone());
+        for (name, why) in &self.unread {
+            base.insert(name.clone(), unreadable(why));
+            if let Some(element) = state.elements.get_mut(name) {
+                *element = routing_alone(element);
+            }
+        }
+        (state, base)
+    }
+}
+
+/// The same element with nothing that takes packets before they are routed.
+fn routing_alone(element: &ElementState) -> ElementState {
+    element.iter().filter(|object| !matches!(object, Object::Ingress(_))).cloned().collect()
+}
+
+/// The routing of an element that cannot be read: before all else stands what nobody can evaluate.
+fn unreadable(why: &str) -> BaseRouting {
+    let rule = |family| BaseRule {
+        priority: 0,
+        family,
+        from: None,
+        to: None,
+        in_port: None,
+        opaque: vec![format!("the element cannot be read: {why}")],
+        action: BaseRuleAction::Other("unknown".to_owned()),
+    };
+    BaseRouting { rules: Family::BOTH.map(rule).to_vec(), ..BaseRouting::default() }
+}
+
 /// The owners' routing, of the elements that can be asked for it.
 pub async fn base_routing(connections: &Connections) -> BTreeMap<NodeName, BaseRouting> {
+    let known = |(name, found): (NodeName, Result<Option<BaseRouting>, DriverError>)| match found {
+        Ok(found) => Some((name, found?)),
+        Err(error) => Some((name, unreadable(&chain_of(&error)))),
+    };
+    read_base(connections).await.into_iter().filter_map(known).collect()
+}
+
+async fn read_base(connections: &Connections) -> Vec<(NodeName, Result<Option<BaseRouting>, DriverError>)> {
     let bases = connections.iter().map(async |(name, connection)| (name.clone(), connection.base().await));
-    let mut base = BTreeMap::new();
-    for (name, found) in join_all(bases).await {
-        match found {
-            Ok(Some(found)) => drop(base.insert(name, found)),
-            Ok(None) => {}
-            Err(error) => tracing::debug!(element = %name, error = chain_of(&error), "no base routing"),
-        }
-    }
-    base
+    join_all(bases).await
 }

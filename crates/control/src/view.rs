@@ -83,15 +83,34 @@ impl View {
     fn chains(&self, verdicts: &Verdicts) -> Vec<ChainStatus> {
         let unwell = self.sites_of(|tracked| !tracked.is_in_sync());
         let unfinished = self.sites_of(|tracked| self.unfinished.contains(tracked.name()));
+        let network = self.network_changed_at();
         self.intent
             .model
             .chains
             .values()
             .map(|chain| {
-                let verdict = verdicts.get(&chain.name).cloned();
+                let verdict = verdicts.of(&chain.name, self.changed_at(network, chain)).cloned();
                 ChainStatus { verdict, ..self.chain_status(chain, &unwell, &unfinished) }
             })
             .collect()
+    }
+
+    /// When the network was last changed that all chains share.
+    fn network_changed_at(&self) -> u64 {
+        let is_shared =
+            |kind| !matches!(kind, ResourceKind::Tenant | ResourceKind::Site | ResourceKind::Chain);
+        let shared = self.intent.documents.iter().filter(|(id, _)| is_shared(id.kind));
+        shared.map(|(_, kept)| kept.revision.0).max().unwrap_or_default()
+    }
+
+    /// When something was last changed that a chain is made of.
+    fn changed_at(&self, network: u64, chain: &Chain) -> u64 {
+        let revision = |kind, name: &str| {
+            let id = ResourceId { kind, name: name.to_owned() };
+            self.intent.documents.get(&id).map_or(0, |kept| kept.revision.0)
+        };
+        let sites = chain.sites.iter().map(|site| revision(ResourceKind::Site, site.as_str()));
+        sites.fold(network.max(revision(ResourceKind::Chain, chain.name.as_str())), u64::max)
     }
 
     /// The sites that use an element of which `which` holds, with these elements.

@@ -3,81 +3,183 @@
 //! One task looks and verifies, beside the core; what happens meanwhile makes it look once more when it is done. What it
 //! has read counts only if the core changed nothing while it was read: half a change is no state to judge.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use catena_model::name::ChainName;
-use catena_verify::{Report, Verdict, Violation};
+use catena_model::forwarding::Direction;
+use catena_model::name::{ChainName, SiteName};
+use catena_model::resource::Chain;
+use catena_verify::{Property, Report, Verdict, Violation};
 use tokio::sync::watch;
+use tokio::task::JoinError;
+use tokio::time::Instant;
 
 use crate::events::{About, EventLog};
+use crate::gate::is_of_site;
 use crate::report::{ChainVerdict, EventKind, Timestamp};
 use crate::trace::Observed;
 use crate::view::View;
 
 /// The latest verdict of each chain that there was when they were last looked at.
-pub type Verdicts = BTreeMap<ChainName, ChainVerdict>;
-
-/// Whether the core is at work. It is between two turns that what it shows is what it has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Turn {
-    /// How many it has begun.
-    pub number: u64,
-    pub is_over: bool,
+#[derive(Clone, Debug, Default)]
+pub struct Verdicts {
+    found: BTreeMap<ChainName, Found>,
+    /// After that, nothing is known any more.
+    good_until: Option<Instant>,
 }
 
-/// Verifies until the core is gone.
-pub async fn watch_chains(
-    mut view: watch::Receiver<Arc<View>>,
-    mut turn: watch::Receiver<Turn>,
-    events: EventLog,
-    verdicts: watch::Sender<Arc<Verdicts>>,
-) {
-    let mut last: Option<(u64, Arc<Observed>)> = None;
-    loop {
-        let seen = last.as_ref().map(|(stirs, _)| *stirs);
-        // `Err`: the core is gone.
-        if view.wait_for(|view| Some(view.stirs) != seen).await.is_err() {
-            return;
-        }
-        let Ok(calm) = turn.wait_for(|turn| turn.is_over).await.map(|turn| *turn) else { return };
-        let now = Arc::clone(&view.borrow_and_update());
-        let observed = Arc::new(now.observed().await);
-        if *turn.borrow() != calm {
-            continue;
-        }
-        let is_known = last.as_ref().is_some_and(|(_, known)| *known == observed);
-        last = Some((now.stirs, Arc::clone(&observed)));
-        if is_known {
-            continue;
-        }
-        let report = now.verify_observed(observed, None).await;
-        let next = next(&verdicts.borrow(), &now, &report, &events);
-        verdicts.send_replace(Arc::new(next));
+#[derive(Clone, Debug)]
+struct Found {
+    verdict: ChainVerdict,
+    broken: BTreeSet<(Property, SiteName, Direction)>,
+}
+
+impl Verdicts {
+    /// What is known of a chain that was last changed at `revision` of the store; `None` if that was never looked at, or
+    /// not for too long.
+    pub fn of(&self, chain: &ChainName, revision: u64) -> Option<&ChainVerdict> {
+        let known = self.found.get(chain).map(|found| &found.verdict);
+        let is_late = self.good_until.is_none_or(|until| Instant::now() > until);
+        known.filter(|verdict| verdict.revision >= revision && !is_late)
     }
 }
 
-/// The verdicts after `report`; those that have changed are told.
-fn next(former: &Verdicts, view: &View, report: &Report, events: &EventLog) -> Verdicts {
-    let now = Timestamp::now();
-    let verdict = |chain: &ChainName| {
-        let (verdict, why) = verdict_of(chain, report);
-        let former = former.get(chain);
-        let same = former.filter(|former| former.verdict == verdict);
-        // That a new chain is as it should be is said by what made it.
-        if same.is_none() && (former.is_some() || verdict != Verdict::Proven) {
-            tell(chain, verdict, why.as_deref(), events);
-        }
-        ChainVerdict { verdict, since: same.map_or(now, |same| same.since), why }
-    };
-    view.intent.model.chains.keys().map(|chain| (chain.clone(), verdict(chain))).collect()
+/// Verifies as often as something may have changed.
+#[derive(Clone)]
+pub struct Watcher {
+    pub view: watch::Receiver<Arc<View>>,
+    /// Whether the core is between two turns: what it shows is what it has done.
+    pub is_calm: watch::Receiver<bool>,
+    pub events: EventLog,
+    pub verdicts: watch::Sender<Arc<Verdicts>>,
+    /// How long a verdict is good for.
+    pub good_for: Duration,
+    /// How long to wait when verifying has failed.
+    pub pause: Duration,
 }
 
-fn verdict_of(chain: &ChainName, report: &Report) -> (Verdict, Option<String>) {
-    let violation = report.violations.iter().find(|violation| violation.chain == *chain);
-    let undecided = report.undecided.iter().find(|undecided| undecided.chain == *chain);
+impl Watcher {
+    /// Until the core is gone. Should verifying fail, nothing is known, and it is tried again.
+    pub async fn keep_watching(self) {
+        let failed = |error: &JoinError| {
+            self.verdicts.send_replace(Arc::default());
+            let message = format!("what holds of the chains is not known: verifying has failed ({error})");
+            self.events.record(EventKind::Undecided, About::default(), message);
+        };
+        supervise(|| self.clone().watch(), failed, self.pause).await;
+    }
+
+    async fn watch(mut self) {
+        let mut last: Option<(u64, Arc<Observed>)> = None;
+        loop {
+            let seen = last.as_ref().map(|(stirs, _)| *stirs);
+            // `Err`: the core is gone.
+            if self.view.wait_for(|view| Some(view.stirs) != seen).await.is_err()
+                || self.rest().await.is_err()
+            {
+                return;
+            }
+            let now = Arc::clone(&self.view.borrow_and_update());
+            let (at, as_of) = (Instant::now(), Timestamp::now());
+            let observed = Arc::new(now.observed().await);
+            // What a turn has changed that is not over yet is known only then.
+            if self.rest().await.is_err() {
+                return;
+            }
+            if self.view.borrow().stirs != now.stirs {
+                continue;
+            }
+            let is_known = last.as_ref().is_some_and(|(_, known)| *known == observed);
+            last = Some((now.stirs, Arc::clone(&observed)));
+            let mut found = self.verdicts.borrow().found.clone();
+            if !is_known {
+                let report = now.verify_observed(observed, None).await;
+                found = next(&found, &now, &report, &self.events);
+            }
+            for Found { verdict, .. } in found.values_mut() {
+                (verdict.revision, verdict.as_of) = (now.revision, as_of);
+            }
+            let good_until = Some(at + self.good_for);
+            self.verdicts.send_replace(Arc::new(Verdicts { found, good_until }));
+        }
+    }
+
+    /// Waits until the core is not at work.
+    async fn rest(&mut self) -> Result<(), watch::error::RecvError> {
+        self.is_calm.wait_for(|is_calm| *is_calm).await.map(|_| ())
+    }
+}
+
+/// Runs a task until it ends of itself; one that panics is told to `failed` and, after a `pause`, run anew.
+async fn supervise<T: Future<Output = ()> + Send + 'static>(
+    task: impl Fn() -> T,
+    failed: impl Fn(&JoinError),
+    pause: Duration,
+) {
+    while let Err(error) = tokio::spawn(task()).await {
+        if !error.is_panic() {
+            // The runtime is shutting down.
+            return;
+        }
+        failed(&error);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What is found after `report`; what has become worse or well is told.
+fn next(
+    former: &BTreeMap<ChainName, Found>,
+    view: &View,
+    report: &Report,
+    events: &EventLog,
+) -> BTreeMap<ChainName, Found> {
+    let now = Timestamp::now();
+    let found = |chain: &Chain| {
+        let broken: BTreeSet<_> = violations_of(chain, report).map(promise).collect();
+        let former = former.get(&chain.name);
+        let is_news =
+            |violation: &Violation| former.is_none_or(|former| !former.broken.contains(&promise(violation)));
+        let news = violations_of(chain, report).find(|violation| is_news(violation));
+        let (verdict, why) = verdict_of(chain, report);
+        let same = former.filter(|former| former.verdict.verdict == verdict);
+        // That a new chain is as it should be is said by what made it.
+        if (same.is_none() && (former.is_some() || verdict != Verdict::Proven)) || news.is_some() {
+            let what = news.map(told).or_else(|| why.clone());
+            tell(&chain.name, verdict, what.as_deref(), events);
+        }
+        let since = same.map_or(now, |same| same.verdict.since);
+        let verdict = ChainVerdict { verdict, since, why, revision: view.revision, as_of: now };
+        Found { verdict, broken }
+    };
+    view.intent.model.chains.values().map(|chain| (chain.name.clone(), found(chain))).collect()
+}
+
+fn promise(violation: &Violation) -> (Property, SiteName, Direction) {
+    (violation.property, violation.site.clone(), violation.direction)
+}
+
+/// What is told of a site as a whole is true of each of its chains, by whichever of them it is told.
+fn violations_of<'r>(chain: &Chain, report: &'r Report) -> impl Iterator<Item = &'r Violation> {
+    report.violations.iter().filter(move |violation| {
+        violation.chain == chain.name
+            || (is_of_site(violation.property) && chain.sites.contains(&violation.site))
+    })
+}
+
+fn verdict_of(chain: &Chain, report: &Report) -> (Verdict, Option<String>) {
+    let violation = violations_of(chain, report).next();
+    // What is not understood on a site's way may concern all that comes by there.
+    let undecided = report
+        .undecided
+        .iter()
+        .find(|undecided| undecided.chain == chain.name || chain.sites.contains(&undecided.site));
     match (violation, undecided) {
         (Some(violation), _) => (Verdict::Violated, Some(told(violation))),
+        // It is broken, although no packet was found to show it.
+        (None, Some(undecided)) if undecided.property.is_some() => {
+            (Verdict::Violated, Some(undecided.to_string()))
+        }
         (None, Some(undecided)) => (Verdict::Undecided, Some(undecided.to_string())),
         (None, None) => (Verdict::Proven, None),
     }
@@ -106,4 +208,91 @@ fn tell(chain: &ChainName, verdict: Verdict, why: Option<&str>, events: &EventLo
     };
     let about = About { element: None, chain: Some(chain.clone()) };
     events.record(kind, about, why.map_or_else(|| format!("chain {chain} holds"), str::to_owned));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    use catena_model::address::{Dscp, Protocol};
+    use catena_model::packet::Packet;
+    use catena_model::resource::Traffic;
+    use catena_verify::{Coverage, End, Entry, Undecided, Walk};
+
+    use super::*;
+
+    fn chain(name: &str, site: &str) -> Chain {
+        Chain {
+            name: name.parse().unwrap(),
+            sites: [site.parse().unwrap()].into(),
+            matches: vec![Traffic::default()],
+            priority: 0,
+            functions: Vec::new(),
+        }
+    }
+
+    fn broken(property: Property) -> Violation {
+        let packet = Packet {
+            source: [192, 0, 2, 1].into(),
+            destination: [192, 0, 2, 2].into(),
+            protocol: Protocol::TCP,
+            source_port: 1,
+            destination_port: 2,
+            dscp: Dscp::default(),
+        };
+        let node = "core".parse().unwrap();
+        Violation {
+            property,
+            chain: "web".parse().unwrap(),
+            site: "hq".parse().unwrap(),
+            direction: Direction::Up,
+            what: String::new(),
+            without: None,
+            losses: Vec::new(),
+            entry: Entry { node, port: "inet".parse().unwrap(), tunnel: None },
+            walk: Walk { packet, visits: Vec::new(), end: End::NoStart { why: String::new() } },
+        }
+    }
+
+    fn report(violations: Vec<Violation>, undecided: Vec<Undecided>) -> Report {
+        Report { verdict: Verdict::Undecided, coverage: Coverage::default(), violations, undecided }
+    }
+
+    #[test]
+    fn what_is_broken_for_a_site_is_broken_for_all_of_its_chains() {
+        let chains = [chain("web", "hq"), chain("dns", "hq"), chain("far", "branch")];
+        let verdicts = |report: &Report| chains.each_ref().map(|chain| verdict_of(chain, report).0);
+        use Verdict::{Proven, Undecided as Unknown, Violated};
+        for property in [Property::Isolation, Property::UnclaimedUntouched] {
+            let report = report(vec![broken(property)], Vec::new());
+            assert_eq!(verdicts(&report), [Violated, Violated, Proven], "{property}");
+        }
+        let of_one = report(vec![broken(Property::NoBypass)], Vec::new());
+        assert_eq!(verdicts(&of_one), [Violated, Proven, Proven]);
+        let Violation { chain, site, direction, .. } = broken(Property::Order);
+        let undecided = Undecided {
+            property: None,
+            chain,
+            site,
+            direction,
+            what: String::new(),
+            entry: None,
+            walk: None,
+        };
+        assert_eq!(verdicts(&report(Vec::new(), vec![undecided])), [Unknown, Unknown, Proven]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_panics_is_told_and_run_anew() {
+        let (runs, failures) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+        let task = || {
+            let runs = Arc::clone(&runs);
+            async move { assert!(runs.fetch_add(1, SeqCst) == 2, "not yet") }
+        };
+        let failed = |_: &JoinError| {
+            failures.fetch_add(1, SeqCst);
+        };
+        supervise(task, failed, Duration::from_secs(1)).await;
+        assert_eq!((runs.load(SeqCst), failures.load(SeqCst)), (3, 2));
+    }
 }

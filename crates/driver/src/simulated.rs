@@ -99,6 +99,9 @@ impl Driver for SimulatedDriver {
     }
 
     async fn base(&self) -> Result<Option<BaseRouting>, DriverError> {
+        if let Some(delay) = self.element.read_delay() {
+            tokio::time::sleep(delay).await;
+        }
         self.element.base()
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use catena_api::types::{VerifiedNetwork, VerifyReport};
-use catena_control::Mode;
+use catena_control::{Mode, UnknownTenant};
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Source, load};
 use catena_model::topology::Topology;
@@ -77,6 +77,7 @@ fn of_files(arguments: &Verify) -> Result<(VerifyReport, Option<Original>), CliE
     let sources: Vec<Source> =
         sources.into_iter().map(|source| Source::new(source.name, source.text)).collect();
     let model = load(&sources).map_err(CliError::Invalid)?;
+    UnknownTenant::refuse(&model, arguments.tenant.as_ref())?;
     let mut numbering = Numbering::default();
     let state = catena_render::render(&model, &mut numbering).map_err(CliError::NotRendered)?;
     let (topology, base) = (Topology::of(&model), BTreeMap::new());

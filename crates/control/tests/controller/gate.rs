@@ -35,6 +35,27 @@ pub fn diversion(opaque: &[&str]) -> BaseRouting {
     base
 }
 
+/// Somebody sends the packets to a prefix past our rules on an element.
+pub fn divert_to(world: &World, element: &str, to: &str) {
+    put_rule_on(world, element, |rule| BaseRule { to: to.parse().ok(), ..rule });
+}
+
+fn put_rule_on(world: &World, element: &str, rule: impl Fn(BaseRule) -> BaseRule) {
+    let model = load(&inventory()).unwrap();
+    let mut base = of_inventory(&model, &Topology::of(&model), &element.parse().unwrap());
+    let lookup = BaseRule {
+        priority: 100,
+        family: catena_model::address::Family::V4,
+        from: None,
+        to: None,
+        in_port: None,
+        opaque: Vec::new(),
+        action: BaseRuleAction::Lookup(254),
+    };
+    base.rules.insert(1, rule(lookup));
+    world.element(element).set_base(base);
+}
+
 pub fn restore(world: &World) {
     world.element("edge").set_base(as_in_the_inventory());
 }

@@ -55,6 +55,8 @@ struct World {
     flows: BTreeMap<PathId, u64>,
     counters: Vec<Counter>,
     base: Option<BaseRouting>,
+    base_hidden: bool,
+    read_delay: Option<Duration>,
 }
 
 /// What a test does to an element, and asks of it.
@@ -78,6 +80,8 @@ impl SimulatedElement {
             flows: BTreeMap::new(),
             counters: Vec::new(),
             base: None,
+            base_hidden: false,
+            read_delay: None,
         })))
     }
 
@@ -106,6 +110,11 @@ impl SimulatedElement {
     /// From now on, every change takes this long.
     pub fn slow(&self, delay: Duration) {
         self.world().delay = Some(delay);
+    }
+
+    /// From now on, reading what the owner set up takes this long.
+    pub fn slow_to_read(&self, delay: Duration) {
+        self.world().read_delay = Some(delay);
     }
 
     /// From now on, the element cannot be reached; what is installed stays and works.
@@ -196,6 +205,11 @@ impl SimulatedElement {
         world.base = Some(base);
         world.tell(Event::Routing);
     }
+
+    /// From now on, or until now, the routing cannot be read.
+    pub fn hide_base(&self, hidden: bool) {
+        self.world().base_hidden = hidden;
+    }
 }
 
 /// What a driver does to an element.
@@ -211,6 +225,10 @@ impl SimulatedElement {
 
     pub(super) fn begin(&self, epoch: Epoch) -> Result<(), DriverError> {
         self.reach()?.advance(epoch)
+    }
+
+    pub(super) fn read_delay(&self) -> Option<Duration> {
+        self.world().read_delay
     }
 
     pub(super) fn delay(&self) -> Option<Duration> {
@@ -260,7 +278,11 @@ impl SimulatedElement {
     }
 
     pub(super) fn base(&self) -> Result<Option<BaseRouting>, DriverError> {
-        Ok(self.reach()?.base.clone())
+        let world = self.reach()?;
+        if world.base_hidden {
+            return Err(DriverError::failed("a simulated fault", "the routing cannot be read"));
+        }
+        Ok(world.base.clone())
     }
 
     fn reach(&self) -> Result<MutexGuard<'_, World>, DriverError> {
