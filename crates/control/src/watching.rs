@@ -10,7 +10,7 @@ use std::time::Duration;
 use catena_model::forwarding::Direction;
 use catena_model::name::{ChainName, SiteName};
 use catena_model::resource::Chain;
-use catena_verify::{Property, Report, Verdict, Violation};
+use catena_verify::{Property, Report, Undecided, Verdict, Violation};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
@@ -170,10 +170,10 @@ fn violations_of<'r>(chain: &Chain, report: &'r Report) -> impl Iterator<Item = 
 fn verdict_of(chain: &Chain, report: &Report) -> (Verdict, Option<String>) {
     let violation = violations_of(chain, report).next();
     // What is not understood on a site's way may concern all that comes by there.
-    let undecided = report
-        .undecided
-        .iter()
-        .find(|undecided| undecided.chain == chain.name || chain.sites.contains(&undecided.site));
+    let concerns =
+        |undecided: &&Undecided| undecided.chain == chain.name || chain.sites.contains(&undecided.site);
+    let undecided =
+        report.undecided.iter().filter(concerns).min_by_key(|undecided| undecided.property.is_none());
     match (violation, undecided) {
         (Some(violation), _) => (Verdict::Violated, Some(told(violation))),
         // It is broken, although no packet was found to show it.
@@ -217,7 +217,7 @@ mod tests {
     use catena_model::address::{Dscp, Protocol};
     use catena_model::packet::Packet;
     use catena_model::resource::Traffic;
-    use catena_verify::{Coverage, End, Entry, Undecided, Walk};
+    use catena_verify::{Coverage, End, Entry, Walk};
 
     use super::*;
 

@@ -256,7 +256,7 @@ async fn what_is_told_of_a_change_is_what_a_look_at_everything_tells() {
                 },
             };
             let told = result.unwrap().verified.unwrap();
-            assert_eq!(told, controller.verify(None, false).await, "seed {seed}, step {step}");
+            assert_eq!(told, controller.verify(None, false).await.unwrap(), "seed {seed}, step {step}");
             verdicts.insert(told.verdict.to_string());
         }
     }
