@@ -134,7 +134,7 @@ fn known(explanation: &Explanation) -> String {
     let Explanation { verdict, given_up, state, reason, .. } = explanation;
     let mut text = match verdict {
         None => "Nothing was verified yet: `catena verify` does it now.\n".to_owned(),
-        Some(ChainVerdict { verdict, since, why }) => {
+        Some(ChainVerdict { verdict, since, why, .. }) => {
             let age = age(*since);
             match (verdict, why) {
                 (Verdict::Violated, Some(why)) => format!("{} for {age}: {why}\n", styled(BAD, "Violated")),
