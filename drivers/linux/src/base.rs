@@ -129,9 +129,9 @@ fn hop(
     port: u32,
     attributes: &[RouteAttribute],
 ) -> Result<Option<BaseRouteAction>, DriverError> {
-    let does_more = |attribute: &RouteAttribute| {
-        matches!(attribute, RouteAttribute::Encap(_) | RouteAttribute::NewDestination(_))
-    };
+    use RouteAttribute::{Encap, EncapType, NewDestination};
+    let does_more =
+        |attribute: &RouteAttribute| matches!(attribute, Encap(_) | EncapType(_) | NewDestination(_));
     if attributes.iter().any(does_more) {
         return Ok(None);
     }
