@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use catena_driver::netns::NetNs;
@@ -249,9 +250,8 @@ impl Watch {
             Ok(WatchedNode { name: name.clone(), netns: netns.clone(), socket, ports: BTreeMap::new() })
         };
         let nodes: Vec<WatchedNode> = nodes.into_iter().map(watched).collect::<io::Result<_>>()?;
-        if let Some(node) = nodes.first() {
-            node.netns.run(await_timestamps)?;
-        }
+        // Nobody's firewall is there.
+        NetNs::create()?.run(await_timestamps)?;
         Ok(Self { nodes })
     }
 
@@ -334,9 +334,14 @@ impl WatchedNode {
 }
 
 /// Waits until packets are given the time at which they come in. The kernel begins with that some time after the first socket
-/// that asks for it (`net_enable_timestamp`), and until then says when a packet was read. This thread's loopback is up.
+/// that asks for it (`net_enable_timestamp`, for all namespaces), and until then says when a packet was read.
 fn await_timestamps() -> io::Result<()> {
+    let loopback = Command::new("ip").args(["link", "set", "dev", "lo", "up"]).status()?;
+    if !loopback.success() {
+        return Err(io::Error::other("`ip` cannot set a loopback interface up"));
+    }
     let socket = UdpSocket::bind("127.0.0.1:0")?;
+    socket.set_read_timeout(Some(TIMESTAMPS_WITHIN))?;
     socket.connect(socket.local_addr()?)?;
     // Unlike SO_TIMESTAMPNS this says nothing of a packet that has no time of its own.
     let software =
