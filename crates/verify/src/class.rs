@@ -7,9 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use catena_model::address::{Dscp, Family, Prefix, Protocol};
 use catena_model::forwarding::{Direction, FlowMatch};
 use catena_model::packet::Packet;
+use serde::{Deserialize, Serialize};
 
 /// All values from `first` to `last`, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span<T> {
     pub first: T,
     pub last: T,
@@ -84,7 +85,7 @@ pub fn address(family: Family, number: u128) -> IpAddr {
 }
 
 /// A set of protocols, one bit for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Protocols([u128; 2]);
 
 impl Protocols {
@@ -131,8 +132,9 @@ impl Protocols {
 /// A set of DSCPs, one bit for each.
 pub type Dscps = u64;
 
-/// A box of packets. Ports are limited only where all protocols have them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A box of packets. Ports are limited only where all protocols have them. Boxes are stored: see [`Broken`](crate::Broken).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Class {
     pub family: Family,
     pub source: Span<u128>,

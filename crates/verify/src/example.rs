@@ -10,6 +10,7 @@ use catena_model::name::NodeName;
 use catena_model::packet::Packet;
 use catena_model::topology::Cable;
 
+use crate::broken::Broken;
 use crate::class::Class;
 use crate::fabric::Fabric;
 use crate::intent::{Gate, ServedSite};
@@ -39,6 +40,8 @@ pub struct Examples<'v> {
 pub struct Found {
     pub violations: Vec<Violation>,
     pub undecided: Vec<Undecided>,
+    /// Of all findings, the told ones and the others.
+    pub broken: Vec<Broken>,
 }
 
 impl Found {
@@ -81,6 +84,13 @@ impl<'v> Examples<'v> {
         };
         let site = served.site.name.clone();
         let Finding { fault, direction, gate, classes, way, .. } = finding;
+        if let (Some(property), Some(gate)) = (fault.property, &gate) {
+            let whose = (chain.clone(), site.clone(), direction);
+            let without = fault.without.as_ref().map(|gone| self.name(gone));
+            let broken = Broken::new(property, whose, (fault.what.clone(), without), gate.entry.clone());
+            let packets = if fault.among.is_empty() { &classes } else { &fault.among };
+            broken.add_to(&mut self.found.broken, packets);
+        }
         let key = |is_shown| (is_shown, fault.property, chain.to_string(), site.to_string(), direction);
         // What is shown once need not be feared.
         if self.told.contains(&key(true)) {

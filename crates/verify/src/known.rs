@@ -7,6 +7,7 @@ use catena_model::forwarding::{Direction, SiteId};
 use catena_model::name::{ChainName, SiteName};
 
 use crate::Network;
+use crate::broken::Broken;
 use crate::class::Class;
 use crate::example::{Examples, Found};
 use crate::fabric::{Fabric, Node, NodeId, Place};
@@ -163,6 +164,11 @@ impl Summary {
         self.found.remove(name);
     }
 
+    /// Of all sites, in their order.
+    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+        self.found.values().flat_map(|found| &found.broken)
+    }
+
     pub fn report(&self) -> Report {
         let others = self.others.iter().filter(|entry| !self.entries.contains_key(entry)).count();
         let coverage = Coverage {
@@ -176,7 +182,7 @@ impl Summary {
             all.violations.extend_from_slice(&found.violations);
             all.undecided.extend_from_slice(&found.undecided);
         }
-        let Found { mut violations, undecided } = all;
+        let Found { mut violations, undecided, .. } = all;
         violations.sort_by_key(|found| (found.chain.clone(), found.site.clone(), found.property));
         let verdict = match (violations.is_empty(), undecided.is_empty()) {
             (false, _) => Verdict::Violated,

@@ -18,11 +18,13 @@
 //! - [`verify`](mod@verify): goes through all packets that chains are about; [`known`](mod@known): what it found, site by site;
 //! - [`outside`](mod@outside): what others send, and what objects match that is not their site's;
 //! - [`verifier`](mod@verifier): the same after a change, of what the change can be about;
-//! - [`example`](mod@example): a packet for each finding; [`verdict`](mod@verdict): what is said in the end.
+//! - [`example`](mod@example): a packet for each finding; [`broken`](mod@broken): all packets of each; [`verdict`](mod@verdict):
+//!   what is said in the end.
 //!
 //! The two walks are written apart on purpose: the plain one judges the other, in tests, and whenever a violation is told.
 
 mod arrivals;
+mod broken;
 mod class;
 mod decision;
 mod example;
@@ -54,6 +56,7 @@ use catena_model::topology::Topology;
 use serde::{Deserialize, Serialize};
 
 pub use arrivals::{Arrival, Arrivals};
+pub use broken::Broken;
 pub use decision::{Decision, End};
 pub use lookup::of_inventory;
 pub use verdict::{Coverage, Loss, Property, Report, Undecided, Verdict, Violation};

@@ -22,6 +22,8 @@ pub struct Fault {
     pub without: Option<Gone>,
     /// The packets that it is about; empty: all that go the way.
     pub packets: Vec<Class>,
+    /// Where only some of a box show it, as hashes have it: the whole boxes. Empty: those that it is about do.
+    pub among: Vec<Class>,
     /// Whether it is only feared that the property is broken.
     pub is_doubtful: bool,
 }
@@ -46,7 +48,12 @@ impl Fault {
     }
 
     pub fn undecided(what: impl Into<String>) -> Self {
-        Self { property: None, what: what.into(), without: None, packets: Vec::new(), is_doubtful: false }
+        let (packets, among) = (Vec::new(), Vec::new());
+        Self { property: None, what: what.into(), without: None, packets, among, is_doubtful: false }
+    }
+
+    pub fn among(self, among: Vec<Class>) -> Self {
+        Self { among, ..self }
     }
 
     fn of(self, packets: Vec<Class>) -> Self {
@@ -332,6 +339,7 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
     if way.end == End::Beyond && may_differ {
         return Vec::new();
     }
+    let mut faults = Vec::new();
     for before in seen.before() {
         let same_way = before.hops.iter().map(|hop| hop.place).eq(way.hops.iter().map(|hop| hop.place));
         if same_way && same_end(before.end, way.end) {
@@ -358,9 +366,9 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
             }
             _ => continue,
         };
-        return vec![fault];
+        faults.push(fault);
     }
-    Vec::new()
+    faults
 }
 
 /// Each function of a path is spoken to in its own way, changes packets only if it is known to, and paths that are told

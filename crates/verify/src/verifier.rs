@@ -16,6 +16,7 @@ use catena_model::numbering::{Numbering, PathOwner};
 use catena_model::resource::{Chain, Model, Role};
 
 use crate::Network;
+use crate::broken::Broken;
 use crate::class::Span;
 use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::intent::{Intent, ServedSite};
@@ -188,6 +189,11 @@ impl Verifier {
     /// What holds as of the last look.
     pub fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// All that is broken as of the last look, with all packets for which it is.
+    pub fn broken(&self) -> impl Iterator<Item = &Broken> {
+        self.summary.broken()
     }
 
     /// How many sites the last look was at.

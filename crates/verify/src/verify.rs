@@ -1,13 +1,13 @@
 //! The verifier: walks all packets that chains are about, and holds their ways against what the chains promise.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use catena_model::address::Prefix;
 use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
 
 use crate::Network;
-use crate::class::{Class, both};
+use crate::class::{Class, both, take};
 use crate::fabric::{Fabric, Place};
 use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite};
 use crate::known::{Known, Spots, Summary};
@@ -222,13 +222,10 @@ impl<'v> Visitor<'v> {
 
     /// The same for claimed packets when the programs that claim are gone from where they come in: they must still pass.
     fn without_claims(&mut self, gate: &Gate, direction: Direction, classes: Vec<Class>, chain: usize) {
-        let is_known = self.findings.iter().any(|finding| {
-            (finding.chain, finding.direction) == (chain, direction)
-                && matches!(finding.fault.property, Some(Property::NoBypass | Property::Order))
-        });
-        if is_known || !self.is_classified(gate.place) {
+        if !self.is_classified(gate.place) {
             return;
         }
+        let classes = self.not_bypassing(gate, direction, classes, chain);
         let (unclaiming, home) = (Some(gate.place.node), self.served.stop(direction));
         let walker = Walker { unclaiming, home, ..Walker::new(self.fabric) };
         for way in enter(walker, gate, classes) {
@@ -250,22 +247,38 @@ impl<'v> Visitor<'v> {
         }
     }
 
+    /// Those of the packets of which nothing is known yet that is wrong with their way through the functions.
+    fn not_bypassing(
+        &self,
+        gate: &Gate,
+        direction: Direction,
+        mut classes: Vec<Class>,
+        chain: usize,
+    ) -> Vec<Class> {
+        let known = self.findings.iter().filter(|finding| {
+            (finding.chain, finding.direction) == (chain, direction)
+                && finding.gate.as_ref().is_some_and(|known| known.entry == gate.entry)
+                && matches!(finding.fault.property, Some(Property::NoBypass | Property::Order))
+        });
+        for class in known.flat_map(|finding| &finding.classes) {
+            take(&mut classes, class, |_| {});
+        }
+        classes
+    }
+
     /// What the paths that were taken promise.
     fn paths(&mut self) {
         let passes = std::mem::take(&mut self.passes);
-        let mut done = HashSet::new();
+        let mut known: HashMap<_, Vec<Fault>> = HashMap::new();
         for taken in &passes {
             let Taken { chain, pass, .. } = taken;
-            if !done.insert((*chain, pass.switch, pass.path, pass.direction)) {
-                continue;
-            }
-            let chain = &self.served.chains[*chain];
-            let faults = [
-                property::unmodified(self.fabric, chain, pass),
-                property::degraded(self.fabric, chain, pass),
-            ];
-            for fault in faults.into_iter().flatten() {
-                self.findings.push(taken.finding(fault, taken.classes.clone()));
+            let faults = known.entry((*chain, pass.switch, pass.path, pass.direction)).or_insert_with(|| {
+                let chain = &self.served.chains[*chain];
+                let unmodified = property::unmodified(self.fabric, chain, pass);
+                unmodified.into_iter().chain(property::degraded(self.fabric, chain, pass)).collect()
+            });
+            for fault in faults {
+                self.findings.push(taken.finding(fault.clone(), taken.classes.clone()));
             }
         }
         let (up, down): (Vec<&Taken>, Vec<&Taken>) =
@@ -282,16 +295,17 @@ impl<'v> Visitor<'v> {
     }
 
     fn same_way_back(&mut self, there: &Taken, back: &Taken, flows: &[Class]) {
+        let replies = || flows.iter().map(Class::reply).collect();
         match property::same_way_back(self.fabric, (&there.pass, &back.pass), flows) {
             None => {}
             Some(Ok(packet)) => {
                 let what = "replies pass other instances than what they answer";
                 let exactly = vec![Class::of_packet(&packet.reply())];
-                self.findings.push(back.finding(Fault::new(Property::SameWayBack, what), exactly));
+                let fault = Fault::new(Property::SameWayBack, what).among(replies());
+                self.findings.push(back.finding(fault, exactly));
             }
             Some(Err(what)) => {
-                let packets = flows.iter().map(Class::reply).collect();
-                self.findings.push(back.finding(Fault::feared(Property::SameWayBack, what), packets));
+                self.findings.push(back.finding(Fault::feared(Property::SameWayBack, what), replies()));
             }
         }
     }
@@ -333,9 +347,7 @@ impl<'v> Visitor<'v> {
         for gate in entries {
             for way in enter(walker, gate, classes.clone()) {
                 self.spots.pass(&way, direction);
-                if self.trespass(outside, gate, direction, &way) {
-                    return;
-                }
+                self.trespass(outside, gate, direction, &way);
             }
         }
     }

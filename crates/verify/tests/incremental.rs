@@ -110,6 +110,12 @@ fn follow(seed: u64, which: usize, changes: usize) -> Result<usize, TestCaseErro
         let told = verifier.update(&next.network(), &touched);
         let story = || format!("{}\n{}\nand not\n{}", story.join("\n"), in_words(told), in_words(&whole));
         prop_assert_eq!(told, &whole, "{}", story());
+        if whole.verdict != Verdict::Proven {
+            let anew = Verifier::new(&next.network());
+            let beyond = verifier.broken().find_map(|broken| broken.beyond(anew.broken()));
+            let missing = anew.broken().find_map(|broken| broken.beyond(verifier.broken()));
+            prop_assert_eq!((beyond, missing), (None, None));
+        }
         few += usize::from(verifier.looked_at() < whole.coverage.sites);
         world = next;
     }
