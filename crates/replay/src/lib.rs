@@ -17,6 +17,6 @@ mod sending;
 
 pub use error::ReplayError;
 pub use mounts::own_bpf_file_system;
-pub use replay::{Outcome, Replayed, replay};
+pub use replay::{Obstacle, Outcome, Replayed, replay};
 pub use replica::{Place, Replica, Workshop};
 pub use sending::{Sender, Shot, agree};

@@ -1,6 +1,7 @@
 //! The counter-examples of a report, sent for real.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use catena_verify::{Arrivals, Loss, Violation};
@@ -22,6 +23,9 @@ pub struct Replayed {
     /// `None` if it was not sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Arrivals>,
+    /// Why it was not sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<Obstacle>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +34,17 @@ pub enum Outcome {
     AsPredicted,
     /// It went another way.
     Otherwise,
-    /// Nobody is there who could send it.
     NotSent,
+}
+
+/// Why a packet cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Obstacle {
+    /// No link of the inventory is where it enters.
+    Nobody,
+    /// It is a fragment or an ICMP error.
+    NotWhole,
 }
 
 /// Sends the packet of each violation, with what must be gone for it gone; in their order.
@@ -40,27 +53,48 @@ pub async fn replay<W: Workshop>(
     violations: &[Violation],
 ) -> Result<Vec<Replayed>, ReplayError> {
     let mut sender = Sender::new(replica)?;
-    let mut all = Vec::with_capacity(violations.len());
-    for group in violations.chunk_by(|one, next| one.losses == next.losses) {
+    let whole: Vec<&Violation> =
+        violations.iter().filter(|violation| violation.walk.kind.is_whole()).collect();
+    let mut sent = Vec::with_capacity(whole.len());
+    for group in whole.chunk_by(|one, next| one.losses == next.losses) {
         let losses = group.first().map(|violation| violation.losses.as_slice()).unwrap_or_default();
         lose(replica, losses).await?;
         for shots in volleys(replica, group) {
             let seen = sender.send(replica, &shots)?;
-            all.extend(shots.into_iter().zip(seen).map(|(shot, seen)| Replayed::new(shot.expected, seen)));
+            sent.extend(shots.into_iter().zip(seen).map(|(shot, seen)| Replayed::new(shot.expected, seen)));
         }
         bring_back(replica, losses).await?;
     }
-    Ok(all)
+    let mut sent = sent.into_iter();
+    let replayed = violations.iter().filter_map(|violation| match violation.walk.kind.is_whole() {
+        true => sent.next(),
+        false => Some(Replayed::not_whole(violation.walk.arrivals(&replica.model, &replica.topology))),
+    });
+    Ok(replayed.collect())
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Obstacle::Nobody => "nobody is where it would come from",
+            Obstacle::NotWhole => "it is no whole packet, and only those are sent",
+        })
+    }
 }
 
 impl Replayed {
+    fn not_whole(predicted: Arrivals) -> Self {
+        Self { outcome: Outcome::NotSent, predicted, seen: None, why: Some(Obstacle::NotWhole) }
+    }
+
     fn new(predicted: Arrivals, seen: Option<Arrivals>) -> Self {
         let outcome = match &seen {
             None => Outcome::NotSent,
             Some(seen) if agree(&predicted, seen) => Outcome::AsPredicted,
             Some(_) => Outcome::Otherwise,
         };
-        Self { outcome, predicted, seen }
+        let why = seen.is_none().then_some(Obstacle::Nobody);
+        Self { outcome, predicted, seen, why }
     }
 }
 
@@ -79,7 +113,7 @@ async fn bring_back<W: Workshop>(replica: &mut Replica<W>, losses: &[Loss]) -> R
 }
 
 /// Packets that can be sent together: no two are of one flow, since what is predicted is predicted of new ones.
-fn volleys<W>(replica: &Replica<W>, violations: &[Violation]) -> Vec<Vec<Shot>> {
+fn volleys<W>(replica: &Replica<W>, violations: &[&Violation]) -> Vec<Vec<Shot>> {
     let mut volleys: Vec<Vec<Shot>> = Vec::new();
     let mut flows: BTreeSet<[(IpAddr, u16); 2]> = BTreeSet::new();
     for violation in violations {

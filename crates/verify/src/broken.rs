@@ -88,13 +88,14 @@ impl Broken {
 
     /// Whether it is so for a packet that comes in at `entry`.
     pub fn has(&self, entry: &Entry, packet: &Packet) -> bool {
-        self.entry == *entry && self.packets.iter().any(|class| class.contains(packet))
+        self.entry == *entry && self.packets.iter().any(|class| class.contains(&(*packet).into()))
     }
 
-    /// The way of one of the packets.
+    /// The way of one of the packets; of a whole one, if there is one.
     pub fn example(&self, network: &Network) -> Option<Walk> {
-        let packet = self.packets.iter().find_map(|class| class.examples(&[]).next())?;
-        Some(walk_from(network, &self.entry, packet))
+        let probes = self.packets.iter().filter_map(|class| class.examples(&[]).next());
+        let probe = probes.min_by_key(|probe| !probe.kind.is_whole())?;
+        Some(walk_from(network, &self.entry, probe))
     }
 
     /// Whether the two say the same, each of its packets.

@@ -9,6 +9,8 @@ use catena_model::forwarding::{Direction, FlowMatch};
 use catena_model::packet::Packet;
 use serde::{Deserialize, Serialize};
 
+use crate::kind::{Kind, Probe};
+
 /// All values from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Span<T> {
@@ -132,11 +134,53 @@ impl Protocols {
 /// A set of DSCPs, one bit for each.
 pub type Dscps = u64;
 
-/// A box of packets. Ports are limited only where all protocols have them. Boxes are stored: see [`Broken`](crate::Broken).
+/// A set of [kinds](Kind), one bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    pub const WHOLE: Self = Self(1);
+    pub const FRAGMENTS: Self = Self(2);
+    pub const HEADLESS: Self = Self(4);
+    pub const ERRORS: Self = Self(8);
+    /// What is of a flow, and not about it.
+    pub const OF_FLOWS: Self = Self(1 | 2 | 4);
+    /// Of which the ports are known.
+    pub const WITH_PORTS: Self = Self(1 | 2 | 8);
+    pub const ALL: Self = Self(1 | 2 | 4 | 8);
+
+    fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Whole => Self::WHOLE,
+            Kind::Fragment => Self::FRAGMENTS,
+            Kind::Headless => Self::HEADLESS,
+            Kind::Error { .. } => Self::ERRORS,
+        }
+    }
+
+    fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// A box of packets. Ports are limited only where all protocols have them, and never of headless fragments. Of ICMP errors,
+/// addresses, protocol and ports are those of the flow that they belong to; they alone have senders of their own.
+/// Boxes are stored: see [`Broken`](crate::Broken).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Class {
     pub family: Family,
+    pub kinds: Kinds,
+    /// Of ICMP errors.
+    pub senders: Span<u128>,
     pub source: Span<u128>,
     pub destination: Span<u128>,
     pub protocols: Protocols,
@@ -150,6 +194,8 @@ impl Class {
     pub fn all(family: Family) -> Self {
         Self {
             family,
+            kinds: Kinds::ALL,
+            senders: Span::all(family),
             source: Span::all(family),
             destination: Span::all(family),
             protocols: Protocols::ALL,
@@ -177,10 +223,11 @@ impl Class {
         class
     }
 
-    /// What `matches` matches of a family, as the site sends it; `None` if that is nothing.
+    /// What of a flow `matches` matches of a family for sure, as the site sends it, and errors that belong to it; `None` if
+    /// that is nothing.
     pub fn of_flow(matches: &FlowMatch, family: Family) -> Option<Self> {
         let FlowMatch { protocol, ports, local, remote, dscp } = matches;
-        let mut class = Self::all(family);
+        let mut class = Self { kinds: Kinds::WITH_PORTS, ..Self::all(family) };
         for (prefix, span) in [(local, &mut class.source), (remote, &mut class.destination)] {
             match prefix {
                 Some(prefix) if prefix.family() != family => return None,
@@ -201,10 +248,61 @@ impl Class {
         (!class.protocols.is_empty()).then_some(class)
     }
 
-    pub fn of_packet(packet: &Packet) -> Self {
+    /// The fragments without ports that it could match. What their header names in IPv6 may be an extension header in the
+    /// place of the protocol.
+    fn of_headless(matches: &FlowMatch, family: Family) -> Option<Self> {
+        let protocol = matches.protocol.filter(|_| family == Family::V4);
+        let but_for_ports = FlowMatch { protocol, ports: None, dscp: None, ..matches.clone() };
+        Some(Self { kinds: Kinds::HEADLESS, ..Self::of_flow(&but_for_ports, family)? })
+    }
+
+    /// The fragments that it would match with any ports, if it asks for some.
+    fn of_fragments(matches: &FlowMatch, family: Family) -> Option<Self> {
+        matches.ports?;
+        let but_for_ports = FlowMatch { ports: None, dscp: None, ..matches.clone() };
+        Some(Self { kinds: Kinds::FRAGMENTS, ..Self::of_flow(&but_for_ports, family)? })
+    }
+
+    /// Those of them that have other ports.
+    fn of_other_fragments(matches: &FlowMatch, family: Family) -> Vec<Self> {
+        let mut others = Vec::new();
+        if let Some(all) = Self::of_fragments(matches, family) {
+            let same_ports = FlowMatch { dscp: None, ..matches.clone() };
+            all.minus(&Self::of_flow(&same_ports, family).unwrap_or(all), &mut others);
+        }
+        others
+    }
+
+    /// What is asked for by matches of which the first one decides: the packets in turn, each with what its match says.
+    /// Fragments without ports are by themselves ([`Kinds::HEADLESS`]): whether the match is for them nobody can say. Those
+    /// with ports that none matches go by the first one that would match them with other ports.
+    pub fn in_turn<'m, T: Copy + PartialEq>(
+        matches: impl Iterator<Item = (&'m FlowMatch, T)> + Clone,
+        family: Family,
+    ) -> Vec<(Self, T)> {
+        let mut asked = Vec::new();
+        // Where all say the same, it is all one which match fragments go by: so they do not fall apart by ports.
+        let first = matches.clone().next().map(|(_, says)| says);
+        let alike = matches.clone().all(|(flow, says)| Some(says) == first && flow.dscp.is_none());
+        for (flow, says) in matches.clone() {
+            let fragments = Self::of_fragments(flow, family).filter(|_| alike);
+            let all = [Self::of_headless(flow, family), fragments, Self::of_flow(flow, family)];
+            asked.extend(all.into_iter().flatten().map(|class| (class, says)));
+        }
+        for (flow, says) in matches.filter(|_| !alike) {
+            asked.extend(Self::of_other_fragments(flow, family).into_iter().map(|class| (class, says)));
+        }
+        asked
+    }
+
+    /// One packet; of an error, whoever sends it.
+    pub fn of_probe(probe: &Probe) -> Self {
+        let Probe { packet, kind } = probe;
         let port = |port| Span { first: port, last: port };
         Self {
             family: packet.family(),
+            kinds: Kinds::of(*kind),
+            senders: Span::all(packet.family()),
             source: Span::host(packet.source),
             destination: Span::host(packet.destination),
             protocols: Protocols::only(packet.protocol),
@@ -214,8 +312,11 @@ impl Class {
         }
     }
 
-    pub fn contains(&self, packet: &Packet) -> bool {
+    pub fn contains(&self, probe: &Probe) -> bool {
+        let Probe { packet, kind } = probe;
         self.family == packet.family()
+            && !self.kinds.intersection(Kinds::of(*kind)).is_empty()
+            && (!matches!(kind, Kind::Error { .. }) || self.senders.contains(number(probe.sender())))
             && self.source.contains(number(packet.source))
             && self.destination.contains(number(packet.destination))
             && self.protocols.contains(packet.protocol)
@@ -225,16 +326,26 @@ impl Class {
     }
 
     pub fn intersection(&self, other: &Self) -> Option<Self> {
+        // What tells most apart, and costs least, first.
+        let kinds = self.kinds.intersection(other.kinds);
+        let protocols = self.protocols.intersection(other.protocols);
+        if kinds.is_empty() || protocols.is_empty() || self.family != other.family {
+            return None;
+        }
+        let destination_ports = self.destination_ports.intersection(&other.destination_ports)?;
+        let source_ports = self.source_ports.intersection(&other.source_ports)?;
         let class = Self {
             family: self.family,
+            kinds,
+            senders: self.senders.intersection(&other.senders)?,
             source: self.source.intersection(&other.source)?,
             destination: self.destination.intersection(&other.destination)?,
-            protocols: self.protocols.intersection(other.protocols),
-            source_ports: self.source_ports.intersection(&other.source_ports)?,
-            destination_ports: self.destination_ports.intersection(&other.destination_ports)?,
+            protocols,
+            source_ports,
+            destination_ports,
             dscps: self.dscps & other.dscps,
         };
-        (self.family == other.family && !class.protocols.is_empty() && class.dscps != 0).then_some(class)
+        (class.dscps != 0).then_some(class)
     }
 
     /// Adds what is in `self` and not in `other`, as disjoint boxes.
@@ -248,10 +359,15 @@ impl Class {
             around!(rest.destination, common.destination).map(|destination| Self { destination, ..rest }),
         );
         rest.destination = common.destination;
-        // Before the ports, which only some protocols have.
+        pieces.extend(around!(rest.senders, common.senders).map(|senders| Self { senders, ..rest }));
+        rest.senders = common.senders;
+        // Before the ports, which only some kinds and protocols have.
         let protocols = rest.protocols.minus(common.protocols);
         pieces.extend((!protocols.is_empty()).then_some(Self { protocols, ..rest }));
         rest.protocols = common.protocols;
+        let kinds = rest.kinds.minus(common.kinds);
+        pieces.extend((!kinds.is_empty()).then_some(Self { kinds, ..rest }));
+        rest.kinds = common.kinds;
         pieces.extend(
             around!(rest.source_ports, common.source_ports).map(|source_ports| Self { source_ports, ..rest }),
         );
@@ -263,6 +379,21 @@ impl Class {
         rest.destination_ports = common.destination_ports;
         let dscps = rest.dscps & !common.dscps;
         pieces.extend((dscps != 0).then_some(Self { dscps, ..rest }));
+    }
+
+    /// What of these is of flows, and not about them.
+    pub fn without_errors(&self) -> Option<Self> {
+        let kinds = self.kinds.minus(Kinds::ERRORS);
+        (!kinds.is_empty()).then_some(Self { kinds, ..*self })
+    }
+
+    /// Packets of the flows that these are of, or belong to.
+    pub fn of_same_flows(&self) -> Self {
+        let kinds = match self.kinds == Kinds::ERRORS {
+            true => Kinds::WHOLE,
+            false => self.kinds.minus(Kinds::ERRORS),
+        };
+        Self { kinds, senders: Span::all(self.family), ..*self }
     }
 
     /// The packets that answer these.
@@ -281,6 +412,15 @@ impl Class {
         match direction {
             Direction::Up => *self,
             Direction::Down => self.reply(),
+        }
+    }
+
+    /// What stands in the headers as the source.
+    pub fn header_sources(&self) -> Span<u128> {
+        match (self.kinds.minus(Kinds::ERRORS).is_empty(), self.kinds.minus(Kinds::OF_FLOWS).is_empty()) {
+            (_, true) => self.source,
+            (true, false) => self.senders,
+            (false, false) => self.source.hull(&self.senders),
         }
     }
 
@@ -303,8 +443,9 @@ impl Class {
 
     /// Packets of the class, the most readable first: addresses that `known` has, else the tenth of their span; TCP, and
     /// ports that people know. Further ones are other flows, some at the edges of the class.
-    pub fn examples(&self, known: &[IpAddr]) -> impl Iterator<Item = Packet> {
+    pub fn examples(&self, known: &[IpAddr]) -> impl Iterator<Item = Probe> {
         let class = *self;
+        let kind = self.readable_kind(known);
         let sources = readable_addresses(self.family, self.source, known);
         let destinations = readable_addresses(self.family, self.destination, known);
         let protocol = self.readable_protocol();
@@ -325,14 +466,15 @@ impl Class {
             let all = sources.clone().into_iter().flat_map(move |source| {
                 destinations.clone().into_iter().map(move |destination| packet(source, destination))
             });
-            all.filter(move |packet| class.contains(packet))
+            all.map(move |packet| Probe { packet, kind }).filter(move |probe| class.contains(probe))
         })
     }
 
     /// Many flows of the class, each with other addresses and ports than the last where the class has them.
-    pub fn flows(&self) -> impl Iterator<Item = Packet> {
+    pub fn flows(&self) -> impl Iterator<Item = Probe> {
         const FLOWS: u16 = 8192;
         let class = *self;
+        let kind = self.readable_kind(&[]);
         let protocol = self.readable_protocol();
         let dscp = Dscp::new(self.dscps.trailing_zeros() as u8).unwrap_or_default();
         let port = move |span: Span<u16>, nth| match protocol.has_ports() {
@@ -347,7 +489,16 @@ impl Class {
             destination_port: port(class.destination_ports, nth),
             dscp,
         };
-        (0..FLOWS).map(packet).filter(move |packet| class.contains(packet))
+        (0..FLOWS)
+            .map(move |nth| Probe { packet: packet(nth), kind })
+            .filter(move |probe| class.contains(probe))
+    }
+
+    fn readable_kind(&self, known: &[IpAddr]) -> Kind {
+        let sender = readable_addresses(self.family, self.senders, known).first().copied();
+        let error = sender.map(|sender| Kind::Error { sender });
+        let mut kinds = [Kind::Whole, Kind::Fragment, Kind::Headless].into_iter().chain(error);
+        kinds.find(|kind| !self.kinds.intersection(Kinds::of(*kind)).is_empty()).unwrap_or_default()
     }
 
     fn readable_protocol(&self) -> Protocol {
@@ -430,6 +581,11 @@ mod tests {
         (0..6_u16, 0..6_u16).prop_map(|(a, b)| Span { first: a.min(b), last: a.max(b) })
     }
 
+    fn kinds() -> impl Strategy<Value = Kinds> {
+        let kinds = [Kinds::WHOLE, Kinds::FRAGMENTS, Kinds::OF_FLOWS, Kinds::ERRORS];
+        prop::sample::select(kinds.to_vec())
+    }
+
     fn class() -> impl Strategy<Value = Class> {
         let protocols = prop::sample::select(vec![
             Protocols::ALL,
@@ -438,9 +594,22 @@ mod tests {
             Protocols::ALL.minus(Protocols::only(Protocol::UDP)),
         ]);
         let family = prop::sample::select(Family::BOTH.to_vec());
-        (family, span(6), span(6), protocols, ports(), ports(), 1..16_u64).prop_map(
-            |(family, source, destination, protocols, source_ports, destination_ports, dscps)| Class {
+        (family, kinds(), span(6), span(6), span(6), protocols, ports(), ports(), 1..16_u64).prop_map(
+            |(
                 family,
+                kinds,
+                senders,
+                source,
+                destination,
+                protocols,
+                source_ports,
+                destination_ports,
+                dscps,
+            )| Class {
+                family,
+                kinds,
+                // Of others nobody asks for it.
+                senders: if kinds == Kinds::ERRORS { senders } else { Span::all(family) },
                 source,
                 destination,
                 protocols,
@@ -449,6 +618,14 @@ mod tests {
                 dscps,
             },
         )
+    }
+
+    fn probe() -> impl Strategy<Value = Probe> {
+        (packet(), 0..4_u8, 0..8_u128).prop_map(|(packet, kind, sender)| {
+            let sender = address(packet.family(), sender);
+            let kinds = [Kind::Whole, Kind::Fragment, Kind::Headless, Kind::Error { sender }];
+            Probe { packet, kind: kinds[usize::from(kind)] }
+        })
     }
 
     fn packet() -> impl Strategy<Value = Packet> {
@@ -485,21 +662,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_algebra_agrees_with_the_packets(a in class(), b in class(), packet in packet()) {
-            let (in_a, in_b) = (a.contains(&packet), b.contains(&packet));
-            prop_assert_eq!(a.intersection(&b).is_some_and(|both| both.contains(&packet)), in_a && in_b);
+        fn the_algebra_agrees_with_the_packets(a in class(), b in class(), probe in probe()) {
+            let (in_a, in_b) = (a.contains(&probe), b.contains(&probe));
+            prop_assert_eq!(a.intersection(&b).is_some_and(|both| both.contains(&probe)), in_a && in_b);
             let mut pieces = Vec::new();
             a.minus(&b, &mut pieces);
-            let holding = pieces.iter().filter(|piece| piece.contains(&packet)).count();
+            let holding = pieces.iter().filter(|piece| piece.contains(&probe)).count();
             prop_assert_eq!(holding, usize::from(in_a && !in_b));
-            prop_assert_eq!(a.reply().contains(&packet.reply()), in_a);
+            let reply = Probe { packet: probe.packet.reply(), ..probe };
+            prop_assert_eq!(a.reply().contains(&reply), in_a);
             prop_assert_eq!(a.reply().reply(), a);
         }
 
         #[test]
         fn a_flow_is_the_packets_that_it_matches(flow in flow(), packet in packet()) {
             let class = Class::of_flow(&flow, packet.family());
-            prop_assert_eq!(class.is_some_and(|class| class.contains(&packet)), flow.matches(&packet));
+            prop_assert_eq!(class.is_some_and(|class| class.contains(&packet.into())), flow.matches(&packet));
         }
 
         #[test]
@@ -515,14 +693,14 @@ mod tests {
             // A protocol without ports has none but 0.
             let some = class.readable_protocol().has_ports();
             prop_assert!(!some || examples.peek().is_some());
-            prop_assert!(examples.all(|packet| class.contains(&packet)));
+            prop_assert!(examples.all(|probe| class.contains(&probe)));
         }
     }
 
     #[test]
     fn examples_are_readable() {
         let class = Class::of_end("172.16.1.0/24".parse().unwrap(), Direction::Up);
-        let first = class.examples(&["198.51.100.10".parse().unwrap()]).next().unwrap();
+        let first = class.examples(&["198.51.100.10".parse().unwrap()]).next().unwrap().packet;
         assert_eq!(
             (first.source.to_string(), first.destination.to_string()),
             ("172.16.1.10".to_owned(), "198.51.100.10".to_owned())

@@ -7,13 +7,13 @@ use catena_model::forwarding::{
     Change, Direction, ForwardingState, Instance, InstanceState, Object, Purpose,
 };
 use catena_model::name::NodeName;
-use catena_model::packet::Packet;
 use catena_model::topology::Cable;
 
 use crate::broken::Broken;
 use crate::class::Class;
 use crate::fabric::Fabric;
 use crate::intent::{Gate, ServedSite};
+use crate::kind::Probe;
 use crate::property::Gone;
 use crate::symbolic::{self, Way};
 use crate::verdict::{Loss, Property, Undecided, Violation};
@@ -131,15 +131,16 @@ impl<'v> Examples<'v> {
         }
     }
 
-    /// The walk of the first packet of these classes that goes the way.
+    /// The walk of the first packet of these classes that goes the way; a whole one, if there is one.
     fn show(&self, gate: &Gate, classes: &[Class], way: Option<&Way>, losses: &[Loss]) -> Option<Walk> {
         let damaged = (!losses.is_empty()).then(|| self.after(losses));
         let network = Network { state: damaged.as_ref().unwrap_or(self.network.state), ..*self.network };
         let tries = TRIES.div_ceil(classes.len().max(1));
-        let packets = classes.iter().flat_map(|class| class.examples(&self.known).take(tries));
-        packets
-            .map(|packet: Packet| walk_from(&network, &gate.entry, packet))
-            .find(|walk| way.is_none_or(|way| self.agree(way, walk)))
+        let mut probes: Vec<Probe> =
+            classes.iter().flat_map(|class| class.examples(&self.known).take(tries)).collect();
+        probes.sort_by_key(|probe| !probe.kind.is_whole());
+        let mut walks = probes.into_iter().map(|probe| walk_from(&network, &gate.entry, probe));
+        walks.find(|walk| way.is_none_or(|way| self.agree(way, walk)))
     }
 
     /// Whether a packet went the way of its class.

@@ -9,7 +9,7 @@ use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::resource::{Attachment, Chain, Model, Role, ServiceFunction, Site, Traffic};
 use catena_model::topology::{Cable, external_ports};
 
-use crate::class::{Class, Span, take};
+use crate::class::{Class, Kinds, Span, take};
 use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::{Entry, Network};
 
@@ -117,25 +117,50 @@ impl<'a> ServedSite<'a> {
 }
 
 impl ServedSite<'_> {
-    /// All packets of the site from one of its prefixes. Nothing is claimed of what is not routed.
-    pub fn packets(prefix: Prefix) -> Vec<Class> {
-        let of_site = |class| Class { source: Span::of(prefix), ..class };
-        Class::routed(prefix.family()).into_iter().map(of_site).collect()
+    /// All packets from one of the site's prefixes, or to it, and the ICMP errors that belong to their flows: the site's own
+    /// come from its addresses, others' from anywhere. Nothing is claimed of what is not routed.
+    pub fn packets(&self, prefix: Prefix, direction: Direction) -> Vec<Class> {
+        let all = all_packets(prefix).into_iter().map(|class| class.seen_from_site(direction));
+        match direction {
+            Direction::Down => all.collect(),
+            Direction::Up => all.flat_map(|class| self.with_own_errors(prefix, class)).collect(),
+        }
     }
 
-    /// The same, divided by who claims them.
+    /// These packets from a prefix, and errors about what came to it, which the site may send from another prefix of its own.
+    fn with_own_errors(&self, prefix: Prefix, class: Class) -> impl Iterator<Item = Class> {
+        let others =
+            self.site.prefixes.iter().filter(move |own| own.family() == class.family && **own != prefix);
+        let errors = others.map(move |own| Class { kinds: Kinds::ERRORS, senders: Span::of(*own), ..class });
+        std::iter::once(Class { senders: Span::of(prefix), ..class }).chain(errors)
+    }
+
+    /// The same without errors, as somebody else may send it.
+    pub fn forged_packets(prefix: Prefix) -> Vec<Class> {
+        all_packets(prefix).iter().filter_map(Class::without_errors).collect()
+    }
+
+    /// The same as the site sends them, divided by who claims them: the chain that claims their flow. Fragments whose ports are
+    /// not known, or that no chain claims, belong to the first one that could claim them.
     pub fn claims(&self, prefix: Prefix) -> Vec<Claim> {
         let family = prefix.family();
-        let mut claims = Vec::new();
-        let mut rest = Self::packets(prefix);
-        for (nth, served) in self.chains.iter().enumerate() {
-            let classes = part(&mut rest, flows(served.chain), family);
-            claims.push(Claim { classes, by: ClaimedBy::Chain(nth) });
+        let mut rest = all_packets(prefix);
+        let claim = |by| Claim { classes: Vec::new(), by };
+        let mut claims: Vec<Claim> = (0..self.chains.len()).map(ClaimedBy::Chain).map(claim).collect();
+        let flows: Vec<(FlowMatch, usize)> = (0..)
+            .zip(&self.chains)
+            .flat_map(|(nth, served)| flows(served.chain).map(move |flow| (flow, nth)))
+            .collect();
+        for (asks, nth) in Class::in_turn(flows.iter().map(|(flow, nth)| (flow, *nth)), family) {
+            part(&mut rest, &asks, &mut claims[nth]);
         }
-        let marked = self.chains.iter().flat_map(|served| flows(served.chain));
-        let unmarked = marked.filter(|flow| flow.dscp.is_some()).map(|flow| FlowMatch { dscp: None, ..flow });
-        let classes = part(&mut rest, unmarked, family);
-        claims.push(Claim { classes, by: ClaimedBy::NothingForItsDscp });
+        let mut unmarked = claim(ClaimedBy::NothingForItsDscp);
+        for (flow, _) in flows.into_iter().filter(|(flow, _)| flow.dscp.is_some()) {
+            if let Some(asks) = Class::of_flow(&FlowMatch { dscp: None, ..flow }, family) {
+                part(&mut rest, &asks, &mut unmarked);
+            }
+        }
+        claims.push(unmarked);
         claims.push(Claim { classes: rest, by: ClaimedBy::Nothing });
         claims
     }
@@ -161,17 +186,19 @@ impl ServedSite<'_> {
     }
 }
 
+/// All packets from a prefix of a site that can be routed, and errors that belong to their flows.
+fn all_packets(prefix: Prefix) -> Vec<Class> {
+    let of_site = |class| Class { source: Span::of(prefix), ..class };
+    Class::routed(prefix.family()).into_iter().map(of_site).collect()
+}
+
 fn flows(chain: &Chain) -> impl Iterator<Item = FlowMatch> {
     chain.matches.iter().flat_map(Traffic::flow_matches)
 }
 
-/// Takes what some flow matches out of `rest`.
-fn part(rest: &mut Vec<Class>, flows: impl Iterator<Item = FlowMatch>, family: Family) -> Vec<Class> {
-    let mut taken = Vec::new();
-    for asks in flows.filter_map(|flow| Class::of_flow(&flow, family)) {
-        take(rest, &asks, |class| taken.push(class));
-    }
-    taken
+/// Takes what is asked for out of `rest`.
+fn part(rest: &mut Vec<Class>, asks: &Class, claim: &mut Claim) {
+    take(rest, asks, |class| claim.classes.push(class));
 }
 
 /// Where a site's packets come in: at its access element's ports towards it; else at the cloud's end of the attachment.

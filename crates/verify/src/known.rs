@@ -107,6 +107,10 @@ impl Known {
         }
     }
 
+    fn is_by_own_router(&self) -> bool {
+        self.entries.iter().any(|(_, tunnel)| tunnel.is_some())
+    }
+
     pub fn spots(&self) -> &[Spot] {
         &self.spots
     }
@@ -118,6 +122,8 @@ pub struct Summary {
     /// Where packets come in by a cable, also of the Internet and of sites without chains.
     others: HashSet<(Place, Option<SiteId>)>,
     sites: usize,
+    /// Sites whose packets come out of tunnels that nobody knows the other end of.
+    by_own_router: usize,
     classes: usize,
     /// How many sites have each.
     chains: HashMap<ChainName, usize>,
@@ -134,6 +140,7 @@ impl Summary {
 
     pub fn add(&mut self, name: &SiteName, known: &Known) {
         self.sites += 1;
+        self.by_own_router += usize::from(known.is_by_own_router());
         self.classes += known.classes;
         for chain in &known.chains {
             *self.chains.entry(chain.clone()).or_default() += 1;
@@ -150,6 +157,7 @@ impl Summary {
     /// Takes away what was known of a site of which more is known now.
     pub fn replaced(&mut self, known: &Known) {
         self.sites -= 1;
+        self.by_own_router -= usize::from(known.is_by_own_router());
         self.classes -= known.classes;
         for chain in &known.chains {
             less(&mut self.chains, chain);
@@ -169,6 +177,14 @@ impl Summary {
         self.found.values().flat_map(|found| &found.broken)
     }
 
+    fn except(&self) -> Vec<String> {
+        if self.sites == 0 {
+            return Vec::new();
+        }
+        let routers = (self.by_own_router > 0).then_some(Coverage::EXCEPT_ROUTERS);
+        Coverage::EXCEPT.into_iter().chain(routers).map(str::to_owned).collect()
+    }
+
     pub fn report(&self) -> Report {
         let others = self.others.iter().filter(|entry| !self.entries.contains_key(entry)).count();
         let coverage = Coverage {
@@ -176,6 +192,7 @@ impl Summary {
             sites: self.sites,
             entries: if self.sites == 0 { 0 } else { self.entries.len() + others },
             classes: self.classes,
+            except: self.except(),
         };
         let mut all = Found::default();
         for found in self.found.values() {

@@ -6,7 +6,8 @@
 //! - [`walk`](mod@walk): from node to node, along cables and through tunnels; [`arrivals`](mod@arrivals): at which ports
 //!   captures see that;
 //! - [`lookup`](mod@lookup): what one element's routing does, ours and its owner's together;
-//! - [`steering`](mod@steering): what a policy does with a packet.
+//! - [`steering`](mod@steering): what a policy does with a packet;
+//! - [`kind`](mod@kind): fragments and ICMP errors.
 //!
 //! All packets ([`verify()`]):
 //!
@@ -30,6 +31,7 @@ mod decision;
 mod example;
 mod fabric;
 mod intent;
+mod kind;
 mod known;
 mod lookup;
 mod outside;
@@ -58,6 +60,7 @@ use serde::{Deserialize, Serialize};
 pub use arrivals::{Arrival, Arrivals};
 pub use broken::Broken;
 pub use decision::{Decision, End};
+pub use kind::{Kind, Probe};
 pub use lookup::of_inventory;
 pub use verdict::{Coverage, Loss, Property, Report, Undecided, Verdict, Violation};
 pub use verifier::{Touched, Verifier};
@@ -87,6 +90,8 @@ pub struct Trace {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Walk {
     pub packet: Packet,
+    #[serde(default, skip_serializing_if = "Kind::is_whole")]
+    pub kind: Kind,
     pub visits: Vec<Visit>,
     pub end: End,
 }

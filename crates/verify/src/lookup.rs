@@ -12,6 +12,7 @@ use catena_model::resource::{LinuxSpec, Model, Route};
 use catena_model::topology::Topology;
 
 use crate::decision::Decision;
+use crate::kind::Probe;
 
 /// The numbers that Linux gives to its three tables and to the rules that lead to them (ip-rule(8)).
 const LOCAL_TABLE: u32 = 255;
@@ -21,7 +22,7 @@ const MAIN_PRIORITY: u32 = 32_766;
 
 /// A packet at a node that routes it.
 pub struct Arrival<'a> {
-    pub packet: &'a Packet,
+    pub probe: &'a Probe,
     pub in_port: Option<&'a PortName>,
     /// Marked by a policy, so that our rules for the rest pass it over.
     pub released: bool,
@@ -53,7 +54,7 @@ pub fn route(base: &BaseRouting, ours: &ElementState, arrival: &Arrival) -> Outc
             Line::Foreign(rule) => foreign_rule(base, rule, arrival),
             Line::Ours(rule) => our_rule(ours, rule, arrival),
         })
-        .unwrap_or_else(|| Outcome::Drop { why: format!("no route to {}", arrival.packet.destination) })
+        .unwrap_or_else(|| Outcome::Drop { why: format!("no route to {}", arrival.probe.packet.destination) })
 }
 
 /// The base routing of a node as the inventory has it.
@@ -106,9 +107,10 @@ pub fn of_inventory(model: &Model, topology: &Topology, node: &NodeName) -> Base
 
 fn our_rule(ours: &ElementState, rule: &Rule, arrival: &Arrival) -> Option<Outcome> {
     let Selector { family, from, to, in_port, unless_released } = &rule.selector;
-    let Arrival { packet, in_port: arrived_by, released } = arrival;
+    let Arrival { probe, in_port: arrived_by, released } = arrival;
+    let packet = &probe.packet;
     let matches = *family == packet.family()
-        && from.is_none_or(|prefix| prefix.contains(packet.source))
+        && from.is_none_or(|prefix| prefix.contains(probe.sender()))
         && to.is_none_or(|prefix| prefix.contains(packet.destination))
         && in_port.as_ref().is_none_or(|port| Some(port) == *arrived_by)
         && !(*unless_released && *released);
@@ -123,9 +125,9 @@ fn our_rule(ours: &ElementState, rule: &Rule, arrival: &Arrival) -> Option<Outco
 }
 
 fn foreign_rule(base: &BaseRouting, rule: &BaseRule, arrival: &Arrival) -> Option<Outcome> {
-    let packet = arrival.packet;
+    let packet = &arrival.probe.packet;
     let matches = rule.family == packet.family()
-        && rule.from.is_none_or(|prefix| prefix.contains(packet.source))
+        && rule.from.is_none_or(|prefix| prefix.contains(arrival.probe.sender()))
         && rule.to.is_none_or(|prefix| prefix.contains(packet.destination))
         && rule.in_port.as_ref().is_none_or(|port| Some(port) == arrival.in_port);
     if !matches {

@@ -9,7 +9,7 @@ use catena_model::name::{PortName, SiteName};
 use catena_model::resource::Site;
 
 use crate::Network;
-use crate::class::{Class, Span};
+use crate::class::{Class, Kinds, Span};
 use crate::fabric::{Fabric, NodeId, Place};
 use crate::intent::{Gate, Intent, ServedSite, external_gates, gates};
 use crate::prefix_index::PrefixIndex;
@@ -38,7 +38,7 @@ pub struct Outside {
     names: HashMap<SiteId, SiteName>,
 }
 
-/// Packets that come to a place from some entries: with all these sources, and at most these destinations.
+/// Packets, but no ICMP errors, that come to a place from some entries: with all these sources, and at most these destinations.
 struct Arrivals {
     family: Family,
     source: Span<u128>,
@@ -118,7 +118,7 @@ impl Outside {
         &self.entries
     }
 
-    /// How far packets get by the owners' routing alone.
+    /// How far packets get by the owners' routing alone; of ICMP errors it is not asked.
     fn spread(&mut self, fabric: &Fabric) {
         type Spread = (Vec<Span<u128>>, Vec<usize>);
         let walker = Walker::without_us(fabric);
@@ -129,7 +129,8 @@ impl Outside {
                 continue;
             }
             for family in Family::BOTH {
-                for way in walker.walk(Class::routed(family), gate.place) {
+                let classes = Class::routed(family).iter().filter_map(Class::without_errors).collect();
+                for way in walker.walk(classes, gate.place) {
                     for place in way.hops.iter().map(|hop| hop.place) {
                         for class in &way.classes {
                             let (destinations, entries) =
@@ -395,6 +396,7 @@ impl Arrivals {
     fn classes(&self) -> impl Iterator<Item = Class> {
         let Self { family, source, .. } = *self;
         self.destinations.iter().map(move |destination| Class {
+            kinds: Kinds::OF_FLOWS,
             source,
             destination: *destination,
             ..Class::all(family)
@@ -438,7 +440,8 @@ impl Stray {
     /// What is matched besides the packets of sites with chains.
     fn classes(&self, intent: &Intent) -> Vec<Class> {
         let routed = Class::routed(self.family).into_iter().map(|class| class.seen_from_site(self.direction));
-        let of_stray = |mut class: Class| {
+        let of_stray = |class: Class| {
+            let mut class = Class { kinds: Kinds::OF_FLOWS, ..class };
             *class.site_end_mut(self.direction) = self.addresses;
             class
         };

@@ -10,6 +10,7 @@ use catena_model::resource::{Role, ServiceFunction};
 use crate::class::Class;
 use crate::fabric::{Fabric, FunctionSide, NodeId, Place};
 use crate::intent::{ClaimedBy, ServedChain, ServedSite};
+use crate::kind::Probe;
 use crate::symbolic::{By, Cause, End, Pass, Unknown, Walker, Way, in_order, is_up};
 use crate::verdict::Property;
 
@@ -244,6 +245,8 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
     match cause {
         Cause::Closed => return closed(seen, chain),
         Cause::Forged => return None,
+        // Whose it is cannot be told.
+        Cause::Headless => return None,
         Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::Unreachable => {
             return violated(format!("packets are dropped at {at}: {}", in_words(cause)));
         }
@@ -451,13 +454,29 @@ fn unused(
     missing.map(|instance| instance.name.to_string())
 }
 
+/// Whether some flow that takes the one path could have replies that pass other instances on the other.
+pub fn can_differ(fabric: &Fabric, up: &Pass, down: &Pass) -> bool {
+    (up.switch, up.path) != (down.switch, down.path) || {
+        let node = fabric.node(up.switch);
+        let mut ids =
+            node.paths.get(&up.path).into_iter().flat_map(|path| path.hops.iter().flat_map(Hop::ids));
+        ids.any(|id| is_up(node, id) && is_turned(fabric, up, down, id))
+    }
+}
+
+/// Whether the two sides of an instance are those of different ones.
+fn is_turned(fabric: &Fabric, up: &Pass, down: &Pass, id: InstanceId) -> bool {
+    let [inside, outside] = [up, down].map(|pass| reached(fabric, pass, id).map(|there| &there.instance));
+    inside != outside
+}
+
 /// Whether a flow's replies pass other instances than the flow: `None` if that cannot be, else the packets of `flows` are
 /// asked, and the first that shows it is given back; an error says why it is feared though none was found.
 pub fn same_way_back(
     fabric: &Fabric,
     (up, down): (&Pass, &Pass),
     flows: &[Class],
-) -> Option<Result<Packet, String>> {
+) -> Option<Result<Probe, String>> {
     if (up.switch, up.path) == (down.switch, down.path) {
         return turned(fabric, up, down, flows);
     }
@@ -480,10 +499,11 @@ pub fn same_way_back(
             .map(|(stickiness, members)| pick(packet.flow_hash(*stickiness), members.iter().copied()))
             .collect()
     };
-    let differs =
-        |packet: &Packet| up.switch != down.switch || chosen(&there, packet) != chosen(&back, packet);
-    if let Some(packet) = some_flows(flows).find(differs) {
-        return Some(Ok(packet));
+    let differs = |probe: &Probe| {
+        up.switch != down.switch || chosen(&there, &probe.packet) != chosen(&back, &probe.packet)
+    };
+    if let Some(probe) = some_flows(flows).find(differs) {
+        return Some(Ok(probe));
     }
     let alone = |hops: &[(_, Vec<_>)]| hops.iter().all(|(_, members)| members.len() <= 1);
     if alone(&there) && alone(&back) {
@@ -497,26 +517,22 @@ pub fn same_way_back(
 
 /// Flows of these classes: the readable ones, then many with other addresses and ports, so that each kind of hash takes
 /// many values.
-fn some_flows(flows: &[Class]) -> impl Iterator<Item = Packet> {
+fn some_flows(flows: &[Class]) -> impl Iterator<Item = Probe> {
     flows.iter().flat_map(|flows| flows.examples(&[])).chain(flows.iter().flat_map(Class::flows))
 }
 
 /// A flow that is given an instance whose two sides are those of different ones. That none is found proves nothing.
-fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Result<Packet, String>> {
+fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Result<Probe, String>> {
     let node = fabric.node(up.switch);
     let path = node.paths.get(&up.path)?;
-    let is_turned = |id: InstanceId| {
-        let names = [up, down].map(|pass| reached(fabric, pass, id).map(|there| &there.instance));
-        names[0] != names[1]
-    };
     let up_members = |hop: &Hop| -> Vec<Member> {
         hop.instances.iter().copied().filter(|member| is_up(node, member.id)).collect()
     };
-    path.hops.iter().flat_map(Hop::ids).find(|id| is_up(node, *id) && is_turned(*id))?;
-    let is_given_one = |packet: &Packet| {
-        path.hops
-            .iter()
-            .any(|hop| pick(packet.flow_hash(hop.stickiness), up_members(hop)).is_some_and(is_turned))
+    let is_given_one = |probe: &Probe| {
+        path.hops.iter().any(|hop| {
+            pick(probe.packet.flow_hash(hop.stickiness), up_members(hop))
+                .is_some_and(|id| is_turned(fabric, up, down, id))
+        })
     };
     let unknown = || format!("path {} has an instance with the sides of two different ones", path.id);
     Some(some_flows(flows).find(is_given_one).ok_or_else(unknown))
@@ -605,5 +621,6 @@ fn in_words(cause: Cause) -> &'static str {
         Cause::Unreachable => "an instance cannot be reached",
         Cause::Host => "a host does not forward them",
         Cause::Forged => "their source is the site that they are for",
+        Cause::Headless => "the ports are not known that their first fragments had",
     }
 }

@@ -2,12 +2,15 @@
 
 use std::net::IpAddr;
 
+use catena_model::address::Family;
 use catena_model::forwarding::{
     Action, Direction, ElementState, Exits, FlowMatch, Ingress, Insertion, Instance, InstanceId,
-    InstanceState, Key, Member, Object, OnFailure, Path, PathId, Policy, Purpose, SiteId,
+    InstanceState, Key, Member, Object, OnFailure, Path, PathId, Policy, PolicyRule, Purpose, SiteId,
 };
 use catena_model::name::PortName;
 use catena_model::packet::{Packet, pick};
+
+use crate::kind::{Kind, Probe};
 
 pub enum Verdict<'a> {
     /// Not classified: left to the element's routing.
@@ -48,15 +51,27 @@ pub enum Pick {
     Nobody,
 }
 
-pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, packet: &Packet) -> Verdict<'a> {
+pub fn classify<'a>(state: &'a ElementState, in_port: &PortName, probe: &Probe) -> Verdict<'a> {
+    let packet = &probe.packet;
     let Some(Object::Ingress(ingress)) = state.get(&Key::Ingress(in_port.clone())) else {
         return Verdict::Pass;
     };
     let Some((policy, direction)) = policy_of(state, ingress, packet) else { return Verdict::Pass };
     let seen = packet.seen_from_site(direction);
-    let rule = policy.rules.iter().find(|rule| rule.matches.matches(&seen));
     let site = policy.site;
-    match (ingress.purpose, rule.map(|rule| (rule.action, &rule.matches)), &policy.exits) {
+    let rule = match opinion(policy, &seen, probe.kind) {
+        Opinion::Nothing => None,
+        Opinion::Decided(rule) => Some((rule.action, &rule.matches)),
+        Opinion::Unsure(rule) => match (ingress.purpose, &policy.exits) {
+            (Purpose::Claim, _) => return Verdict::Claimed { site, by: &rule.matches },
+            (Purpose::Steer, Some(_)) => {
+                let why = "the ports are not known that its first fragment had".to_owned();
+                return Verdict::Drop { why };
+            }
+            (Purpose::Steer, None) => None,
+        },
+    };
+    match (ingress.purpose, rule, &policy.exits) {
         (Purpose::Claim, Some((Action::Claim, by)), _) => Verdict::Claimed { site, by },
         (Purpose::Claim, None, _) => Verdict::Released,
         (Purpose::Steer, Some((Action::Path(path), by)), Some(exits)) => match state.get(&Key::Path(path)) {
@@ -83,6 +98,37 @@ fn exits_of<'a>(state: &'a ElementState, path: &Path, own: &'a Exits, policy: &P
         Some(Object::Policy(other)) => other.exits.as_ref(),
         _ => None,
     }
+}
+
+/// What a policy says of a packet.
+enum Opinion<'a> {
+    Nothing,
+    Decided(&'a PolicyRule),
+    /// Nobody can say whether this rule is for it.
+    Unsure(&'a PolicyRule),
+}
+
+/// The first rule that matches decides. Whether one matches a later fragment without its first nobody knows; a fragment that
+/// none matches goes by the first rule that would match it with other ports.
+fn opinion<'a>(policy: &'a Policy, seen: &Packet, kind: Kind) -> Opinion<'a> {
+    let but_for_ports = |rule: &PolicyRule| FlowMatch { ports: None, dscp: None, ..rule.matches.clone() };
+    if kind == Kind::Headless {
+        let could = |rule: &&PolicyRule| {
+            let mut matches = but_for_ports(rule);
+            // What the fragment's header names in IPv6 may be an extension header.
+            matches.protocol = matches.protocol.filter(|_| seen.family() == Family::V4);
+            matches.matches(seen)
+        };
+        return policy.rules.iter().find(could).map_or(Opinion::Nothing, Opinion::Unsure);
+    }
+    let mut rules = policy.rules.iter();
+    let exact = rules.find(|rule| rule.matches.matches(seen));
+    let for_other_ports = |rule: &&PolicyRule| {
+        let matches = FlowMatch { dscp: None, ..rule.matches.clone() };
+        !matches.matches(seen) && but_for_ports(rule).matches(seen)
+    };
+    let possible = || policy.rules.iter().filter(|_| kind == Kind::Fragment).find(for_other_ports);
+    exact.or_else(possible).map_or(Opinion::Nothing, Opinion::Decided)
 }
 
 /// The policy of the site that the packet belongs to: by its source on the way up, by its destination on the way down.

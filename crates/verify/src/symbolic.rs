@@ -14,7 +14,7 @@ use catena_model::forwarding::{
     Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose, SiteId,
 };
 
-use crate::class::{Class, Span, take};
+use crate::class::{Class, Kinds, Span, take};
 use crate::fabric::{
     Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
 };
@@ -117,6 +117,8 @@ pub enum Cause {
     Host,
     /// With a source of the site that they are for, before a function with one port.
     Forged,
+    /// A later fragment whose first one has not been seen.
+    Headless,
 }
 
 impl Way {
@@ -174,16 +176,16 @@ struct Branches(Vec<(Lead, Vec<Class>)>);
 
 impl Branches {
     fn add(&mut self, class: Class, lead: Lead) {
-        // There are few.
-        match self.0.iter_mut().find(|(other, _)| *other == lead) {
-            Some((_, classes)) => classes.push(class),
-            None => self.0.push((lead, vec![class])),
-        }
+        self.add_all([class], lead);
     }
 
+    /// Beside those that are led on alike: there are few leads.
     fn add_all(&mut self, classes: impl IntoIterator<Item = Class>, lead: Lead) {
-        for class in classes {
-            self.add(class, lead);
+        let mut classes = classes.into_iter();
+        let Some(first) = classes.next() else { return };
+        match self.0.iter_mut().find(|(other, _)| *other == lead) {
+            Some((_, there)) => there.extend(std::iter::once(first).chain(classes)),
+            None => self.0.push((lead, std::iter::once(first).chain(classes).collect())),
         }
     }
 }
@@ -322,20 +324,27 @@ impl<'f> Walker<'f> {
         let Some(Around { family, .. }) = Around::of(&classes) else { return };
         // Claimed, or of no use here: not released.
         let mut claimed = Vec::new();
-        for rule in &policy.rules {
-            let Some(asks) = Class::of_flow(&rule.matches, family) else { continue };
-            let asks = asks.seen_from_site(direction);
-            match (purpose, rule.action, &policy.exits) {
-                (Purpose::Steer, Action::Path(path), Some(_)) => {
-                    let mut steered = Vec::new();
-                    take(&mut classes, &asks, |class| steered.push(class));
-                    let owner =
-                        self.fabric.node(place.node).paths.get(&path).map_or(policy.site, |path| path.site);
-                    let pass = Pass { switch: place.node, site: policy.site, path, owner, direction };
-                    self.steer(steered, family, pass, branches);
+        let mut steered: Vec<(PathId, Vec<Class>)> = Vec::new();
+        let rules = policy.rules.iter().map(|rule| (&rule.matches, rule.action));
+        for (asks, action) in Class::in_turn(rules, family) {
+            let mut taken = Vec::new();
+            take(&mut classes, &asks.seen_from_site(direction), |class| taken.push(class));
+            match (purpose, action, &policy.exits) {
+                // Whose they are nobody can say.
+                (Purpose::Steer, _, Some(_)) if asks.kinds == Kinds::HEADLESS => {
+                    branches.add_all(taken, Lead::end(End::Dropped(Cause::Headless)));
                 }
-                _ => take(&mut classes, &asks, |class| claimed.push(class)),
+                (Purpose::Steer, Action::Path(path), Some(_)) => match steered.last_mut() {
+                    Some((last, there)) if *last == path => there.append(&mut taken),
+                    _ => steered.push((path, taken)),
+                },
+                _ => claimed.append(&mut taken),
             }
+        }
+        for (path, classes) in steered {
+            let owner = self.fabric.node(place.node).paths.get(&path).map_or(policy.site, |path| path.site);
+            let pass = Pass { switch: place.node, site: policy.site, path, owner, direction };
+            self.steer(classes, family, pass, branches);
         }
         match (purpose, &policy.exits) {
             (Purpose::Claim, _) => self.route(place, classes, true, branches),
@@ -353,14 +362,7 @@ impl<'f> Walker<'f> {
         let Some(path) = node.paths.get(&pass.path) else {
             return branches.add_all(classes, Lead::end(End::Dropped(Cause::NoPath)));
         };
-        if pass.direction == Direction::Down && stops_forged(node, path) {
-            let own = node.policies.get(&pass.site).into_iter().flat_map(|policy| &policy.prefixes);
-            for prefix in own.filter(|prefix| prefix.family() == family) {
-                let forged = Ends::from(Span::of(*prefix)).class(family);
-                let dropped = Lead::end(End::Dropped(Cause::Forged));
-                take(&mut classes, &forged, |class| branches.add(class, dropped));
-            }
-        }
+        self.set_apart(path, pass, family, &mut classes, branches);
         if classes.is_empty() {
             return;
         }
@@ -383,6 +385,31 @@ impl<'f> Walker<'f> {
         }
         let next = self.leave(pass.switch, pass.owner, pass.direction, family);
         add(Lead { pass: Some(pass), ..Lead::new(By::Path(pass.path), next) });
+    }
+
+    /// Takes what functions do not get, or what nobody knows how they treat.
+    fn set_apart(
+        &self,
+        path: &Path,
+        pass: Pass,
+        family: Family,
+        classes: &mut Vec<Class>,
+        branches: &mut Branches,
+    ) {
+        let node = self.fabric.node(pass.switch);
+        if pass.direction == Direction::Down && stops_forged(node, path) {
+            let own = node.policies.get(&pass.site).into_iter().flat_map(|policy| &policy.prefixes);
+            for prefix in own.filter(|prefix| prefix.family() == family) {
+                let forged = Class { source: Span::of(*prefix), ..Class::all(family) };
+                let dropped = Lead::end(End::Dropped(Cause::Forged));
+                take(classes, &forged, |class| branches.add(class, dropped));
+            }
+        }
+        if pass.direction == Direction::Up && rewrites(node, path) {
+            let unknown = Lead { pass: Some(pass), ..Lead::end(End::Undecided(Unknown::Rewritten)) };
+            let errors = Class { kinds: Kinds::ERRORS, ..Class::all(family) };
+            take(classes, &errors, |class| branches.add(class, unknown));
+        }
     }
 
     /// How a way ends that leads to this instance, if it ends there.
@@ -429,7 +456,7 @@ impl<'f> Walker<'f> {
         }
         if self.with_us {
             for OurRule { priority, from, to, unless_released, table } in
-                node.rules(family, place.port, around.source, around.destination)
+                node.rules(family, place.port, around.senders, around.destination)
             {
                 let ends = Ends { from, to };
                 if !(unless_released && released) && around.meets(ends) {
@@ -448,14 +475,14 @@ impl<'f> Walker<'f> {
             for (_, other_ends, other) in equal {
                 if line != other
                     && matches!((line, other), (Line::Ours(_), _) | (_, Line::Ours(_)))
-                    && let Some(both) = ends.class(family).intersection(&other_ends.class(family))
+                    && let Some(both) = ends.intersection(*other_ends)
                 {
                     let unknown = Lead::end(End::Undecided(Unknown::EqualRules));
-                    take(&mut classes, &both, |class| branches.add(class, unknown));
+                    both.take(&mut classes, |class| branches.add(class, unknown));
                 }
             }
             let mut taken = Vec::new();
-            take(&mut classes, &ends.class(family), |class| taken.push(class));
+            ends.take(&mut classes, |class| taken.push(class));
             match *line {
                 Line::Ours(path) => self.by_our_rule(place.node, path, taken, family, branches),
                 Line::Foreign(ForeignAction::Drop) => {
@@ -507,7 +534,7 @@ impl<'f> Walker<'f> {
             let several =
                 routes[nth + 1..].iter().take_while(equal).any(|(_, _, other)| other.action != route.action);
             let mut taken = Vec::new();
-            take(classes, &Ends::to(*span).class(around.family), |class| taken.push(class));
+            Ends::to(*span).take(classes, |class| taken.push(class));
             let end = match route.action {
                 _ if several => End::Undecided(Unknown::EqualRoutes),
                 RouteAction::Local => End::Delivered,
@@ -542,8 +569,8 @@ impl<'f> Walker<'f> {
         let go = Next::Go(far.place);
         if via.is_none() || (far.external && !far.driven) {
             for address in far.addresses.iter().filter(|address| Family::of(**address) == around.family) {
-                let asks = Ends::to(Span::host(*address)).class(around.family);
-                take(&mut classes, &asks, |class| branches.add(class, Lead::new(by, go)));
+                let asks = Ends::to(Span::host(*address));
+                asks.take(&mut classes, |class| branches.add(class, Lead::new(by, go)));
             }
         }
         let next = match via {
@@ -567,7 +594,7 @@ impl<'f> Walker<'f> {
         for (_, site, span) in found {
             let Some(entry) = node.tunnels.get(&site) else { continue };
             let mut taken = Vec::new();
-            take(&mut classes, &Ends::to(span).class(around.family), |class| taken.push(class));
+            Ends::to(span).take(&mut classes, |class| taken.push(class));
             let end = match self.fabric.other_end(entry) {
                 _ if !has_underlay(node, entry) => lost,
                 None if self.fabric.is_driven(entry.remote) => lost,
@@ -590,9 +617,9 @@ impl<'f> Walker<'f> {
         let mut let_in = Vec::new();
         let Some(around) = Around::of(classes) else { return let_in };
         let node = self.fabric.node(id);
-        let found = node.tunnels_by_prefix.overlapping(around.family, around.source);
+        let found = node.tunnels_by_prefix.overlapping(around.family, around.senders);
         for found in found.filter(|found| *found.thing == site) {
-            take(classes, &Ends::from(found.span).class(around.family), |class| let_in.push(class));
+            Ends::from(found.span).take(classes, |class| let_in.push(class));
         }
         let_in
     }
@@ -614,11 +641,50 @@ impl Ends {
         Self { from: None, to: Some(span) }
     }
 
-    fn class(self, family: Family) -> Class {
-        let mut class = Class::all(family);
-        class.source = self.from.unwrap_or(class.source);
-        class.destination = self.to.unwrap_or(class.destination);
-        class
+    fn intersection(self, other: Self) -> Option<Self> {
+        let both = |one: Option<Span<u128>>, other: Option<Span<u128>>| match (one, other) {
+            (Some(one), Some(other)) => one.intersection(&other).map(Some),
+            (one, other) => Some(one.or(other)),
+        };
+        Some(Self { from: both(self.from, other.from)?, to: both(self.to, other.to)? })
+    }
+
+    /// Does `then` with what classes of one family have of them, and leaves the rest. Of ICMP errors it is the senders that are
+    /// asked for.
+    fn take(self, classes: &mut Vec<Class>, mut then: impl FnMut(Class)) {
+        let (count, mut left) = (classes.len(), 0);
+        for nth in 0..count {
+            let class = classes[nth];
+            let sources = class.header_sources();
+            let meets = |asks: Option<Span<u128>>, span: Span<u128>| {
+                asks.is_none_or(|asks| asks.intersection(&span).is_some())
+            };
+            let covers =
+                |asks: Option<Span<u128>>, span: Span<u128>| asks.is_none_or(|asks| asks.covers(&span));
+            if !meets(self.from, sources) || !meets(self.to, class.destination) {
+                classes[left] = class;
+                left += 1;
+            } else if covers(self.from, sources) && covers(self.to, class.destination) {
+                then(class);
+            } else {
+                self.take_parts(&class, classes, &mut then);
+            }
+        }
+        classes.drain(left..count);
+    }
+
+    fn take_parts(self, class: &Class, rest: &mut Vec<Class>, then: &mut impl FnMut(Class)) {
+        let mut asks = Class::all(class.family);
+        asks.destination = self.to.unwrap_or(asks.destination);
+        let mut parts = vec![*class];
+        match self.from {
+            None => take(&mut parts, &asks, then),
+            Some(from) => {
+                take(&mut parts, &Class { kinds: Kinds::OF_FLOWS, source: from, ..asks }, &mut *then);
+                take(&mut parts, &Class { kinds: Kinds::ERRORS, senders: from, ..asks }, then);
+            }
+        }
+        rest.append(&mut parts);
     }
 }
 
@@ -626,6 +692,8 @@ impl Ends {
 struct Around {
     family: Family,
     source: Span<u128>,
+    /// What stands in the headers.
+    senders: Span<u128>,
     destination: Span<u128>,
 }
 
@@ -633,9 +701,11 @@ impl Around {
     /// `None`: there is no class.
     fn of(classes: &[Class]) -> Option<Self> {
         let (first, others) = classes.split_first()?;
-        let begun = Self { family: first.family, source: first.source, destination: first.destination };
+        let Class { family, source, destination, .. } = *first;
+        let begun = Self { family, source, senders: first.header_sources(), destination };
         Some(others.iter().fold(begun, |around, class| Self {
             source: around.source.hull(&class.source),
+            senders: around.senders.hull(&class.header_sources()),
             destination: around.destination.hull(&class.destination),
             ..around
         }))
@@ -649,7 +719,7 @@ impl Around {
     }
 
     fn meets(&self, ends: Ends) -> bool {
-        ends.from.is_none_or(|from| from.intersection(&self.source).is_some())
+        ends.from.is_none_or(|from| from.intersection(&self.senders).is_some())
             && ends.to.is_none_or(|to| to.intersection(&self.destination).is_some())
     }
 }
@@ -670,6 +740,12 @@ pub fn stops_forged(node: &Node, path: &Path) -> bool {
         let mut up = hop.ids().filter(|id| is_up(node, *id)).peekable();
         up.peek().is_some() && up.all(stops)
     })
+}
+
+/// Whether a function changes addresses.
+fn rewrites(node: &Node, path: &Path) -> bool {
+    let instances = path.hops.iter().flat_map(|hop| hop.ids()).filter_map(|id| node.instances.get(&id));
+    instances.map(|placed| &placed.instance).any(|instance| instance.rewrites)
 }
 
 /// Whether a function that may not be left out has no instance that is up.

@@ -87,7 +87,7 @@ pub enum Verdict {
 }
 
 /// What the verdict is about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Coverage {
     pub chains: usize,
@@ -97,6 +97,23 @@ pub struct Coverage {
     pub entries: usize,
     /// Packets of one class go one way. Every packet that can come in at the entries is in one, or meets no object of ours.
     pub classes: usize,
+    /// What the verdict is not about, and what it takes for granted: each in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+}
+
+impl Coverage {
+    /// What no verdict is about.
+    pub(crate) const EXCEPT: [&str; 5] = [
+        "packets to multicast and link-local addresses, which nobody routes",
+        "ICMP errors about packets to a site that come from elsewhere than its own addresses",
+        "ICMP errors from addresses of a site about packets that were not for it",
+        "by which routes the outer packets of tunnels go",
+        "whether an element that steers also forwards by itself, which its driver refuses",
+    ];
+    /// Where customers' own routers are not driven.
+    pub(crate) const EXCEPT_ROUTERS: &str =
+        "what customers' own routers send another way than into their tunnels";
 }
 
 /// A property that does not hold, and a packet that shows it.

@@ -78,7 +78,7 @@ pub fn site(
         let entered = visitor.enter_all(outside, *prefix);
         for claim in served.claims(*prefix) {
             for (gate, direction, ways) in &entered {
-                visitor.ways(gate, *direction, ways, &claim);
+                visitor.ways(*prefix, gate, *direction, ways, &claim);
             }
         }
     }
@@ -125,15 +125,13 @@ impl<'v> Visitor<'v> {
 
     /// The ways of all packets from a prefix of the site, and of all to it, whoever claims them.
     fn enter_all(&mut self, outside: &'v Outside, prefix: Prefix) -> Vec<Entered<'v>> {
-        let packets = ServedSite::packets(prefix);
         let up = self.served.gates.iter().map(|gate| (gate, Direction::Up));
         let down = outside.external().iter().map(|gate| (gate, Direction::Down));
         let mut entered = Vec::new();
         for (gate, direction) in up.chain(down) {
-            let classes = packets.iter().map(|class| class.seen_from_site(direction)).collect();
             let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
             let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
-            let mut ways = enter(walker, gate, classes);
+            let mut ways = enter(walker, gate, self.served.packets(prefix, direction));
             ways.iter().for_each(|way| self.spots.pass(way, direction));
             // What else is wrong with those that trespass comes of that.
             ways.retain(|way| !self.is_stopped(way) && !self.trespass(outside, gate, direction, way));
@@ -143,11 +141,12 @@ impl<'v> Visitor<'v> {
     }
 
     /// Looks at what of these ways is one claim's.
-    fn ways(&mut self, gate: &Gate, direction: Direction, ways: &[Way], Claim { classes, by }: &Claim) {
+    fn ways(&mut self, prefix: Prefix, gate: &Gate, direction: Direction, ways: &[Way], claim: &Claim) {
+        let Claim { classes, by } = claim;
         let claim: Vec<Class> = classes.iter().map(|class| class.seen_from_site(direction)).collect();
         let mut claimed = true;
         for way in ways {
-            let mut classes = both(&way.classes, &claim);
+            let classes = both(&way.classes, &claim);
             if classes.is_empty() {
                 continue;
             }
@@ -158,13 +157,15 @@ impl<'v> Visitor<'v> {
                     || matches!(hop.by, By::Rule(_))
                     || !self.is_classified(hop.place)
             });
-            classes.retain(|class| !self.is_inner(direction, class));
+            let classes: Vec<Class> =
+                classes.iter().filter_map(|class| self.what_matters(direction, class)).collect();
             if !classes.is_empty() {
                 self.look(gate, direction, way, &classes, *by);
             }
         }
         if let (ClaimedBy::Chain(chain), false) = (by, claimed) {
-            self.without_claims(gate, direction, claim, *chain);
+            let packets = both(&self.served.packets(prefix, direction), &claim);
+            self.without_claims(gate, direction, packets, *chain);
         }
     }
 
@@ -172,9 +173,18 @@ impl<'v> Visitor<'v> {
         self.fabric.node(place.node).ingresses.contains_key(&place.port)
     }
 
-    /// What a site says to itself is no business of the cloud. Elsewhere it is not the site that says so.
-    fn is_inner(&self, direction: Direction, class: &Class) -> bool {
-        direction == Direction::Up && self.served.has(class.family, class.destination)
+    /// What of a class is to be looked at. What a site says to itself is no business of the cloud; elsewhere it is not the site
+    /// that says so, and of errors about it nothing is promised.
+    fn what_matters(&self, direction: Direction, class: &Class) -> Option<Class> {
+        let far_end = match direction {
+            Direction::Up => class.destination,
+            Direction::Down => class.source,
+        };
+        match direction {
+            _ if !self.served.has(class.family, far_end) => Some(*class),
+            Direction::Up => None,
+            Direction::Down => class.without_errors(),
+        }
     }
 
     fn look(&mut self, gate: &Gate, direction: Direction, way: &Way, classes: &[Class], by: ClaimedBy) {
@@ -230,8 +240,8 @@ impl<'v> Visitor<'v> {
         let walker = Walker { unclaiming, home, ..Walker::new(self.fabric) };
         for way in enter(walker, gate, classes) {
             self.spots.pass(&way, direction);
-            let mut classes = way.classes.clone();
-            classes.retain(|class| !self.is_inner(direction, class));
+            let classes: Vec<Class> =
+                way.classes.iter().filter_map(|class| self.what_matters(direction, class)).collect();
             if classes.is_empty() {
                 continue;
             }
@@ -284,9 +294,12 @@ impl<'v> Visitor<'v> {
         let (up, down): (Vec<&Taken>, Vec<&Taken>) =
             passes.iter().partition(|taken| taken.pass.direction == Direction::Up);
         for back in &down {
-            let replies_to: Vec<Class> = back.classes.iter().map(Class::reply).collect();
-            for there in up.iter().filter(|there| there.chain == back.chain) {
-                let flows = both(&there.classes, &replies_to);
+            let is_other = |there: &&&Taken| property::can_differ(self.fabric, &there.pass, &back.pass);
+            for there in up.iter().filter(|there| there.chain == back.chain).filter(is_other) {
+                let of_flows =
+                    |taken: &Taken| taken.classes.iter().map(Class::of_same_flows).collect::<Vec<_>>();
+                let replies_to: Vec<Class> = of_flows(back).iter().map(Class::reply).collect();
+                let flows = both(&of_flows(there), &replies_to);
                 if !flows.is_empty() {
                     self.same_way_back(there, back, &flows);
                 }
@@ -298,9 +311,9 @@ impl<'v> Visitor<'v> {
         let replies = || flows.iter().map(Class::reply).collect();
         match property::same_way_back(self.fabric, (&there.pass, &back.pass), flows) {
             None => {}
-            Some(Ok(packet)) => {
+            Some(Ok(probe)) => {
                 let what = "replies pass other instances than what they answer";
-                let exactly = vec![Class::of_packet(&packet.reply())];
+                let exactly = vec![Class::of_probe(&probe).reply()];
                 let fault = Fault::new(Property::SameWayBack, what).among(replies());
                 self.findings.push(back.finding(fault, exactly));
             }
@@ -321,7 +334,7 @@ impl<'v> Visitor<'v> {
                 self.suspects(outside, suspects, Direction::Down);
             }
             for gate in outside.tunnels_that_let_in(self.fabric, *prefix, self.served) {
-                for way in enter(Walker::new(self.fabric), &gate, ServedSite::packets(*prefix)) {
+                for way in enter(Walker::new(self.fabric), &gate, ServedSite::forged_packets(*prefix)) {
                     self.classes += way.classes.len();
                     self.spots.pass(&way, Direction::Up);
                     self.trespass(outside, &gate, Direction::Up, &way);
@@ -386,8 +399,12 @@ impl<'v> Visitor<'v> {
                 format!("packets enter the chain of {other}, as if it had sent them, from {}", gate.entry)
             }
         };
-        let fault = Fault::new(Property::Isolation, what);
-        self.found(fault, 0, direction, gate, way, &way.classes);
+        // Of errors about packets to a site that others send nothing is promised.
+        let classes: Vec<Class> = way.classes.iter().filter_map(Class::without_errors).collect();
+        if !classes.is_empty() {
+            let fault = Fault::new(Property::Isolation, what);
+            self.found(fault, 0, direction, gate, way, &classes);
+        }
         true
     }
 

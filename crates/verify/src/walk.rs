@@ -15,6 +15,7 @@ use catena_model::topology::{Cable, external_ports};
 use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, End};
+use crate::kind::{Kind, Probe};
 use crate::lookup::{Arrival, Outcome, of_inventory, route};
 use crate::steering::{Pick, Verdict, classify, hides_direction, is_of_a_site};
 use crate::{Network, Visit, Walk};
@@ -54,27 +55,29 @@ enum Next {
 
 /// From the node that sends `packet`, as far as the inventory knows which one that is.
 pub fn walk(network: &Network, packet: Packet) -> Walk {
-    let mut walker = Walker { network, packet, visits: Vec::new() };
+    let mut walker = Walker { network, packet, probe: packet.into(), visits: Vec::new() };
     let end = match walker.start() {
         Ok(place) => walker.go(place),
         Err(why) => End::NoStart { why },
     };
-    Walk { packet, visits: walker.visits, end }
+    Walk { packet, kind: Kind::Whole, visits: walker.visits, end }
 }
 
-/// From where `packet` comes in.
-pub fn walk_from(network: &Network, entry: &Entry, packet: Packet) -> Walk {
-    let mut walker = Walker { network, packet, visits: Vec::new() };
+/// From where a packet comes in.
+pub fn walk_from(network: &Network, entry: &Entry, probe: impl Into<Probe>) -> Walk {
+    let probe @ Probe { packet, kind } = probe.into();
+    let mut walker = Walker { network, packet, probe, visits: Vec::new() };
     let end = match walker.enter(entry) {
         Ok(place) => walker.go(place),
         Err(end) => end,
     };
-    Walk { packet, visits: walker.visits, end }
+    Walk { packet, kind, visits: walker.visits, end }
 }
 
 struct Walker<'a> {
     network: &'a Network<'a>,
     packet: Packet,
+    probe: Probe,
     visits: Vec<Visit>,
 }
 
@@ -115,8 +118,8 @@ impl Walker<'_> {
                 Some(tunnel) if self.has_no_underlay(node, tunnel) => {
                     return dropped(format!("{} is no address of {}", tunnel.local, tunnel.underlay));
                 }
-                Some(tunnel) if !allows(tunnel, self.packet.source) => {
-                    let source = self.packet.source;
+                Some(tunnel) if !allows(tunnel, self.probe.sender()) => {
+                    let source = self.probe.sender();
                     return dropped(format!("{source} is not at the far end of the tunnel of {site}"));
                 }
                 Some(_) => {}
@@ -146,7 +149,7 @@ impl Walker<'_> {
         let state = self.network.state.element(node);
         let mut released = false;
         if let Some(in_port) = in_port {
-            match classify(state, in_port, &self.packet) {
+            match classify(state, in_port, &self.probe) {
                 Verdict::Pass => {}
                 Verdict::Released => released = true,
                 Verdict::Claimed { site, by } => {
@@ -214,6 +217,11 @@ impl Walker<'_> {
                 )));
             }
             let undecided = |why| Err(Next::End(End::Undecided { node: switch.clone(), why }));
+            if known.rewrites && matches!(self.probe.kind, Kind::Error { .. }) {
+                return undecided(format!(
+                    "{name} changes addresses: what it does with ICMP errors is not known"
+                ));
+            }
             if known.rewrites && direction == Direction::Down {
                 return undecided(format!(
                     "{name} changes addresses: replies come to the address that it gave the request, not to {}",
@@ -307,7 +315,7 @@ impl Walker<'_> {
                 &inventory
             }
         };
-        let arrival = Arrival { packet: &self.packet, in_port: in_port.as_ref(), released };
+        let arrival = Arrival { probe: &self.probe, in_port: in_port.as_ref(), released };
         let stays = in_port.is_some() && model.hosts.get(node).is_some_and(|host| !host.forwarding);
         match route(base, state.element(node), &arrival) {
             Outcome::Local => Next::End(End::Delivered { node: node.clone() }),
@@ -366,7 +374,7 @@ impl Walker<'_> {
     /// Into the tunnel that has the destination at its far end, and out of it there.
     fn tunnel(&self, node: &NodeName, decisions: &mut Vec<Decision>) -> Next {
         let dropped = |node: &NodeName, why: String| Next::End(End::Dropped { node: node.clone(), why });
-        let Packet { source, destination, .. } = self.packet;
+        let (source, destination) = (self.probe.sender(), self.packet.destination);
         let longest = |tunnel: &&Tunnel| {
             let fitting = tunnel.allowed.iter().filter(|prefix| prefix.contains(destination));
             fitting.map(|prefix| prefix.length()).max()

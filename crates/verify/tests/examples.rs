@@ -13,6 +13,7 @@ fn the_papers_chains_are_proven() {
     assert_proven(&report);
     assert_eq!((report.coverage.chains, report.coverage.sites), (2, 2));
     assert!(report.coverage.classes > 50, "{}", report.coverage);
+    assert!(!report.coverage.except.is_empty());
 }
 
 /// Where replies come to that a function gave other addresses is not known, and that is said.

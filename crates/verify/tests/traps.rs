@@ -4,12 +4,13 @@
 
 mod world;
 
-use catena_model::address::{Family, Prefix};
+use catena_model::address::{Dscp, Family, Prefix, Protocol};
 use catena_model::base::{BaseRoute, BaseRouteAction, BaseRuleAction};
 use catena_model::forwarding::{Action, Direction, FlowMatch, Object, OnFailure};
 use catena_model::numbering::PathOwner;
-use catena_verify::{Decision, End, Property, Report, Verdict, Violation};
-use world::{World, assert_proven, in_words, properties};
+use catena_model::packet::Packet;
+use catena_verify::{Decision, End, Kind, Probe, Property, Report, Verdict, Violation};
+use world::{World, assert_proven, in_words, properties, way};
 
 fn the(report: &Report, property: Property) -> &Violation {
     let found = report.violations.iter().find(|violation| violation.property == property);
@@ -118,10 +119,55 @@ fn a_skip_that_lets_traffic_round_a_closed_function() {
     assert_eq!(properties(&report), [Property::Degraded]);
 }
 
-/// Later fragments have no ports, and ICMP errors have other ones: a rule that asks for ports parts them from their flow.
-/// Ours ask for none; of others' it is not said what they do.
+/// Later fragments have no ports, and ICMP errors are between other addresses: neither parts from its flow.
 #[test]
-fn a_rule_that_asks_for_ports_which_fragments_and_icmp_errors_have_not() {
+fn fragments_and_icmp_errors() {
+    let world = World::paper();
+    let web = web();
+    let other = Packet { destination_port: 81, ..web };
+    let router = Kind::Error { sender: "192.0.2.33".parse().unwrap() };
+    let up = |packet, kind| world.walk(&"access-a lan".entry(), Probe { packet, kind });
+    let down =
+        |packet: Packet, kind| world.walk(&"core inet".entry(), Probe { packet: packet.reply(), kind });
+    let there = up(web, Kind::Whole);
+    let functions = there.functions();
+    assert_eq!(functions.len(), 3);
+    assert_eq!(up(web, Kind::Fragment).functions(), functions);
+    // A first fragment proves nothing of later ones, which go the same way.
+    assert_eq!(up(other, Kind::Whole).functions(), Vec::<&str>::new());
+    assert_eq!(up(other, Kind::Fragment).functions().len(), 3);
+    for late in [up(other, Kind::Headless), down(web, Kind::Headless)] {
+        assert_eq!(late.functions(), Vec::<&str>::new());
+        assert!(
+            matches!(&late.end, End::Dropped { node, .. } if node.as_str() == "br-int"),
+            "{}",
+            way(&late)
+        );
+    }
+    let error = down(web, router);
+    let mut back = error.functions();
+    back.reverse();
+    assert_eq!(back, functions);
+    assert_eq!(down(other, router).functions(), Vec::<&str>::new());
+    insta::assert_snapshot!(way(&error));
+}
+
+/// Who asks where a packet comes from parts ICMP errors from their flows: routers have other addresses than who is talked to.
+#[test]
+fn a_rule_that_takes_icmp_errors_of_routers_round_the_functions() {
+    let mut world = World::paper();
+    world.foreign_rule("core", |rule| rule.from = Some("192.0.2.32/28".parse().unwrap()));
+    let report = world.verify();
+    assert_eq!(properties(&report), [Property::NoBypass], "{}", in_words(&report));
+    let error = Kind::Error { sender: "192.0.2.33".parse().unwrap() };
+    let error = world.walk(&"core inet".entry(), Probe { packet: web().reply(), kind: error });
+    let reply = world.walk(&"core inet".entry(), web().reply());
+    assert_eq!((error.functions().len(), reply.functions().len()), (0, 3), "{}", way(&error));
+}
+
+/// Of what others' rules do that ask for ports nothing is proven.
+#[test]
+fn a_foreign_rule_that_asks_for_ports() {
     let mut world = World::paper();
     world.foreign_rule("qrouter-1234", |rule| {
         rule.opaque = vec!["ipproto tcp".to_owned(), "dport 80-80".to_owned()];
@@ -334,6 +380,18 @@ fn packets_for_a_host_within_the_network_that_are_dropped() {
     let report = world.verify();
     let violation = the(&report, Property::UnclaimedUntouched);
     assert_eq!(violation.walk.packet.destination.to_string(), "10.77.0.53", "{}", in_words(&report));
+}
+
+/// From acme, and claimed.
+fn web() -> Packet {
+    Packet {
+        source: "172.16.1.10".parse().unwrap(),
+        destination: "198.51.100.10".parse().unwrap(),
+        protocol: Protocol::TCP,
+        source_port: 40_000,
+        destination_port: 80,
+        dscp: Dscp::default(),
+    }
 }
 
 trait AsEntry {

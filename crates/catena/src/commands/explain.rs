@@ -142,7 +142,8 @@ fn known(explanation: &Explanation) -> String {
                     format!("{} for {age}: {why}\n", styled(WARN, "Undecided"))
                 }
                 _ => format!(
-                    "{} for {age}, of what is installed, for all addresses, protocols and ports: {}.\n",
+                    "{} for {age}, of what is installed, for all addresses, protocols and ports, fragments and ICMP errors \
+                     included: {}.\n",
                     styled(GOOD, "Proven"),
                     Property::ALL.map(Property::name).join(", ")
                 ),

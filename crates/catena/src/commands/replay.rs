@@ -86,9 +86,12 @@ impl Replays {
 
     /// What was predicted of a violation's packet, beside what was seen.
     pub fn shown(&self, nth: usize) -> String {
-        let Some(Replayed { outcome, predicted, seen }) = self.packets.get(nth) else { return String::new() };
+        let Some(Replayed { outcome, predicted, seen, why }) = self.packets.get(nth) else {
+            return String::new();
+        };
         let Some(seen) = seen else {
-            return format!("  {}\n", styled(BAD, "not sent: nobody is where it would come from"));
+            let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+            return format!("  {}\n", styled(BAD, format!("not sent{why}")));
         };
         let verdict = match outcome {
             Outcome::AsPredicted => styled(GOOD, "went as predicted"),

@@ -36,7 +36,8 @@ pub fn hops(walk: &Walk) -> String {
     // 0 is no port: none was given.
     let port = |port: u16| if port == 0 { String::new() } else { format!(" port {port}") };
     let mut text = format!(
-        "{} {}{} → {}{}\n",
+        "{}{} {}{} → {}{}\n",
+        if walk.kind.is_whole() { String::new() } else { format!("{}: ", walk.kind) },
         packet.protocol,
         packet.source,
         port(packet.source_port),

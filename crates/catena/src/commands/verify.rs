@@ -17,7 +17,7 @@ use super::{trace, wait};
 use crate::arguments::{Connection, Verify};
 use crate::client::{Client, segment};
 use crate::error::CliError;
-use crate::output::{self, BAD, GOOD, STRONG, WARN, styled};
+use crate::output::{self, BAD, FAINT, GOOD, STRONG, WARN, styled};
 use crate::sources;
 
 /// Of this many mistakes the packets are shown.
@@ -95,6 +95,9 @@ fn shown(answer: &Answer) -> String {
         Verdict::Undecided => WARN,
     };
     let mut text = format!("{}: {coverage}\n", styled(style, verdict));
+    for except in &coverage.except {
+        text += &styled(FAINT, format!("  but for: {except}\n"));
+    }
     for (nth, violation) in violations.iter().enumerate().take(SHOWN) {
         text += &violated(violation);
         text += &replay.as_ref().map(|replay| replay.shown(nth)).unwrap_or_default();

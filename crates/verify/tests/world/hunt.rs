@@ -12,7 +12,7 @@ use catena_model::forwarding::{Direction, ForwardingState};
 use catena_model::name::SiteName;
 use catena_model::packet::Packet;
 use catena_model::resource::{Site, Traffic};
-use catena_verify::{Decision, End, Entry, Verdict, Walk};
+use catena_verify::{Decision, End, Entry, Kind, Probe, Verdict, Walk};
 
 use super::damage::{Dice, damage};
 use super::{World, assert_proven, in_words, way};
@@ -29,7 +29,7 @@ struct Arena {
 
 struct Sample {
     entry: Entry,
-    packet: Packet,
+    probe: Probe,
     claimed: bool,
     /// The site whose packets come in here.
     site: Option<SiteName>,
@@ -75,11 +75,15 @@ impl Arena {
                 for local in addresses(*prefix) {
                     for remote in remotes(prefix.family()) {
                         for up in packets(local, remote) {
-                            let claimed = arena.claims(&site.name, &up);
-                            for own in entries.iter().map(entry) {
-                                arena.add(own, Some(site), up, claimed, Asked::All);
+                            for (up_kind, down_kind) in kinds(&up) {
+                                let claimed = arena.claims(&site.name, &up, up_kind);
+                                for own in entries.iter().map(entry) {
+                                    let up = Probe { packet: up, kind: up_kind };
+                                    arena.add(own, Some(site), up, claimed, Asked::All);
+                                }
+                                let down = Probe { packet: up.reply(), kind: down_kind };
+                                arena.add(outside.clone(), None, down, claimed, Asked::All);
                             }
-                            arena.add(outside.clone(), None, up.reply(), claimed, Asked::All);
                         }
                     }
                 }
@@ -110,8 +114,8 @@ impl Arena {
                     let claimed = match (site, down) {
                         // What a site says to itself is its own business.
                         (Some(site), _) if own && of(to).is_some_and(|to| to.name == site.name) => continue,
-                        (Some(site), _) => own && self.claims(&site.name, &packet),
-                        (None, Some(down)) => self.claims(&down.name, &packet.reply()),
+                        (Some(site), _) => own && self.claims(&site.name, &packet, Kind::Whole),
+                        (None, Some(down)) => self.claims(&down.name, &packet.reply(), Kind::Whole),
                         (None, None) => false,
                     };
                     let asked = match (site, of(source), of(to)) {
@@ -121,38 +125,49 @@ impl Arena {
                         (None, Some(a), Some(b)) if a.name == b.name => Asked::Functions,
                         (None, _, _) => Asked::All,
                     };
-                    let known = |there: &Sample| there.entry == *entry && there.packet == packet;
+                    let probe = Probe::from(packet);
+                    let known = |there: &Sample| there.entry == *entry && there.probe == probe;
                     if !self.samples.iter().any(known) {
-                        self.add(entry.clone(), site, packet, claimed, asked);
+                        self.add(entry.clone(), site, probe, claimed, asked);
                     }
                 }
             }
         }
     }
 
-    fn claims(&self, site: &SiteName, up: &Packet) -> bool {
+    /// Of fragments it is enough that one with other ports would be claimed; of those that nobody knows the ports of, one of
+    /// another protocol, too, in IPv6.
+    fn claims(&self, site: &SiteName, up: &Packet, kind: Kind) -> bool {
         let chains = self.world.model.chains.values().filter(|chain| chain.sites.contains(site));
         let mut flows = chains.flat_map(|chain| chain.matches.iter().flat_map(Traffic::flow_matches));
-        flows.any(|flow| flow.matches(up))
+        flows.any(|mut flow| {
+            if matches!(kind, Kind::Fragment | Kind::Headless) {
+                flow.ports = None;
+            }
+            if kind == Kind::Headless && up.family() == Family::V6 {
+                flow.protocol = None;
+            }
+            flow.matches(up)
+        })
     }
 
-    fn add(&mut self, entry: Entry, site: Option<&Site>, packet: Packet, claimed: bool, asked: Asked) {
-        let treated = treated(&self.world, &self.world.walk(&entry, packet));
+    fn add(&mut self, entry: Entry, site: Option<&Site>, probe: Probe, claimed: bool, asked: Asked) {
+        let treated = treated(&self.world, &self.world.walk(&entry, probe));
         if matches!(treated.end, End::Loop { .. }) {
             // A customer's router sends back what it does not know.
             return;
         }
         let site = site.map(|site| site.name.clone());
-        self.samples.push(Sample { entry, packet, claimed, site, asked, treated });
+        self.samples.push(Sample { entry, probe, claimed, site, asked, treated });
     }
 
     /// A packet that the mutant treats otherwise than it should.
     fn shown(&self, mutant: &World) -> Option<(&Sample, Walk)> {
         let without_us = World { state: ForwardingState::default(), ..mutant.clone() };
         self.samples.iter().find_map(|sample| {
-            let walk = mutant.walk(&sample.entry, sample.packet);
+            let walk = mutant.walk(&sample.entry, sample.probe);
             let now = treated(mutant, &walk);
-            let before = || treated_plainly(&without_us, &sample.entry, sample.packet);
+            let before = || treated_plainly(&without_us, &sample.entry, sample.probe);
             // What its owner's routing drops anyway need not be led anywhere.
             let differs = match sample.asked {
                 Asked::All => now != sample.treated,
@@ -174,10 +189,12 @@ impl Arena {
 
     /// The way of the answer, if that passes other instances.
     fn comes_back_otherwise(&self, mutant: &World, sample: &Sample, there: &Walk) -> Option<Walk> {
-        let is_answer = |other: &&Sample| other.site.is_none() && other.packet == sample.packet.reply();
+        let Probe { packet, kind } = sample.probe;
+        let reply = Probe { packet: packet.reply(), kind };
+        let is_answer = |other: &&Sample| other.site.is_none() && other.probe == reply;
         let answer =
             self.samples.iter().find(is_answer).filter(|_| sample.claimed && sample.site.is_some())?;
-        let back = mutant.walk(&answer.entry, answer.packet);
+        let back = mutant.walk(&answer.entry, answer.probe);
         let mut passed = back.functions();
         passed.reverse();
         let both_get_through =
@@ -225,9 +242,24 @@ fn treated(world: &World, walk: &Walk) -> Treated {
 }
 
 /// Without us nothing comes out of a tunnel; what would come out of it then is looked at as if it had come by a cable.
-fn treated_plainly(without_us: &World, entry: &Entry, packet: Packet) -> Option<Treated> {
+fn treated_plainly(without_us: &World, entry: &Entry, probe: Probe) -> Option<Treated> {
     let entry = Entry { tunnel: None, ..entry.clone() };
-    Some(treated(without_us, &without_us.walk(&entry, packet)))
+    Some(treated(without_us, &without_us.walk(&entry, probe)))
+}
+
+/// The kinds of packets that are sent with these addresses and ports, from the site and back: one flow of all, fragments of some.
+fn kinds(up: &Packet) -> Vec<(Kind, Kind)> {
+    let mut kinds = vec![(Kind::Whole, Kind::Whole)];
+    if up.source_port == 40_000 && up.destination_port != 443 {
+        let router = match up.family() {
+            Family::V4 => "192.0.2.33",
+            Family::V6 => "2001:db8:2::33",
+        };
+        let error = |sender| Kind::Error { sender };
+        kinds.push((error(up.source), error(router.parse().unwrap())));
+        kinds.extend([Kind::Fragment, Kind::Headless].map(|kind| (kind, kind)));
+    }
+    kinds
 }
 
 fn addresses(prefix: Prefix) -> Vec<IpAddr> {

@@ -15,7 +15,7 @@ use catena_model::numbering::Numbering;
 use catena_model::resource::{Model, Source, load};
 use catena_model::topology::Topology;
 use catena_render::render;
-use catena_verify::{Entry, Network, Property, Report, Verdict, Walk, verify, walk_from};
+use catena_verify::{Entry, Network, Probe, Property, Report, Verdict, Walk, verify, walk_from};
 
 #[derive(Clone)]
 pub struct World {
@@ -165,8 +165,8 @@ spec:
         verify(&self.network(), None)
     }
 
-    pub fn walk(&self, entry: &Entry, packet: catena_model::packet::Packet) -> Walk {
-        walk_from(&self.network(), entry, packet)
+    pub fn walk(&self, entry: &Entry, probe: impl Into<Probe>) -> Walk {
+        walk_from(&self.network(), entry, probe)
     }
 
     pub fn element(&mut self, name: &str) -> &mut ElementState {
@@ -220,8 +220,9 @@ pub fn in_words(report: &Report) -> String {
 
 pub fn way(walk: &Walk) -> String {
     let packet = &walk.packet;
+    let kind = if walk.kind.is_whole() { String::new() } else { format!("{} ", walk.kind) };
     let mut text = format!(
-        "  {} {} port {} → {} port {}\n",
+        "  {kind}{} {} port {} → {} port {}\n",
         packet.protocol, packet.source, packet.source_port, packet.destination, packet.destination_port
     );
     for visit in &walk.visits {
