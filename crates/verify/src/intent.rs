@@ -118,7 +118,7 @@ impl<'a> ServedSite<'a> {
 
 impl ServedSite<'_> {
     /// All packets from one of the site's prefixes, or to it, and the ICMP errors that belong to their flows: the site's own
-    /// come from its addresses, others' from anywhere. Nothing is claimed of what is not routed.
+    /// come from its addresses, others' from anywhere.
     pub fn packets(&self, prefix: Prefix, direction: Direction) -> Vec<Class> {
         let all = all_packets(prefix).into_iter().map(|class| class.seen_from_site(direction));
         match direction {
@@ -186,10 +186,10 @@ impl ServedSite<'_> {
     }
 }
 
-/// All packets from a prefix of a site that can be routed, and errors that belong to their flows.
+/// All packets from a prefix of a site, and errors that belong to their flows. What cannot be routed is among them, since to leave
+/// it out here would make two boxes of each one; it is left out of what is found ([`Class::routed_part`]).
 fn all_packets(prefix: Prefix) -> Vec<Class> {
-    let of_site = |class| Class { source: Span::of(prefix), ..class };
-    Class::routed(prefix.family()).into_iter().map(of_site).collect()
+    vec![Class { source: Span::of(prefix), ..Class::all(prefix.family()) }]
 }
 
 fn flows(chain: &Chain) -> impl Iterator<Item = FlowMatch> {

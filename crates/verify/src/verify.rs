@@ -48,6 +48,22 @@ pub struct Finding {
     pub way: Option<Way>,
 }
 
+impl Finding {
+    /// Leaves packets out that cannot be routed, and says whether there were others, or none at all.
+    fn is_about_routed_packets(&mut self) -> bool {
+        if self.classes.is_empty() {
+            return true;
+        }
+        self.classes = routed(&self.classes, self.direction);
+        !self.classes.is_empty()
+    }
+}
+
+/// Those of the packets that can be routed.
+fn routed(classes: &[Class], direction: Direction) -> Vec<Class> {
+    classes.iter().flat_map(|class| class.routed_part(direction)).collect()
+}
+
 pub struct SiteFindings {
     pub findings: Vec<Finding>,
     pub classes: usize,
@@ -85,7 +101,9 @@ pub fn site(
     visitor.paths();
     visitor.forged(outside);
     visitor.strays(outside, strays);
-    SiteFindings { findings: visitor.findings, classes: visitor.classes, spots: visitor.spots }
+    let mut findings = visitor.findings;
+    findings.retain_mut(Finding::is_about_routed_packets);
+    SiteFindings { findings, classes: visitor.classes, spots: visitor.spots }
 }
 
 /// Packets that came in by a gate in a direction, and their ways.
@@ -180,6 +198,7 @@ impl<'v> Visitor<'v> {
             Direction::Up => class.destination,
             Direction::Down => class.source,
         };
+        class.routed_part(direction).next()?;
         match direction {
             _ if !self.served.has(class.family, far_end) => Some(*class),
             Direction::Up => None,
@@ -188,27 +207,43 @@ impl<'v> Visitor<'v> {
     }
 
     fn look(&mut self, gate: &Gate, direction: Direction, way: &Way, classes: &[Class], by: ClaimedBy) {
-        let seen = Seen::new(self.fabric, self.served, direction, gate.place, way, classes);
-        let (faults, chain) = match by {
-            ClaimedBy::Chain(nth) => {
-                let own = way.passes.iter().filter(|pass| Some(pass.site) == self.served.id);
-                for pass in own {
-                    let (classes, gate) = (classes.to_vec(), gate.clone());
-                    self.passes.push(Taken { chain: nth, pass: *pass, classes, gate });
-                }
-                (property::of_claimed(&seen, &self.served.chains[nth]), nth)
+        if let ClaimedBy::Chain(chain) = by {
+            let own = way.passes.iter().filter(|pass| Some(pass.site) == self.served.id);
+            for pass in own {
+                let (classes, gate) = (classes.to_vec(), gate.clone());
+                self.passes.push(Taken { chain, pass: *pass, classes, gate });
             }
-            ClaimedBy::Nothing | ClaimedBy::NothingForItsDscp => (property::of_unclaimed(&seen, by), 0),
-        };
+        }
+        if self.faults(gate, direction, way, classes, by).is_empty() {
+            return;
+        }
+        // Packets among them that cannot be routed may be all that is wrong.
+        let classes = routed(classes, direction);
         let is_forged = direction == Direction::Down
             && classes.iter().all(|class| self.served.has(class.family, class.source));
-        for fault in faults {
+        let chain = if let ClaimedBy::Chain(nth) = by { nth } else { 0 };
+        for fault in self.faults(gate, direction, way, &classes, by) {
             let is_loss =
                 matches!(fault.property, Some(Property::NoBlackHole | Property::UnclaimedUntouched));
             // Nobody misses what claims to come from where it goes.
             if !(is_forged && is_loss && matches!(way.end, End::Dropped(_))) {
-                self.found(fault, chain, direction, gate, way, classes);
+                self.found(fault, chain, direction, gate, way, &classes);
             }
+        }
+    }
+
+    fn faults(
+        &self,
+        gate: &Gate,
+        direction: Direction,
+        way: &Way,
+        classes: &[Class],
+        by: ClaimedBy,
+    ) -> Vec<Fault> {
+        let seen = Seen::new(self.fabric, self.served, direction, gate.place, way, classes);
+        match by {
+            ClaimedBy::Chain(nth) => property::of_claimed(&seen, &self.served.chains[nth]),
+            ClaimedBy::Nothing | ClaimedBy::NothingForItsDscp => property::of_unclaimed(&seen, by),
         }
     }
 
@@ -299,7 +334,7 @@ impl<'v> Visitor<'v> {
                 let of_flows =
                     |taken: &Taken| taken.classes.iter().map(Class::of_same_flows).collect::<Vec<_>>();
                 let replies_to: Vec<Class> = of_flows(back).iter().map(Class::reply).collect();
-                let flows = both(&of_flows(there), &replies_to);
+                let flows = routed(&both(&of_flows(there), &replies_to), Direction::Up);
                 if !flows.is_empty() {
                     self.same_way_back(there, back, &flows);
                 }
@@ -393,6 +428,10 @@ impl<'v> Visitor<'v> {
             .iter()
             .find(|pass| pass.direction == Direction::Up && !outside.is_owner(gate, pass.site));
         let Some(pass) = intruded.filter(|_| !self.is_stopped(way)) else { return false };
+        let classes = routed(&way.classes, direction);
+        if classes.is_empty() {
+            return false;
+        }
         let what = match outside.name(pass.site).filter(|_| Some(pass.site) != self.served.id) {
             None => format!("packets with a source of the site enter its chain from {}", gate.entry),
             Some(other) => {

@@ -256,6 +256,26 @@ fn a_way_round_for_unusual_addresses() {
     }
 }
 
+/// Nothing is promised of packets that nobody routes, and they do not stand for others that a rule is for, too.
+#[test]
+fn a_way_round_for_multicast() {
+    for (prefix, family, verdict) in [
+        ("224.0.0.0/4", Family::V4, Verdict::Proven),
+        ("ff00::/8", Family::V6, Verdict::Proven),
+        ("192.0.0.0/2", Family::V4, Verdict::Violated),
+        ("c000::/2", Family::V6, Verdict::Violated),
+    ] {
+        let mut world = World::paper();
+        world.foreign_rule("access-a", |rule| {
+            rule.family = family;
+            rule.to = Some(prefix.parse().unwrap());
+        });
+        let report = world.verify();
+        assert_eq!(report.verdict, verdict, "{prefix}: {}", in_words(&report));
+        assert!(report.violations.iter().all(|violation| !violation.walk.packet.destination.is_multicast()));
+    }
+}
+
 /// Two customers on one element: of one it is checked what sources it uses, of the other it is not.
 #[test]
 fn a_guard_against_forged_sources_at_one_of_two_ports() {
