@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use catena_control::{ApplyError, ResourceId, UnknownTenant, chain_of};
+use catena_control::{ApplyError, Refusal, ResourceId, UnknownTenant, chain_of};
 use catena_model::resource::UnknownKind;
 
 use crate::types::ErrorReport;
@@ -60,15 +60,23 @@ impl ApiError {
                 "ask for it by an address, as localhost, or start it with `catena serve --allow-host NAME`",
             ),
             Self::Apply(error) => {
+                let Refusal { violations, undecided } = error.refusal().cloned().unwrap_or_default();
                 return ErrorReport {
                     error: chain_of(error),
                     help: error.help(),
                     diagnostics: error.diagnostics().to_vec(),
-                    violations: error.violations().to_vec(),
+                    violations,
+                    undecided,
                 };
             }
         };
-        ErrorReport { error, help: Some(help.to_owned()), diagnostics: Vec::new(), violations: Vec::new() }
+        ErrorReport {
+            error,
+            help: Some(help.to_owned()),
+            diagnostics: Vec::new(),
+            violations: Vec::new(),
+            undecided: Vec::new(),
+        }
     }
 }
 
@@ -81,7 +89,9 @@ fn apply_status(error: &ApplyError) -> StatusCode {
         ApplyError::Refused { source, .. } if source.is_transient() => StatusCode::SERVICE_UNAVAILABLE,
         ApplyError::Refused { .. } => StatusCode::CONFLICT,
         ApplyError::Unreachable { .. } | ApplyError::Stopped => StatusCode::SERVICE_UNAVAILABLE,
-        ApplyError::Failed { .. } | ApplyError::Store(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        ApplyError::Failed { .. } | ApplyError::Store(_) | ApplyError::Internal(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
     }
 }
 
@@ -112,5 +122,41 @@ impl From<UnknownTenant> for ApiError {
 impl From<ApplyError> for ApiError {
     fn from(error: ApplyError) -> Self {
         Self::Apply(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_model::forwarding::Direction;
+    use catena_verify::{Property, Undecided};
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_broken_is_a_conflict_too() {
+        let undecided = Undecided {
+            property: Some(Property::SameWayBack),
+            chain: "web".parse().unwrap(),
+            site: "hq".parse().unwrap(),
+            direction: Direction::Down,
+            what: "replies may pass another instance".to_owned(),
+            entry: None,
+            walk: None,
+        };
+        let refusal = Refusal { undecided: vec![undecided.clone()], ..Refusal::default() };
+        let error = ApiError::from(ApplyError::Violates(refusal));
+        assert_eq!(error.status(), StatusCode::CONFLICT);
+        let report = error.report();
+        assert_eq!((report.violations, report.undecided), (Vec::new(), vec![undecided]));
+        assert!(report.help.unwrap().contains("--allow same-way-back"));
+    }
+
+    #[test]
+    fn a_mistake_of_ours_is_said_to_be_one() {
+        let error = ApiError::from(ApplyError::Internal("index out of bounds".to_owned()));
+        assert_eq!(error.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let report = error.report();
+        assert!(report.error.contains("index out of bounds; nothing was touched"), "{report:?}");
+        assert!(report.help.unwrap().contains("mistake in Catena"));
     }
 }

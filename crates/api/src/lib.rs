@@ -28,11 +28,11 @@
 //! | 403 | over TCP: the `Host` header names neither an address nor this machine (see [`Listener::tcp`]) | nothing |
 //! | 404 | no such path, kind or resource | nothing |
 //! | 405 | no such method on this path | nothing |
-//! | 409 | others need what is to be deleted (`diagnostics` say which); an element cannot take the change; chains would not hold any more what they promise (`violations`, see [`ApplyRequest::allow`](types::ApplyRequest::allow)) | nothing |
+//! | 409 | others need what is to be deleted (`diagnostics` say which); an element cannot take the change; chains would not hold any more what they promise (`violations`, and in `undecided` what may not hold; see [`ApplyRequest::allow`](types::ApplyRequest::allow)) | nothing |
 //! | 413 | the body is larger than [`BODY_LIMIT`] | nothing |
 //! | 415 | the body is not said to be `application/json` | nothing |
 //! | 422 | the resources are not valid (`diagnostics` say where), or cannot be rendered | nothing |
-//! | 500 | it failed on the way; the message says whether all was rolled back | see the message |
+//! | 500 | it failed on the way, and the message says whether all was rolled back; or what becomes of it cannot be found out | see the message |
 //! | 503 | an element that must change cannot be reached, or the controller is stopping | nothing |
 
 mod caller;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use catena_control::report::*;
 pub use catena_model::resource::Diagnostic;
-pub use catena_verify::{Property, Report as VerifyReport, Trace, Violation};
+pub use catena_verify::{Property, Report as VerifyReport, Trace, Undecided, Violation};
 
 /// A YAML file: its name, as the person who sends it knows it, and its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,4 +99,7 @@ pub struct ErrorReport {
     /// With status 409: what chains promise and the change would break, each with a packet that shows it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub violations: Vec<Violation>,
+    /// The same, for which no packet was found that shows it; each has its `property`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undecided: Vec<Undecided>,
 }

@@ -14,7 +14,7 @@ use catena_render::RenderError;
 use catena_replay::ReplayError;
 use catena_store::StoreError;
 
-use crate::commands::verify::all_violated;
+use crate::commands::verify::{all_feared, all_violated};
 use crate::output::{BAD, FAINT, STRONG, WARN, styled};
 
 type Cause = Box<dyn Error + Send + Sync>;
@@ -101,9 +101,10 @@ impl CliError {
             text += &format!("{}\n\n", shown_diagnostic(diagnostic));
         }
         if let Self::Refused(report) = self
-            && !report.violations.is_empty()
+            && !(report.violations.is_empty() && report.undecided.is_empty())
         {
-            text += &format!("{}\n", all_violated(&report.violations).trim_start());
+            let broken = all_violated(&report.violations) + &all_feared(&report.undecided);
+            text += &format!("{}\n", broken.trim_start());
         }
         text += &format!("{}: {}", styled(BAD, "error"), styled(STRONG, self));
         let mut cause = self.source();

@@ -121,16 +121,18 @@ impl Core {
 
     /// What the next intent breaks with somebody's leave and this one does not, and the other way round.
     fn tell_given_up(&self, next: &Intent) {
-        let among = |all: &[GivenUp], one: &GivenUp| all.iter().any(|other| other.promise == one.promise);
+        let (before, after) = (self.intent.given_up(), next.given_up());
+        let among = |all: &[GivenUp], one: &GivenUp| {
+            all.iter().any(|other| other.at == one.at && other.promise.is_about(&one.promise))
+        };
+        let is_kept = |one: &GivenUp| after.iter().any(|other| other.promise.is_about(&one.promise));
         let about = |chain: &ChainName| About { element: None, chain: Some(chain.clone()) };
-        for given_up in next.given_up.iter().filter(|one| !among(&self.intent.given_up, one)) {
+        for given_up in after.iter().filter(|one| !among(&before, one)) {
             let GivenUp { promise, by, .. } = given_up;
             let message = format!("{promise}: given up by {by}");
             self.events.record(EventKind::GivenUp, about(&promise.chain), message);
         }
-        for GivenUp { promise, by, .. } in
-            self.intent.given_up.iter().filter(|one| !among(&next.given_up, one))
-        {
+        for GivenUp { promise, by, .. } in before.iter().filter(|one| !is_kept(one)) {
             // Of a chain that is gone nothing is promised.
             if next.serves(&promise.chain, &promise.site) {
                 let message = format!("{promise}: holds again, given up by {by} until now");

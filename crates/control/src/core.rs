@@ -20,8 +20,8 @@ use crate::drivers::{Connection, ConnectionId, Drivers};
 use crate::error::ApplyError;
 use crate::events::EventLog;
 use crate::execute::Connections;
-use crate::gate::Gate;
 use crate::intent::{Intent, Request, Terms};
+use crate::prover::Prover;
 use crate::records::{Journal, Records};
 use crate::report::{ApplyReport, ControllerState, EventKind};
 use crate::settings::{Mode, Settings};
@@ -72,7 +72,7 @@ pub struct Core {
     pub(crate) flows: BTreeMap<(NodeName, PathId), u64>,
     pub(crate) events: EventLog,
     /// Nobody else has it. A verifier can be sent and not be shared, and whoever waits shares all of the core.
-    pub(crate) gate: Mutex<Gate>,
+    pub(crate) gate: Mutex<Prover>,
     /// Whether some numbers may be borne by nothing any more.
     pub(crate) numbers_to_release: bool,
     view: watch::Sender<Arc<View>>,

@@ -9,7 +9,7 @@ use catena_model::resource::Diagnostic;
 use catena_model::resource::Model;
 use catena_plan::Phase;
 use catena_store::StoreError;
-use catena_verify::{Property, Violation};
+use catena_verify::{Property, Undecided, Violation};
 
 use crate::report::Promise;
 
@@ -61,8 +61,11 @@ pub enum ApplyError {
         source: DriverError,
     },
     /// What chains promise would not hold any more.
-    #[error("the change would break {}; nothing was touched", promises(.0))]
-    Violates(Vec<Violation>),
+    #[error("the change would break {0}; nothing was touched")]
+    Violates(Refusal),
+    /// A mistake of ours.
+    #[error("what becomes of the change cannot be found out: {0}; nothing was touched")]
+    Internal(String),
     #[error("element {element} failed to {phase}; {rollback}")]
     Failed {
         element: NodeName,
@@ -86,7 +89,10 @@ impl ApplyError {
             Self::DriverInUse { .. } => {
                 "delete the chains that use the element, change its driver, apply the chains again"
             }
-            Self::Violates(violations) => return Some(way_out(violations)),
+            Self::Violates(refusal) => return Some(refusal.way_out()),
+            Self::Internal(_) => {
+                "this is a mistake in Catena: report it, with the resources and what the controller logged"
+            }
             Self::Unreachable { .. } => "make its namespace, or whatever else is not there, then apply again",
             Self::Refused { source, .. } if source.is_transient() => "try again",
             Self::Refused { .. } => "change what the element lacks, or the resources",
@@ -103,18 +109,56 @@ impl ApplyError {
         Some(help.to_owned())
     }
 
-    /// What would not hold any more, each with a packet that shows it.
-    pub fn violations(&self) -> &[Violation] {
+    /// What would not hold any more.
+    pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Self::Violates(violations) => violations,
-            _ => &[],
+            Self::Violates(refusal) => Some(refusal),
+            _ => None,
         }
+    }
+
+    pub(crate) fn internal(why: String) -> Self {
+        Self::Internal(why)
     }
 
     pub fn diagnostics(&self) -> &[Diagnostic] {
         match self {
             Self::Invalid(diagnostics) | Self::StillNeeded(diagnostics) => diagnostics,
             _ => &[],
+        }
+    }
+}
+
+/// What a change would break.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Refusal {
+    /// Each with a packet that shows it.
+    pub violations: Vec<Violation>,
+    /// What it may break, though no packet was found that shows it. Each has its property.
+    pub undecided: Vec<Undecided>,
+}
+
+impl Refusal {
+    fn promises(&self) -> impl Iterator<Item = Promise> {
+        let broken = self.violations.iter().map(Promise::broken_by);
+        broken.chain(self.undecided.iter().filter_map(Promise::feared_by))
+    }
+
+    fn way_out(&self) -> String {
+        let properties: BTreeSet<Property> = self.promises().map(|promise| promise.property).collect();
+        let flags: Vec<String> = properties.iter().map(|property| format!("--allow {property}")).collect();
+        format!("change it so that it holds, or give it up, which is put on record: `{}`", flags.join(" "))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut promises = self.promises();
+        let Some(first) = promises.next() else { return Ok(()) };
+        match promises.count() {
+            0 => write!(f, "{first}"),
+            1 => write!(f, "{first}, and one promise more"),
+            more => write!(f, "{first}, and {more} promises more"),
         }
     }
 }
@@ -198,22 +242,6 @@ fn those_there_are(known: &[TenantName]) -> String {
         0 => format!("there are {}", names.join(", ")),
         more => format!("there are {} and {more} more", names.join(", ")),
     }
-}
-
-fn promises(violations: &[Violation]) -> String {
-    let Some(first) = violations.first() else { return String::new() };
-    let first = Promise::broken_by(first);
-    match violations.len() - 1 {
-        0 => first.to_string(),
-        1 => format!("{first}, and one promise more"),
-        more => format!("{first}, and {more} promises more"),
-    }
-}
-
-fn way_out(violations: &[Violation]) -> String {
-    let properties: BTreeSet<Property> = violations.iter().map(|violation| violation.property).collect();
-    let flags: Vec<String> = properties.iter().map(|property| format!("--allow {property}")).collect();
-    format!("change it so that it holds, or give it up, which is put on record: `{}`", flags.join(" "))
 }
 
 fn mistakes(diagnostics: &[Diagnostic]) -> String {

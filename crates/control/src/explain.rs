@@ -18,7 +18,7 @@ impl View {
         let status = self.status(verdicts).chains.into_iter().find(|status| status.name == *name)?;
         let functions = chain.functions.iter().filter_map(|name| model.functions.get(name));
         let sites = chain.sites.iter().filter_map(|name| model.sites.get(name));
-        let given_up = self.intent.given_up.iter().filter(|given_up| given_up.promise.chain == *name);
+        let given_up = self.intent.given_up().into_iter().filter(|given_up| given_up.promise.chain == *name);
         Some(Explanation {
             chain: name.clone(),
             tenant: status.tenant,
@@ -34,7 +34,7 @@ impl View {
             state: status.state,
             reason: status.reason,
             verdict: status.verdict,
-            given_up: given_up.cloned().collect(),
+            given_up: given_up.collect(),
         })
     }
 }

@@ -2,63 +2,28 @@
 //!
 //! What is verified is the desired state as it is once the change is made. While an old and a new path stand side by
 //! side, each packet is on one of the two, and either has passed the gate.
+//!
+//! Breaks are compared by the packets for which something is broken: what stood before the change, or was given up, covers
+//! those packets and no others.
 
 use std::collections::BTreeMap;
 
 use catena_model::base::BaseRouting;
-use catena_model::forwarding::ForwardingState;
 use catena_model::name::{ChainName, NodeName, SiteName};
-use catena_model::numbering::Numbering;
-use catena_model::resource::Model;
-use catena_model::topology::Topology;
-use catena_verify::{Network, Property, Report, Touched, Undecided, Verifier, Violation};
+use catena_verify::{Broken, Network, Property, Report, Undecided, Violation};
+use serde::{Deserialize, Serialize};
 
-use crate::error::ApplyError;
+use crate::error::{ApplyError, Refusal};
 use crate::intent::{Intent, Terms};
+use crate::prover::{Proof, Prover};
 use crate::report::{GivenUp, Promise, Timestamp};
 
-/// What was last verified, so that the next time only what differs from it is.
-#[derive(Default)]
-pub struct Gate(Option<Last>);
-
-struct Last {
-    model: Model,
-    topology: Topology,
-    state: ForwardingState,
-    base: BTreeMap<NodeName, BaseRouting>,
-    numbering: Numbering,
-    verifier: Verifier,
-}
-
-impl Gate {
-    /// What holds of the chains where all elements do as `intent` desires, over this routing of their owners.
-    fn verify(&mut self, intent: &Intent, base: &BTreeMap<NodeName, BaseRouting>) -> Report {
-        let network = intent.network(&intent.desired, base);
-        let verifier = match self.0.take() {
-            Some(Last { model, topology, state, base, numbering, mut verifier }) => {
-                let last = Network {
-                    model: &model,
-                    topology: &topology,
-                    state: &state,
-                    base: &base,
-                    numbering: &numbering,
-                };
-                verifier.update(&network, &Touched::between(&last, &network));
-                verifier
-            }
-            None => Verifier::new(&network),
-        };
-        let report = verifier.report().clone();
-        self.0 = Some(Last {
-            model: intent.model.clone(),
-            topology: intent.topology.clone(),
-            state: intent.desired.clone(),
-            base: base.clone(),
-            numbering: intent.numbering.clone(),
-            verifier,
-        });
-        report
-    }
+/// Somebody's leave to break a promise for some packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiver {
+    pub given_up: GivenUp,
+    pub broken: Vec<Broken>,
 }
 
 /// What holds of the chains once a change is made, which may be made.
@@ -66,75 +31,168 @@ impl Gate {
 pub struct Judged {
     pub report: Report,
     /// Of what does not hold, that which somebody has given up, now or before.
-    pub given_up: Vec<GivenUp>,
+    pub waivers: Vec<Waiver>,
 }
 
-/// Refuses a change that breaks a promise, unless `terms` give it up or somebody did before. What was broken already
-/// refuses nothing: who repairs one thing need not repair all others first.
+/// Refuses a change that breaks a promise, or may break it, unless `terms` give it up or somebody did before. What was broken
+/// already refuses nothing: who repairs one thing need not repair all others first. If `terms` give that up it is put on
+/// record all the same.
 pub fn judge(
-    gate: &mut Gate,
+    prover: &mut Prover,
     old: &Intent,
     new: &Intent,
     base: &BTreeMap<NodeName, BaseRouting>,
     terms: &Terms,
 ) -> Result<Judged, ApplyError> {
-    let report = gate.verify(new, base);
-    let mut given_up: Vec<GivenUp> =
-        old.given_up.iter().filter_map(|old| still_given_up(old, &report)).collect();
-    let is_settled =
-        |violation: &Violation| given_up.iter().any(|settled| settled.promise.is_broken_by(violation));
-    let unsettled: Vec<&Violation> =
-        report.violations.iter().filter(|violation| !is_settled(violation)).collect();
-    if !unsettled.is_empty() {
-        let before = gate.verify(old, base).violations;
-        let is_new = |violation: &&Violation| !before.iter().any(|before| stood(before, violation, new));
-        let (allowed, refused): (Vec<&Violation>, Vec<&Violation>) = unsettled
-            .into_iter()
-            .filter(is_new)
-            .partition(|violation| terms.allow.contains(&violation.property));
+    let proof = prover.prove(new, &new.desired, base);
+    let before = || prover.prove(old, &old.desired, base).broken;
+    weigh(proof, &new.network(&new.desired, base), &old.waivers, terms, before).map_err(ApplyError::Violates)
+}
+
+/// The same of what was found; `before` says what was broken without the change.
+fn weigh(
+    Proof { report, broken }: Proof,
+    network: &Network,
+    waivers: &[Waiver],
+    terms: &Terms,
+    before: impl FnOnce() -> Vec<Broken>,
+) -> Result<Judged, Refusal> {
+    let mut waivers: Vec<Waiver> =
+        waivers.iter().filter_map(|waiver| waiver.still_used(&broken, &report)).collect();
+    let settled = || waivers.iter().flat_map(|waiver| &waiver.broken);
+    let unsettled = broken.iter().filter_map(|broken| broken.beyond(settled()));
+    let (allowed, others): (Vec<Broken>, Vec<Broken>) =
+        unsettled.partition(|broken| terms.allow.contains(&broken.property));
+    if !others.is_empty() {
+        let before = before();
+        let refused: Vec<Broken> = others.iter().filter_map(|broken| broken.beyond(&before)).collect();
         if !refused.is_empty() {
-            return Err(ApplyError::Violates(refused.into_iter().cloned().collect()));
+            return Err(told(&refused, &report, network));
         }
-        let at = Timestamp::now();
-        given_up.extend(allowed.into_iter().map(|violation| GivenUp {
-            promise: Promise::broken_by(violation),
-            by: terms.by.clone(),
-            at,
-        }));
     }
-    Ok(Judged { report, given_up })
+    waivers.extend(given_up(allowed, terms));
+    Ok(Judged { report, waivers })
 }
 
-/// Whether `violation` is what was violated `before`, and no doing of the change to `new`.
-fn stood(before: &Violation, violation: &Violation, new: &Intent) -> bool {
-    // What a chain that is gone has left behind is told of another one of its site.
-    let heir = Violation { chain: violation.chain.clone(), ..before.clone() };
-    let before = if new.serves(&before.chain, &before.site) { before } else { &heir };
-    Promise::broken_by(before).is_broken_by(violation)
+/// What is put on record: each promise once.
+fn given_up(allowed: Vec<Broken>, terms: &Terms) -> Vec<Waiver> {
+    let at = Timestamp::now();
+    let mut waivers: Vec<Waiver> = Vec::new();
+    for broken in allowed {
+        let promise = Promise::of(&broken);
+        match waivers.iter_mut().find(|waiver| waiver.given_up.promise == promise) {
+            Some(waiver) => waiver.broken.push(broken),
+            None => {
+                let given_up = GivenUp { promise, by: terms.by.clone(), at };
+                waivers.push(Waiver { given_up, broken: vec![broken] });
+            }
+        }
+    }
+    waivers
 }
 
-/// `None` if it holds again.
-fn still_given_up(given_up: &GivenUp, report: &Report) -> Option<GivenUp> {
-    let Promise { chain, site, direction, .. } = &given_up.promise;
-    let unknown = |undecided: &Undecided| {
-        (&undecided.chain, &undecided.site, &undecided.direction) == (chain, site, direction)
-    };
-    match report.violations.iter().find(|violation| given_up.promise.is_broken_by(violation)) {
-        Some(violation) => Some(GivenUp { promise: Promise::broken_by(violation), ..given_up.clone() }),
-        None => report.undecided.iter().any(unknown).then(|| given_up.clone()),
+impl Waiver {
+    /// As far as what it gave up is broken still, or cannot be told; `None` if all of that holds again.
+    fn still_used(&self, broken: &[Broken], report: &Report) -> Option<Self> {
+        let Promise { chain, site, direction, .. } = &self.given_up.promise;
+        let unknown = |undecided: &Undecided| {
+            (&undecided.chain, &undecided.site, &undecided.direction) == (chain, site, direction)
+        };
+        let mut still: Vec<Broken> = broken.iter().filter_map(|broken| broken.within(&self.broken)).collect();
+        if report.undecided.iter().any(unknown) {
+            still.clone_from(&self.broken);
+        }
+        let given_up = GivenUp { promise: Promise::of(still.first()?), ..self.given_up.clone() };
+        Some(Self { given_up, broken: still })
     }
+}
+
+/// Each promise that is refused once, with a packet that shows it, if there is one.
+fn told(refused: &[Broken], report: &Report, network: &Network) -> Refusal {
+    let mut refusal = Refusal::default();
+    let mut promises: Vec<Promise> = Vec::new();
+    for broken in refused {
+        let promise = Promise::of(broken);
+        if promises.contains(&promise) {
+            continue;
+        }
+        let is_shown = |broken: &Broken| {
+            report.violations.iter().find(|violation| {
+                promise.is_broken_by(violation)
+                    && violation.without == broken.without
+                    && broken.has(&violation.entry, &violation.walk.packet)
+            })
+        };
+        let of_promise = |broken: &&Broken| Promise::of(broken) == promise;
+        let shown = refused.iter().filter(of_promise).find_map(is_shown).cloned();
+        match shown.or_else(|| with_another_packet(broken, report, network)) {
+            Some(violation) => refusal.violations.push(violation),
+            None => refusal.undecided.push(without_packet(broken, report)),
+        }
+        promises.push(promise);
+    }
+    refusal
+}
+
+/// What the report tells with a packet for which it stood before, with one for which it did not.
+fn with_another_packet(broken: &Broken, report: &Report, network: &Network) -> Option<Violation> {
+    let promise = Promise::of(broken);
+    let known = report
+        .violations
+        .iter()
+        .find(|violation| promise.is_broken_by(violation) && violation.without == broken.without)?;
+    if broken.without.is_some() {
+        return Some(known.clone());
+    }
+    let walk = broken.example(network)?;
+    let (what, entry) = (broken.what.clone(), broken.entry.clone());
+    Some(Violation { chain: broken.chain.clone(), what, entry, walk, ..known.clone() })
+}
+
+fn without_packet(broken: &Broken, report: &Report) -> Undecided {
+    let promise = Promise::of(broken);
+    let known = report.undecided.iter().find(|undecided| promise.is_feared_by(undecided));
+    known.cloned().unwrap_or_else(|| Undecided {
+        property: Some(broken.property),
+        chain: broken.chain.clone(),
+        site: broken.site.clone(),
+        direction: broken.direction,
+        what: broken.what.clone(),
+        entry: Some(broken.entry.clone()),
+        walk: None,
+    })
 }
 
 impl Promise {
+    pub fn of(broken: &Broken) -> Self {
+        let Broken { property, chain, site, direction, .. } = broken;
+        Self { property: *property, chain: chain.clone(), site: site.clone(), direction: *direction }
+    }
+
     pub fn broken_by(violation: &Violation) -> Self {
         let Violation { property, chain, site, direction, .. } = violation;
         Self { property: *property, chain: chain.clone(), site: site.clone(), direction: *direction }
     }
 
+    /// What may be broken; `None` if it is not known what.
+    pub fn feared_by(undecided: &Undecided) -> Option<Self> {
+        let Undecided { property, chain, site, direction, .. } = undecided;
+        let (chain, site, direction) = (chain.clone(), site.clone(), *direction);
+        property.map(|property| Self { property, chain, site, direction })
+    }
+
     pub fn is_broken_by(&self, violation: &Violation) -> bool {
-        (self.property, &self.site, self.direction)
-            == (violation.property, &violation.site, violation.direction)
-            && (is_of_site(self.property) || self.chain == violation.chain)
+        self.is_about(&Self::broken_by(violation))
+    }
+
+    pub fn is_feared_by(&self, undecided: &Undecided) -> bool {
+        Self::feared_by(undecided).is_some_and(|feared| self.is_about(&feared))
+    }
+
+    /// Whether the two are the same: which of a site's chains it is told of may not matter.
+    pub(crate) fn is_about(&self, other: &Self) -> bool {
+        (self.property, &self.site, self.direction) == (other.property, &other.site, other.direction)
+            && (is_of_site(self.property) || self.chain == other.chain)
     }
 }
 
@@ -146,5 +204,91 @@ pub fn is_of_site(property: Property) -> bool {
 impl Intent {
     pub(crate) fn serves(&self, chain: &ChainName, site: &SiteName) -> bool {
         self.model.chains.get(chain).is_some_and(|chain| chain.sites.contains(site))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_model::forwarding::ForwardingState;
+    use catena_verify::{Coverage, Verdict};
+
+    use super::*;
+
+    /// For all packets that an address sends by one entry.
+    fn broken(property: Property, from: u32) -> Broken {
+        let all = u128::MAX;
+        let text = format!(
+            r#"{{
+                "property": "{property}", "chain": "web", "site": "hq", "direction": "down",
+                "what": "replies may pass another instance", "entry": {{"node": "core", "port": "inet"}},
+                "packets": [{{
+                    "family": "v4", "source": {{"first": {from}, "last": {from}}},
+                    "destination": {{"first": 0, "last": 4294967295}}, "protocols": [{all}, {all}],
+                    "sourcePorts": {{"first": 0, "last": 65535}},
+                    "destinationPorts": {{"first": 0, "last": 65535}}, "dscps": 1
+                }}]
+            }}"#
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn feared(broken: &Broken) -> Undecided {
+        without_packet(broken, &report(Vec::new()))
+    }
+
+    fn report(undecided: Vec<Undecided>) -> Report {
+        let coverage = Coverage::default();
+        Report { verdict: Verdict::Undecided, coverage, violations: Vec::new(), undecided }
+    }
+
+    fn weighed(
+        now: &[Broken],
+        waivers: &[Waiver],
+        allow: &[Property],
+        before: &[Broken],
+    ) -> Result<Vec<Waiver>, Refusal> {
+        let (intent, state, base) = (Intent::default(), ForwardingState::default(), BTreeMap::new());
+        let proof = Proof { report: report(now.iter().map(feared).collect()), broken: now.to_vec() };
+        let terms =
+            Terms { allow: allow.iter().copied().collect(), by: "root".to_owned(), ..Terms::default() };
+        weigh(proof, &intent.network(&state, &base), waivers, &terms, || before.to_vec())
+            .map(|judged| judged.waivers)
+    }
+
+    #[test]
+    fn what_may_be_broken_is_refused_although_no_packet_shows_it() {
+        let one = broken(Property::SameWayBack, 1);
+        let refusal = weighed(std::slice::from_ref(&one), &[], &[Property::NoLoop], &[]).unwrap_err();
+        assert_eq!((&refusal.violations[..], &refusal.undecided[..]), (&[][..], &[feared(&one)][..]));
+        let error = ApplyError::Violates(refusal);
+        assert!(error.to_string().contains("same-way-back of chain web for site hq, down"), "{error}");
+        assert!(error.help().unwrap().contains("--allow same-way-back"), "{:?}", error.help());
+
+        let waivers = weighed(std::slice::from_ref(&one), &[], &[Property::SameWayBack], &[]).unwrap();
+        assert_eq!((waivers.len(), waivers[0].given_up.by.as_str()), (1, "root"));
+        assert_eq!(waivers[0].broken, [one]);
+    }
+
+    #[test]
+    fn what_is_given_up_or_stood_before_is_so_for_its_packets_alone() {
+        let (one, other) = (broken(Property::NoBypass, 1), broken(Property::NoBypass, 2));
+        let both = [one.clone(), other.clone()];
+        let first = std::slice::from_ref(&one);
+        let waivers = weighed(first, &[], &[Property::NoBypass], &[]).unwrap();
+        for refused in [weighed(&both, &waivers, &[], &[]), weighed(&both, &[], &[], first)] {
+            assert_eq!(refused.unwrap_err().undecided, [feared(&one)], "a promise is told once");
+        }
+        assert_eq!(weighed(&both, &waivers, &[], std::slice::from_ref(&other)).unwrap(), waivers);
+        let wider = weighed(&both, &waivers, &[Property::NoBypass], first).unwrap();
+        let packets: Vec<_> = wider.iter().map(|waiver| waiver.broken.as_slice()).collect();
+        assert_eq!(packets, [first, std::slice::from_ref(&other)]);
+        assert_eq!(wider[0], waivers[0]);
+    }
+
+    #[test]
+    fn what_stood_before_and_is_given_up_now_is_on_record() {
+        let one = [broken(Property::Order, 1)];
+        assert_eq!(weighed(&one, &[], &[], &one).unwrap(), []);
+        assert_eq!(weighed(&one, &[], &[Property::Order], &one).unwrap().len(), 1);
     }
 }

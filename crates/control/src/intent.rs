@@ -15,6 +15,7 @@ use catena_store::Revision;
 use catena_verify::{Network, Property};
 
 use crate::error::ApplyError;
+use crate::gate::Waiver;
 use crate::needed::still_needed;
 use crate::report::{GivenUp, Outcome, ResourceChange};
 use crate::retained::Retained;
@@ -83,7 +84,7 @@ pub struct Intent {
     /// What must be installed: `desired`, and what is `retained`.
     pub expected: ForwardingState,
     /// What `desired` breaks with somebody's leave.
-    pub given_up: Vec<GivenUp>,
+    pub waivers: Vec<Waiver>,
 }
 
 impl Intent {
@@ -99,8 +100,8 @@ impl Intent {
         let desired = render(&model, &mut numbering).map_err(|errors| located(&errors, &documents))?;
         let topology = Topology::of(&model);
         let expected = retained.added_to(&desired);
-        let given_up = Vec::new();
-        Ok(Self { documents, model, topology, numbering, desired, retained, leaving, expected, given_up })
+        let waivers = Vec::new();
+        Ok(Self { documents, model, topology, numbering, desired, retained, leaving, expected, waivers })
     }
 
     /// The same with other retained paths.
@@ -115,6 +116,11 @@ impl Intent {
             Request::Apply(sources) => self.after_apply(sources),
             Request::Delete { sources, resources } => self.after_delete(sources, resources),
         }
+    }
+
+    /// What `desired` breaks with somebody's leave, and whose.
+    pub fn given_up(&self) -> Vec<GivenUp> {
+        self.waivers.iter().map(|waiver| waiver.given_up.clone()).collect()
     }
 
     /// What becomes of packets where the elements do as `state` says.

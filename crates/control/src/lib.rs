@@ -25,6 +25,7 @@ mod gate;
 mod intent;
 mod needed;
 mod prepare;
+mod prover;
 mod records;
 pub mod report;
 mod retained;
@@ -38,7 +39,7 @@ mod words;
 
 pub use controller::Controller;
 pub use drivers::Drivers;
-pub use error::{ApplyError, RecordError, Rollback, StartError, StepError, UnknownTenant, chain_of};
+pub use error::{ApplyError, RecordError, Refusal, Rollback, StartError, StepError, UnknownTenant, chain_of};
 pub use events::Follower;
 pub use intent::{Request, ResourceId, Terms};
 pub use settings::{Mode, Settings};

@@ -20,7 +20,7 @@ use crate::report::{
     ApplyReport, ChangeReport, ElementState, NotInstalled, PlanReport, ResourceChange, StepReport, Timestamp,
 };
 use crate::retained::Retained;
-use crate::think::think;
+use crate::think::attempt;
 use crate::trace::base_routing;
 use crate::view::draining_report;
 use crate::words::Names;
@@ -53,7 +53,8 @@ impl Core {
     pub(crate) async fn prepare(&mut self, request: Request, terms: Terms) -> Result<Prepared, ApplyError> {
         let old = Arc::clone(&self.intent);
         let former = Arc::clone(&old);
-        let (mut intent, resources) = think(move || old.after(&request)).await?;
+        let (mut intent, resources) =
+            attempt(move || old.after(&request)).await.map_err(ApplyError::internal)??;
         self.refuse_driver_changes(&intent)?;
         // Where nothing was installed, nothing is left behind.
         let used =
@@ -80,16 +81,16 @@ impl Core {
         names.add_all(&self.names);
         let base = base_routing(&self.connections_with(&survey)).await;
         let mut gate = std::mem::take(self.gate.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let (mut intent, plan, judged, gate) = think(move || {
+        let thought = attempt(move || {
             let plan = plan(&installed, &intent.expected, &intent.topology);
             let judged = judge(&mut gate, &former, &intent, &base, &terms);
             (intent, plan, judged, gate)
-        })
-        .await;
+        });
+        let (mut intent, plan, judged, gate) = thought.await.map_err(ApplyError::internal)?;
         self.gate = Mutex::new(gate);
         self.check(&plan, &survey).await?;
-        let Judged { report: verified, given_up } = judged?;
-        intent.given_up = given_up;
+        let Judged { report: verified, waivers } = judged?;
+        intent.waivers = waivers;
         Ok(Prepared { intent, resources, plan, names, survey, damage, verified })
     }
 
@@ -182,7 +183,7 @@ impl Core {
             plan: PlanReport(steps.collect()),
             draining: draining_report(&intent.retained, &prepared.names, &self.flows),
             verified: Some(prepared.verified.clone()),
-            given_up: intent.given_up.clone(),
+            given_up: intent.given_up(),
             not_installed: intent.elements().filter_map(|e| self.not_installed(&e.name, prepared)).collect(),
         }
     }
@@ -229,7 +230,7 @@ impl Prepared {
             || !old.documents.keys().chain(new.documents.keys()).all(same)
             || old.numbering != new.numbering
             || old.retained != new.retained
-            || old.given_up != new.given_up
+            || old.waivers != new.waivers
             || old.leaving.keys().ne(new.leaving.keys())
     }
 }
@@ -253,4 +254,45 @@ fn refuse_incapable(intent: &Intent, connections: &Connections) -> Result<(), Ap
         });
     }
     if diagnostics.is_empty() { Ok(()) } else { Err(ApplyError::Invalid(diagnostics)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use catena_driver::{Driver, DriverError};
+    use catena_model::resource::Source;
+    use catena_store::InMemory;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::drivers::Drivers;
+    use crate::events::EventLog;
+    use crate::prover::Prover;
+    use crate::records::Records;
+    use crate::settings::Settings;
+
+    #[derive(Debug)]
+    struct NoDrivers;
+
+    impl Drivers for NoDrivers {
+        fn for_element(&self, _: &Element) -> Result<Vec<Arc<dyn Driver>>, DriverError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_verifier_that_panics_refuses_the_change_and_ends_nothing() {
+        let memory = Records::open(Arc::new(InMemory::default())).await.unwrap();
+        let (post, inbox) = mpsc::channel(1);
+        let (events, settings) = (EventLog::new(1, 1), Settings::default());
+        let mut core = Core::new(Arc::new(NoDrivers), settings, memory, events, (post.downgrade(), inbox));
+        core.gate = Mutex::new(Prover::that_panics());
+        let tenant = "apiVersion: catena/v1alpha1\nkind: Tenant\nmetadata: {name: acme}\nspec: {prefixes: [192.0.2.0/24]}\n";
+        let request = Request::Apply(vec![Source::new("tenant.yaml", tenant)]);
+        let error = core.request(request.clone(), Terms::default()).await.unwrap_err();
+        assert!(matches!(&error, ApplyError::Internal(why) if why == "a mistake of ours"), "{error:?}");
+        assert!(error.to_string().contains("nothing was touched"), "{error}");
+        assert!(core.intent.documents.is_empty());
+        core.request(request, Terms::default()).await.unwrap();
+        assert_eq!(core.intent.documents.len(), 1);
+    }
 }

@@ -104,8 +104,8 @@ impl Records {
         if old.leaving != new.leaving {
             writes.push(put(LEAVING, &new.leaving)?);
         }
-        if old.given_up != new.given_up {
-            writes.push(put(GIVEN_UP, &new.given_up)?);
+        if old.waivers != new.waivers {
+            writes.push(put(GIVEN_UP, &new.waivers)?);
         }
         writes.push(match journal.is_empty() {
             true => Write::delete(JOURNAL),
@@ -128,9 +128,9 @@ impl Records {
         let retained: Retained = self.record(RETAINED).await?;
         let leaving: BTreeMap<NodeName, Element> = self.record(LEAVING).await?;
         let documents = self.documents().await?;
-        let given_up = self.record(GIVEN_UP).await?;
+        let waivers = self.record(GIVEN_UP).await?;
         let intent = Intent::new(documents, numbering, retained, leaving).map_err(StartError::Invalid)?;
-        Ok(Intent { given_up, ..intent })
+        Ok(Intent { waivers, ..intent })
     }
 
     async fn documents(&self) -> Result<BTreeMap<ResourceId, Kept>, StartError> {

@@ -44,7 +44,7 @@ impl View {
             elements: self.elements.values().map(|tracked| self.element_status(tracked)).collect(),
             chains: self.chains(verdicts),
             draining: draining_report(&self.intent.retained, &self.names, &self.flows),
-            given_up: self.intent.given_up.clone(),
+            given_up: self.intent.given_up(),
         }
     }
 

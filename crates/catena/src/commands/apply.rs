@@ -1,10 +1,11 @@
 //! `plan`, `apply`, `delete`: what a change does, before and after it is done.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 
 use catena_api::types::{
     ApplyReport, ApplyRequest, ChangeReport, DeleteRequest, DrainReport, ElementState, NotInstalled, Outcome,
-    PlanReport, Property, ResourceName, Timestamp, VerifyReport, Violation,
+    PlanReport, Promise, Property, ResourceName, Timestamp, Undecided, VerifyReport, Violation,
 };
 use catena_control::Mode;
 use catena_model::forwarding::Change;
@@ -72,16 +73,23 @@ fn warn(report: &ApplyReport) {
 
 /// The promises that do not hold, although the change was not refused.
 fn broken(report: &ApplyReport) -> Vec<String> {
-    let violations = report.verified.iter().flat_map(|verified| &verified.violations);
-    let told = |violation: &Violation| match report
-        .given_up
-        .iter()
-        .find(|given_up| given_up.promise.is_broken_by(violation))
-    {
-        Some(given_up) => format!("given up by {}: {violation}", given_up.by),
-        None => format!("broken before this already: {violation}"),
+    let by = |is_it: &dyn Fn(&Promise) -> bool| {
+        report.given_up.iter().find(|given_up| is_it(&given_up.promise)).map(|given_up| &given_up.by)
     };
-    shortened(violations.map(told).collect(), "`catena verify` has them all")
+    let told = |by: Option<&String>, what: &dyn Display| match by {
+        Some(by) => format!("given up by {by}: {what}"),
+        None => format!("broken before this already: {what}"),
+    };
+    let violated = |violation: &Violation| told(by(&|promise| promise.is_broken_by(violation)), violation);
+    let feared = |undecided: &Undecided| {
+        undecided.property?;
+        Some(told(by(&|promise| promise.is_feared_by(undecided)), undecided))
+    };
+    let verified = report.verified.iter();
+    let broken = verified.flat_map(|verified| {
+        verified.violations.iter().map(violated).chain(verified.undecided.iter().filter_map(feared))
+    });
+    shortened(broken.collect(), "`catena verify` has them all")
 }
 
 /// What was verified and what could not be; nothing where there is no chain.
@@ -90,9 +98,11 @@ fn shown_verdict(report: &ApplyReport) -> String {
         return String::new();
     };
     let VerifyReport { verdict, coverage, undecided, .. } = verified;
+    // What may be broken is warned of, too.
+    let undecided: Vec<&Undecided> = undecided.iter().filter(|it| it.property.is_none()).collect();
     let lines = match verdict {
         // These are warned of.
-        Verdict::Violated if undecided.is_empty() => return String::new(),
+        Verdict::Violated | Verdict::Undecided if undecided.is_empty() => return String::new(),
         Verdict::Proven => vec![format!("{}: {coverage}", styled(GOOD, "proven"))],
         Verdict::Violated | Verdict::Undecided => {
             let undecided =

@@ -115,6 +115,17 @@ pub fn all_violated(violations: &[Violation]) -> String {
     violations.iter().take(SHOWN).map(violated).collect()
 }
 
+/// The first of what may be broken.
+pub fn all_feared(undecided: &[Undecided]) -> String {
+    undecided.iter().take(SHOWN).map(feared).collect()
+}
+
+/// No example is told, and why.
+fn feared(undecided: &Undecided) -> String {
+    let why = "all packets together were walked, and no single one was found that shows it";
+    format!("\n{}\n  no packet to show: {why}\n", styled(BAD, undecided))
+}
+
 fn violated(violation: &Violation) -> String {
     let entry = format!("enters by {}: ", violation.entry);
     format!("\n{}\n  {entry}{}", styled(BAD, violation), trace::hops(&violation.walk))

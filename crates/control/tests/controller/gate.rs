@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catena_control::report::{ApplyReport, EventKind, Outcome};
-use catena_control::{ApplyError, Controller, Request, Terms};
+use catena_control::{ApplyError, Controller, Refusal, Request, Terms};
 use catena_model::base::{BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::resource::{Source, load};
 use catena_model::topology::Topology;
@@ -110,7 +110,8 @@ async fn a_chain_that_would_be_bypassed_is_refused_and_nothing_is_touched() {
         apply_allowing(&controller, &[chain(&WEB)], &[Property::Degraded]).await,
     ] {
         let error = result.unwrap_err();
-        let ApplyError::Violates(violations) = &error else { panic!("{error:?}") };
+        let ApplyError::Violates(Refusal { violations, undecided }) = &error else { panic!("{error:?}") };
+        assert_eq!(undecided, &[]);
         let shown = violations.iter().find(|violation| violation.property == Property::NoBypass).unwrap();
         assert_eq!((shown.chain.as_str(), shown.site.as_str()), ("acme-web", "acme-hq"));
         assert!(shown.walk.functions().is_empty() && shown.walk.visits.len() > 2, "{shown:#?}");
@@ -173,6 +174,53 @@ async fn what_was_broken_before_stops_nobody() {
     let report = delete(&controller, &["chain/acme-web"]).await.unwrap();
     assert_eq!(report.resources[0].outcome, Outcome::Deleted);
     assert_eq!(report.verified.unwrap().verdict, Verdict::Proven);
+}
+
+/// Acme's chain, of other packets.
+fn chain_for(matches: &str) -> Source {
+    let text = format!(
+        "apiVersion: catena/v1alpha1\nkind: Chain\nmetadata: {{name: acme-web}}\nspec:\n  tenant: acme\n  match: \
+         [{matches}]\n  functions: [fw, ips, web]\n"
+    );
+    Source::new("acme-web.yaml", text)
+}
+
+/// The packet that shows what is refused.
+fn refused(result: Result<ApplyReport, ApplyError>) -> catena_model::packet::Packet {
+    match result.unwrap_err() {
+        ApplyError::Violates(refusal) => refusal.violations[0].walk.packet,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_broken_for_some_packets_lets_no_others_through() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    divert_to(&world, "edge", "198.51.100.64/26");
+    let narrow = chain_for("{protocol: tcp, ports: [443]}");
+    apply(&controller, &[narrow.clone()]).await.unwrap();
+    let wide = chain_for("{protocol: tcp, ports: [443]}, {protocol: tcp, ports: [22]}");
+    let packet = refused(apply(&controller, &[wide.clone()]).await);
+    let within: catena_model::address::Prefix = "198.51.100.64/26".parse().unwrap();
+    assert!(packet.destination_port == 22 && within.contains(packet.destination), "{packet:?}");
+
+    // Nor does it once it is given up.
+    apply_allowing(&controller, &[narrow], &[Property::NoBypass]).await.unwrap();
+    let given_up = controller.status().given_up;
+    assert_eq!(given_up.len(), 1, "what stood before is on record, too");
+    assert_eq!(refused(apply(&controller, &[wide.clone()]).await).destination_port, 22);
+    drop(controller);
+    let controller = world.controller().await;
+    assert_eq!(refused(apply(&controller, &[wide.clone()]).await).destination_port, 22);
+    apply_allowing(&controller, &[wide.clone()], &[Property::NoBypass]).await.unwrap();
+    assert_eq!(controller.status().given_up.len(), 2);
+    apply(&controller, &[wide]).await.unwrap();
+    assert_eq!(
+        events_of(&controller, EventKind::GivenUp).len(),
+        1,
+        "the controller was started anew meanwhile"
+    );
 }
 
 #[tokio::test(start_paused = true)]
