@@ -142,7 +142,7 @@ fn register_state(registry: &mut Registry, status: &StatusReport, counters: &Cou
     };
     let converged = gauge(status.converged.into());
     registry.register("converged", "Whether everything is installed as asked for", converged);
-    let running = gauge((status.controller == ControllerState::Running).into());
+    let running = gauge((status.controller == ControllerState::Running && status.hold.is_none()).into());
     registry.register(
         "controlling",
         "Whether a controller repairs what differs from what was asked for",

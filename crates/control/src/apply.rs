@@ -19,6 +19,7 @@ use crate::events::About;
 use crate::execute::{Connections, Failure, execute, observe};
 use crate::intent::{Intent, Request, Terms};
 use crate::prepare::Prepared;
+use crate::records::Journal;
 use crate::report::{ApplyReport, EventKind, GivenUp, Outcome};
 use crate::settings::Mode;
 use crate::tracked::Tracked;
@@ -57,7 +58,10 @@ impl Core {
         let old = Arc::clone(&self.intent);
         let touched: BTreeSet<NodeName> =
             prepared.plan.steps.iter().map(|step| step.element.clone()).collect();
-        let journal = self.journal.union(&touched).cloned().collect();
+        let mut journal: Journal = self.journal.union(&touched).cloned().collect();
+        if self.hold.is_some() {
+            journal.extend(prepared.intent.elements().map(|element| element.name.clone()));
+        }
         if prepared.changes_anything(&old) {
             let stored = self.records.replace(&old, &mut prepared.intent, &journal).await;
             stored.map_err(ApplyError::Store)?;
@@ -76,8 +80,13 @@ impl Core {
             return Err(ApplyError::Failed { element, phase, rollback, source });
         }
         self.take_over(&mut prepared);
-        self.settle(&touched).await;
-        self.converge(prepared.damage.elements().cloned().collect()).await;
+        if self.hold.take().is_some() {
+            // All that was held back is one change.
+            self.converge(self.elements.keys().cloned().collect()).await;
+        } else {
+            self.settle(&touched).await;
+            self.converge(prepared.damage.elements().cloned().collect()).await;
+        }
         Ok(self.report(&prepared, false))
     }
 
@@ -164,7 +173,11 @@ impl Core {
         self.adopt(restored);
         Arc::make_mut(&mut self.names).add_all(&prepared.names);
 
-        let left = self.bring_back(&touched, &prepared.damage).await;
+        let left = match &self.hold {
+            None => self.bring_back(&touched, &prepared.damage).await,
+            // What was there before is not what this version would bring back.
+            Some(hold) => touched.iter().map(|name| ((*name).clone(), hold.why.clone())).collect(),
+        };
         let brought_back = touched.into_iter().filter(|name| !left.contains_key(*name));
         self.settle(&brought_back.cloned().collect()).await;
         match stored {

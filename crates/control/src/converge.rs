@@ -13,7 +13,6 @@ use crate::error::chain_of;
 use crate::events::About;
 use crate::execute::{execute, observe};
 use crate::report::{ElementState, EventKind, Timestamp};
-use crate::settings::Mode;
 use crate::tracked::Tracked;
 
 /// What was found on elements that differ from what they must do.
@@ -32,7 +31,7 @@ impl Core {
         names.retain(|name| self.elements.contains_key(name));
         self.reconnect(&names).await;
         let mut different = self.look_at(&names).await;
-        if self.settings.mode == Mode::Look {
+        if self.only_looks() {
             self.explain(different).await;
             return;
         }
@@ -150,7 +149,7 @@ impl Core {
     }
 
     /// Connects to the elements that have no connection, or one to a thing that is not there any more.
-    async fn reconnect(&mut self, names: &BTreeSet<NodeName>) {
+    pub(crate) async fn reconnect(&mut self, names: &BTreeSet<NodeName>) {
         for name in names {
             let Some(tracked) = self.elements.get(name) else { continue };
             let identity = self.drivers.identity(&tracked.element);
@@ -188,7 +187,8 @@ impl Core {
     /// Says so, unless it is known.
     fn differs(&mut self, name: &NodeName, installed: &Installed) {
         let Some(tracked) = self.elements.get_mut(name) else { return };
-        let known = tracked.state == ElementState::OutOfSync || self.journal.contains(name);
+        let known =
+            tracked.state == ElementState::OutOfSync || self.journal.contains(name) || self.hold.is_some();
         tracked.enter(ElementState::OutOfSync);
         if !known {
             let difference = self.difference(name, installed).unwrap_or_default();

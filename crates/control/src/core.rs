@@ -23,7 +23,7 @@ use crate::execute::Connections;
 use crate::intent::{Intent, Request, Terms};
 use crate::prover::Prover;
 use crate::records::{Journal, Records};
-use crate::report::{ApplyReport, ControllerState, EventKind};
+use crate::report::{ApplyReport, ControllerState, EventKind, Hold};
 use crate::settings::{Mode, Settings};
 use crate::tracked::Tracked;
 use crate::view::View;
@@ -73,6 +73,8 @@ pub struct Core {
     pub(crate) events: EventLog,
     /// Nobody else has it. A verifier can be sent and not be shared, and whoever waits shares all of the core.
     pub(crate) gate: Mutex<Prover>,
+    /// Why nothing is installed.
+    pub(crate) hold: Option<Hold>,
     /// Whether some numbers may be borne by nothing any more.
     pub(crate) numbers_to_release: bool,
     view: watch::Sender<Arc<View>>,
@@ -110,6 +112,7 @@ impl Core {
             flows: BTreeMap::new(),
             numbers_to_release: true,
             gate: Mutex::default(),
+            hold: None,
             attempts: 0,
             connections: 0,
             drivers,
@@ -134,8 +137,9 @@ impl Core {
         self.is_calm.subscribe()
     }
 
-    /// Brings everything that can be reached to where it must be, for the first time; or looks at it.
+    /// Brings everything that can be reached to where it must be, for the first time, if that breaks nothing; or looks at it.
     pub async fn begin(&mut self) {
+        self.judge_at_start().await;
         self.converge(self.elements.keys().cloned().collect()).await;
         if self.settings.mode == Mode::Control {
             self.tell_started();
@@ -301,6 +305,7 @@ impl Core {
             elements: self.elements.clone(),
             flows: self.flows.clone(),
             stirs: self.stirs,
+            hold: self.hold.clone(),
         }));
     }
 }

@@ -12,13 +12,12 @@ use crate::core::Core;
 use crate::error::chain_of;
 use crate::events::About;
 use crate::report::{EventKind, Timestamp};
-use crate::settings::Mode;
 
 impl Core {
     /// Counts the flows on the retained paths, and takes away those that have none left or whose time is over.
     pub(crate) async fn drain(&mut self) {
         self.count_flows().await;
-        if self.settings.mode == Mode::Look {
+        if self.only_looks() {
             return;
         }
         let now = Timestamp::now();

@@ -144,10 +144,16 @@ impl Refusal {
         broken.chain(self.undecided.iter().filter_map(Promise::feared_by))
     }
 
-    fn way_out(&self) -> String {
+    /// What gives all of it up.
+    pub(crate) fn flags(&self) -> String {
         let properties: BTreeSet<Property> = self.promises().map(|promise| promise.property).collect();
         let flags: Vec<String> = properties.iter().map(|property| format!("--allow {property}")).collect();
-        format!("change it so that it holds, or give it up, which is put on record: `{}`", flags.join(" "))
+        flags.join(" ")
+    }
+
+    fn way_out(&self) -> String {
+        let flags = self.flags();
+        format!("change it so that it holds, or give it up, which is put on record: `{flags}`")
     }
 }
 

@@ -93,6 +93,7 @@ fn write_line(id: u64, kind: EventKind, about: &About, message: &str) {
     let chain = about.chain.as_ref().map(ChainName::as_str);
     match kind {
         EventKind::Drift
+        | EventKind::Held
         | EventKind::Unreachable
         | EventKind::RepairFailed
         | EventKind::ApplyFailed

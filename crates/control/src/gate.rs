@@ -14,6 +14,7 @@ use catena_verify::{Broken, Network, Property, Report, Undecided, Violation};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ApplyError, Refusal};
+use crate::hold::{Digest, Judgement};
 use crate::intent::{Intent, Terms};
 use crate::prover::{Proof, Prover};
 use crate::report::{GivenUp, Promise, Timestamp};
@@ -32,6 +33,18 @@ pub struct Judged {
     pub report: Report,
     /// Of what does not hold, that which somebody has given up, now or before.
     pub waivers: Vec<Waiver>,
+    /// All that does not hold.
+    pub broken: Vec<Broken>,
+}
+
+impl Judged {
+    /// Has `intent`, of which it is, remember that it was let through. Gives back what holds of it.
+    pub fn note_in(self, intent: &mut Intent) -> Report {
+        let Self { report, waivers, broken } = self;
+        intent.waivers = waivers;
+        intent.judgement = Judgement { desired: Digest::of(&intent.desired), broken };
+        report
+    }
 }
 
 /// Refuses a change that breaks a promise, or may break it, unless `terms` give it up or somebody did before. What was broken
@@ -45,7 +58,11 @@ pub fn judge(
     terms: &Terms,
 ) -> Result<Judged, ApplyError> {
     let proof = prover.prove(new, &new.desired, base);
-    let before = || prover.prove(old, &old.desired, base).broken;
+    // What was never let through is nothing that stood.
+    let before = || match old.is_judged() {
+        true => prover.prove(old, &old.desired, base).broken,
+        false => old.judgement.broken.clone(),
+    };
     weigh(proof, &new.network(&new.desired, base), &old.waivers, terms, before).map_err(ApplyError::Violates)
 }
 
@@ -71,7 +88,7 @@ fn weigh(
         }
     }
     waivers.extend(given_up(allowed, terms));
-    Ok(Judged { report, waivers })
+    Ok(Judged { report, waivers, broken })
 }
 
 /// What is put on record: each promise once.

@@ -16,6 +16,7 @@ use catena_verify::{Network, Property};
 
 use crate::error::ApplyError;
 use crate::gate::Waiver;
+use crate::hold::Judgement;
 use crate::needed::still_needed;
 use crate::report::{GivenUp, Outcome, ResourceChange};
 use crate::retained::Retained;
@@ -85,6 +86,8 @@ pub struct Intent {
     pub expected: ForwardingState,
     /// What `desired` breaks with somebody's leave.
     pub waivers: Vec<Waiver>,
+    /// Of what was last let through: of `desired`, unless this version renders something else than the last did.
+    pub judgement: Judgement,
 }
 
 impl Intent {
@@ -100,8 +103,18 @@ impl Intent {
         let desired = render(&model, &mut numbering).map_err(|errors| located(&errors, &documents))?;
         let topology = Topology::of(&model);
         let expected = retained.added_to(&desired);
-        let waivers = Vec::new();
-        Ok(Self { documents, model, topology, numbering, desired, retained, leaving, expected, waivers })
+        Ok(Self {
+            documents,
+            model,
+            topology,
+            numbering,
+            desired,
+            retained,
+            leaving,
+            expected,
+            waivers: Vec::new(),
+            judgement: Judgement::default(),
+        })
     }
 
     /// The same with other retained paths.

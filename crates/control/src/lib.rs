@@ -22,6 +22,7 @@ mod events;
 mod execute;
 mod explain;
 mod gate;
+mod hold;
 mod intent;
 mod needed;
 mod prepare;

@@ -14,7 +14,7 @@ use crate::damage::Damage;
 use crate::drivers::Connection;
 use crate::error::{ApplyError, chain_of};
 use crate::execute::{Connections, not_connected, observe};
-use crate::gate::{Judged, judge};
+use crate::gate::judge;
 use crate::intent::{Intent, Request, ResourceId, Terms};
 use crate::report::{
     ApplyReport, ChangeReport, ElementState, NotInstalled, PlanReport, ResourceChange, StepReport, Timestamp,
@@ -89,8 +89,7 @@ impl Core {
         let (mut intent, plan, judged, gate) = thought.await.map_err(ApplyError::internal)?;
         self.gate = Mutex::new(gate);
         self.check(&plan, &survey).await?;
-        let Judged { report: verified, waivers } = judged?;
-        intent.waivers = waivers;
+        let verified = judged?.note_in(&mut intent);
         Ok(Prepared { intent, resources, plan, names, survey, damage, verified })
     }
 
@@ -231,6 +230,7 @@ impl Prepared {
             || old.numbering != new.numbering
             || old.retained != new.retained
             || old.waivers != new.waivers
+            || old.judgement != new.judgement
             || old.leaving.keys().ne(new.leaving.keys())
     }
 }

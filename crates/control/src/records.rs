@@ -29,6 +29,7 @@ const NUMBERING: &str = "control/numbering";
 const RETAINED: &str = "control/retained";
 const LEAVING: &str = "control/leaving";
 const GIVEN_UP: &str = "control/given-up";
+const JUDGED: &str = "control/judged";
 const JOURNAL: &str = "control/journal";
 const STARTS: &str = "control/starts";
 
@@ -107,6 +108,9 @@ impl Records {
         if old.waivers != new.waivers {
             writes.push(put(GIVEN_UP, &new.waivers)?);
         }
+        if old.judgement != new.judgement {
+            writes.push(put(JUDGED, &new.judgement)?);
+        }
         writes.push(match journal.is_empty() {
             true => Write::delete(JOURNAL),
             false => put(JOURNAL, journal)?,
@@ -129,8 +133,9 @@ impl Records {
         let leaving: BTreeMap<NodeName, Element> = self.record(LEAVING).await?;
         let documents = self.documents().await?;
         let waivers = self.record(GIVEN_UP).await?;
+        let judgement = self.record(JUDGED).await?;
         let intent = Intent::new(documents, numbering, retained, leaving).map_err(StartError::Invalid)?;
-        Ok(Intent { waivers, ..intent })
+        Ok(Intent { waivers, judgement, ..intent })
     }
 
     async fn documents(&self) -> Result<BTreeMap<ResourceId, Kept>, StartError> {

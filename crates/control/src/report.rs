@@ -13,7 +13,7 @@ use catena_model::forwarding::{Change, Direction, ForwardingState, Kind, PathId,
 use catena_model::name::{ChainName, FunctionName, InstanceName, NodeName, SiteName, TenantName};
 use catena_model::resource::{ResourceKind, Role};
 use catena_plan::Phase;
-use catena_verify::{Property, Verdict};
+use catena_verify::{Property, Undecided, Verdict, Violation};
 use serde::{Deserialize, Serialize};
 
 pub use counters::*;
@@ -181,6 +181,25 @@ pub struct StatusReport {
     /// What chains promise and what was asked for breaks, with somebody's leave.
     #[serde(default)]
     pub given_up: Vec<GivenUp>,
+    /// There if nothing is installed, repaired or taken away until somebody decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// This version of the controller would install something that its predecessor did not, and that would break a promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    pub since: Timestamp,
+    pub why: String,
+    /// The ways out.
+    pub help: String,
+    /// What would not hold, each with a packet that shows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
+    /// What may not hold, though no packet was found that shows it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undecided: Vec<Undecided>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -331,6 +350,8 @@ pub struct EventReport {
 #[serde(rename_all = "camelCase")]
 pub enum EventKind {
     Started,
+    /// What this version would install breaks a promise: everything is left as it is.
+    Held,
     /// Resources were applied or deleted, and what follows from that is installed.
     Applied,
     ApplyFailed,
@@ -361,6 +382,7 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             EventKind::Started => "started",
+            EventKind::Held => "held",
             EventKind::Applied => "applied",
             EventKind::ApplyFailed => "applyFailed",
             EventKind::RolledBack => "rolledBack",

@@ -14,7 +14,7 @@ use crate::intent::{Intent, Kept, ResourceId};
 use crate::records::Journal;
 use crate::report::{
     ChainHop, ChainSite, ChainState, ChainStatus, ControllerState, DrainReport, DriverStatus, ElementStatus,
-    ResourceReport, StatusReport,
+    Hold, ResourceReport, StatusReport,
 };
 use crate::retained::Retained;
 use crate::tracked::Tracked;
@@ -33,6 +33,7 @@ pub struct View {
     pub flows: BTreeMap<(NodeName, PathId), u64>,
     /// How often something was changed, or may have been.
     pub stirs: u64,
+    pub hold: Option<Hold>,
 }
 
 impl View {
@@ -45,11 +46,12 @@ impl View {
             chains: self.chains(verdicts),
             draining: draining_report(&self.intent.retained, &self.names, &self.flows),
             given_up: self.intent.given_up(),
+            hold: self.hold.clone(),
         }
     }
 
     pub fn is_converged(&self) -> bool {
-        self.unfinished.is_empty() && self.elements.values().all(Tracked::is_in_sync)
+        self.hold.is_none() && self.unfinished.is_empty() && self.elements.values().all(Tracked::is_in_sync)
     }
 
     /// The resources of one kind, or all.

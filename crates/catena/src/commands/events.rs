@@ -37,9 +37,11 @@ fn shown(event: &EventReport) -> String {
         | EventKind::RolledBack
         | EventKind::GivenUp
         | EventKind::Undecided => WARN,
-        EventKind::ApplyFailed | EventKind::RepairFailed | EventKind::Unreachable | EventKind::Violated => {
-            BAD
-        }
+        EventKind::Held
+        | EventKind::ApplyFailed
+        | EventKind::RepairFailed
+        | EventKind::Unreachable
+        | EventKind::Violated => BAD,
         EventKind::Started => PLAIN,
     };
     // To the millisecond; a column of its own width.

@@ -2,13 +2,14 @@
 
 use catena_api::types::{
     ChainState, ChainStatus, ChainVerdict, ControllerState, CounterReport, CountersReport, ElementState,
-    FunctionsReport, GivenUp, Promise, StatusReport, Timestamp,
+    FunctionsReport, GivenUp, Hold, Promise, StatusReport, Timestamp,
 };
 use catena_control::Mode;
 use catena_verify::Verdict;
 
 use super::apply::shown_drain;
 use super::counters;
+use super::verify::{all_feared, all_violated};
 use crate::arguments::{Connection, Format, OutputArgs};
 use crate::client::Client;
 use crate::error::CliError;
@@ -52,6 +53,9 @@ fn shown(report: &StatusReport) -> String {
     if report.controller == ControllerState::None {
         text += "no controller runs here: nothing is repaired until `catena serve` runs\n";
     }
+    if let Some(hold) = &report.hold {
+        text += &held(hold);
+    }
     if !report.elements.is_empty() {
         text += &format!("\n{}", elements(report));
     }
@@ -69,6 +73,14 @@ fn shown(report: &StatusReport) -> String {
         );
     }
     text
+}
+
+/// Why nothing is installed, with packets that show it, and the way out.
+fn held(hold: &Hold) -> String {
+    let Hold { since, why, help, violations, undecided } = hold;
+    let broken = all_violated(violations) + &all_feared(undecided);
+    let held = styled(BAD, format!("everything is left as it is, for {}", age(*since)));
+    format!("{held}: {why}\n{broken}\n  {}: {help}\n", styled(FAINT, "help"))
 }
 
 pub fn elements(report: &StatusReport) -> Table {

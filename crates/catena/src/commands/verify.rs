@@ -94,7 +94,10 @@ fn shown(answer: &Answer) -> String {
         Verdict::Violated => BAD,
         Verdict::Undecided => WARN,
     };
-    let mut text = format!("{}: {coverage}\n", styled(style, verdict));
+    let mut text = match coverage.chains {
+        0 => "nothing to prove: there is no chain here that promises anything\n".to_owned(),
+        _ => format!("{}: {coverage}\n", styled(style, verdict)),
+    };
     for except in &coverage.except {
         text += &styled(FAINT, format!("  but for: {except}\n"));
     }

@@ -66,7 +66,7 @@ pub fn as_in_the_inventory() -> BaseRouting {
     of_inventory(&model, &Topology::of(&model), &"edge".parse().unwrap())
 }
 
-async fn apply_allowing(
+pub async fn apply_allowing(
     controller: &Controller,
     sources: &[Source],
     allow: &[Property],
@@ -83,7 +83,7 @@ fn events_of(controller: &Controller, kind: EventKind) -> Vec<String> {
 
 const WEB: [&str; 3] = ["fw", "ips", "web"];
 /// All that the diversion breaks.
-const BROKEN: [Property; 3] = [Property::NoBypass, Property::Order, Property::NoBlackHole];
+pub const BROKEN: [Property; 3] = [Property::NoBypass, Property::Order, Property::NoBlackHole];
 
 #[tokio::test(start_paused = true)]
 async fn what_holds_is_said_to_be_proven() {
@@ -198,24 +198,24 @@ async fn what_was_broken_for_some_packets_lets_no_others_through() {
     let world = World::new(1);
     let controller = chained(&world).await;
     divert_to(&world, "edge", "198.51.100.64/26");
-    let narrow = chain_for("{protocol: tcp, ports: [443]}");
-    apply(&controller, &[narrow.clone()]).await.unwrap();
-    let wide = chain_for("{protocol: tcp, ports: [443]}, {protocol: tcp, ports: [22]}");
-    let packet = refused(apply(&controller, &[wide.clone()]).await);
+    let narrow = [chain_for("{protocol: tcp, ports: [443]}")];
+    apply(&controller, &narrow).await.unwrap();
+    let wide = [chain_for("{protocol: tcp, ports: [443]}, {protocol: tcp, ports: [22]}")];
+    let packet = refused(apply(&controller, &wide).await);
     let within: catena_model::address::Prefix = "198.51.100.64/26".parse().unwrap();
     assert!(packet.destination_port == 22 && within.contains(packet.destination), "{packet:?}");
 
     // Nor does it once it is given up.
-    apply_allowing(&controller, &[narrow], &[Property::NoBypass]).await.unwrap();
+    apply_allowing(&controller, &narrow, &[Property::NoBypass]).await.unwrap();
     let given_up = controller.status().given_up;
     assert_eq!(given_up.len(), 1, "what stood before is on record, too");
-    assert_eq!(refused(apply(&controller, &[wide.clone()]).await).destination_port, 22);
+    assert_eq!(refused(apply(&controller, &wide).await).destination_port, 22);
     drop(controller);
     let controller = world.controller().await;
-    assert_eq!(refused(apply(&controller, &[wide.clone()]).await).destination_port, 22);
-    apply_allowing(&controller, &[wide.clone()], &[Property::NoBypass]).await.unwrap();
+    assert_eq!(refused(apply(&controller, &wide).await).destination_port, 22);
+    apply_allowing(&controller, &wide, &[Property::NoBypass]).await.unwrap();
     assert_eq!(controller.status().given_up.len(), 2);
-    apply(&controller, &[wide]).await.unwrap();
+    apply(&controller, &wide).await.unwrap();
     assert_eq!(
         events_of(&controller, EventKind::GivenUp).len(),
         1,

@@ -7,6 +7,7 @@ mod chaos;
 mod counting;
 mod gate;
 mod healing;
+mod hold;
 mod looking;
 mod requests;
 mod watching;
