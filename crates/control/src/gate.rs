@@ -239,7 +239,8 @@ mod tests {
                 "property": "{property}", "chain": "web", "site": "hq", "direction": "down",
                 "what": "replies may pass another instance", "entry": {{"node": "core", "port": "inet"}},
                 "packets": [{{
-                    "family": "v4", "source": {{"first": {from}, "last": {from}}},
+                    "family": "v4", "kinds": 1, "senders": {{"first": 0, "last": 4294967295}},
+                    "source": {{"first": {from}, "last": {from}}},
                     "destination": {{"first": 0, "last": 4294967295}}, "protocols": [{all}, {all}],
                     "sourcePorts": {{"first": 0, "last": 65535}},
                     "destinationPorts": {{"first": 0, "last": 65535}}, "dscps": 1

@@ -217,7 +217,7 @@ mod tests {
     use catena_model::address::{Dscp, Protocol};
     use catena_model::packet::Packet;
     use catena_model::resource::Traffic;
-    use catena_verify::{Coverage, End, Entry, Walk};
+    use catena_verify::{Coverage, End, Entry, Kind, Walk};
 
     use super::*;
 
@@ -250,7 +250,12 @@ mod tests {
             without: None,
             losses: Vec::new(),
             entry: Entry { node, port: "inet".parse().unwrap(), tunnel: None },
-            walk: Walk { packet, visits: Vec::new(), end: End::NoStart { why: String::new() } },
+            walk: Walk {
+                packet,
+                kind: Kind::Whole,
+                visits: Vec::new(),
+                end: End::NoStart { why: String::new() },
+            },
         }
     }
 
