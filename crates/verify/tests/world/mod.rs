@@ -53,9 +53,15 @@ impl World {
 
     /// The paper's network with the chain of acme alone, and with what else `text` says.
     pub fn acme(text: &str) -> Self {
+        let chain = include_str!("../../../../examples/paper/chain.yaml");
+        Self::paper_with(&format!("{chain}\n---\n{text}"))
+    }
+
+    /// The paper's network with no chains but those that `text` says.
+    pub fn paper_with(text: &str) -> Self {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper/");
         let read = |name| std::fs::read_to_string(format!("{folder}{name}")).unwrap();
-        let files = ["network.yaml", "functions.yaml", "tenants.yaml", "chain.yaml"].map(read);
+        let files = ["network.yaml", "functions.yaml", "tenants.yaml"].map(read);
         Self::of(&[&format!("{}\n---\n{text}", files.join("\n---\n"))])
     }
 
