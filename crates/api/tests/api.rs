@@ -70,7 +70,7 @@ async fn send(router: &Router, request: Request<Body>) -> (StatusCode, Vec<u8>) 
     (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
 }
 
-async fn get<T: DeserializeOwned>(router: &Router, path: &str) -> Result<T, (StatusCode, ErrorReport)> {
+async fn get<T: DeserializeOwned>(router: &Router, path: &str) -> Result<T, (StatusCode, Box<ErrorReport>)> {
     let (status, body) = send(router, Request::get(path).body(Body::empty()).unwrap()).await;
     read(status, &body)
 }
@@ -79,14 +79,14 @@ async fn post<T: DeserializeOwned>(
     router: &Router,
     path: &str,
     body: &impl Serialize,
-) -> Result<T, (StatusCode, ErrorReport)> {
+) -> Result<T, (StatusCode, Box<ErrorReport>)> {
     let body = Body::from(serde_json::to_vec(body).unwrap());
     let request = Request::post(path).header(header::CONTENT_TYPE, "application/json").body(body).unwrap();
     let (status, body) = send(router, request).await;
     read(status, &body)
 }
 
-fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, (StatusCode, ErrorReport)> {
+fn read<T: DeserializeOwned>(status: StatusCode, body: &[u8]) -> Result<T, (StatusCode, Box<ErrorReport>)> {
     let text = String::from_utf8_lossy(body);
     if status.is_success() {
         Ok(serde_json::from_slice(body).unwrap_or_else(|error| panic!("{error}: {text}")))
@@ -157,7 +157,7 @@ fn without_a_way_out() -> SourceText {
 #[tokio::test]
 async fn what_would_break_a_promise_is_a_conflict_that_shows_a_packet() {
     let router = router(World::default().controller().await);
-    let refused = |result: Result<ApplyReport, (StatusCode, ErrorReport)>| {
+    let refused = |result: Result<ApplyReport, (StatusCode, Box<ErrorReport>)>| {
         let (status, report) = result.unwrap_err();
         assert_eq!(status, StatusCode::CONFLICT, "{report:?}");
         let Violation { property, chain, walk, .. } = &report.violations[0];
@@ -227,7 +227,7 @@ async fn a_dry_run_changes_nothing() {
 #[tokio::test]
 async fn errors_say_what_to_do() {
     let (world, router) = applied().await;
-    let expect = |result: Result<serde_json::Value, (StatusCode, ErrorReport)>, expected: StatusCode| {
+    let expect = |result: Result<serde_json::Value, (StatusCode, Box<ErrorReport>)>, expected: StatusCode| {
         let (status, report) = result.unwrap_err();
         assert_eq!(status, expected, "{report:?}");
         assert!(!report.error.is_empty() && report.help.is_some(), "{report:?}");
