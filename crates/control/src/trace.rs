@@ -1,6 +1,6 @@
 //! Where packets go, as far as it can be told from what is really installed, and what holds of the chains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use catena_driver::DriverError;
@@ -162,10 +162,11 @@ fn unreadable(why: &str) -> BaseRouting {
     BaseRouting { rules: Family::BOTH.map(rule).to_vec(), ..BaseRouting::default() }
 }
 
-/// The owners' routing, of the elements that can be asked for it.
+/// The owners' routing, of the elements that can be asked for it, with all ports up: what is to be does not hang on a link
+/// that is down at this moment.
 pub async fn base_routing(connections: &Connections) -> BTreeMap<NodeName, BaseRouting> {
     let known = |(name, found): (NodeName, Result<Option<BaseRouting>, DriverError>)| match found {
-        Ok(found) => Some((name, found?)),
+        Ok(found) => Some((name, BaseRouting { down: BTreeSet::new(), ..found? })),
         Err(error) => Some((name, unreadable(&chain_of(&error)))),
     };
     read_base(connections).await.into_iter().filter_map(known).collect()

@@ -1,5 +1,6 @@
 //! Base routing: what an element does with packets apart from what we told it. Read, never written.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -18,6 +19,9 @@ pub struct BaseRouting {
     /// The priority of our rule of order 0. Ours fill twice [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) from here:
     /// the rules, and behind all of them the guards, which drop what a rule has matched and its table let through.
     pub our_priority: u32,
+    /// Ports by which packets neither leave nor come: set down, or without a carrier.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub down: BTreeSet<PortName>,
 }
 
 /// A foreign policy-routing rule.

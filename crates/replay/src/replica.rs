@@ -9,10 +9,11 @@ use catena_driver::{Driver, DriverError, Epoch};
 use catena_lab::{LabError, Namespaces};
 use catena_model::base::BaseRouting;
 use catena_model::forwarding::{Change, ElementState, ForwardingState, Kind, Object};
-use catena_model::name::NodeName;
+use catena_model::name::{NodeName, PortName};
 use catena_model::resource::{DriverSpec, LinuxSpec, Model};
 use catena_model::topology::Topology;
 use catena_plan::plan;
+use tokio::task::JoinSet;
 
 use crate::ReplayError;
 use crate::owner;
@@ -55,6 +56,8 @@ struct Element {
     owner: Arc<dyn Driver>,
     routing: Option<Arc<dyn Driver>>,
     steering: Option<Arc<dyn Driver>>,
+    /// Some drivers see to what happens on the element only while somebody listens to them.
+    listening: JoinSet<()>,
 }
 
 /// The two drivers of an element.
@@ -93,7 +96,7 @@ impl<W: Workshop> Replica<W> {
             let pins = pins.join(name.as_str());
             let place = Place { element: name.clone(), netns, spec, pins };
             let owner = workshop.owner(&place);
-            (name, Element { place, owner, routing: None, steering: None })
+            (name, Element { place, owner, routing: None, steering: None, listening: JoinSet::new() })
         });
         let elements = elements.collect();
         let mut replica = Self {
@@ -145,7 +148,8 @@ impl<W: Workshop> Replica<W> {
         Ok(())
     }
 
-    /// Has the owners of elements route as is said here, and tells what of that cannot be had in a copy.
+    /// Has the owners of elements route as is said here, with the same ports down, and tells what of that cannot be had in a
+    /// copy.
     pub async fn adopt(
         &mut self,
         wanted: &BTreeMap<NodeName, BaseRouting>,
@@ -155,8 +159,25 @@ impl<W: Workshop> Replica<W> {
             let Some(element) = self.elements.get(name) else { continue };
             left_out.extend(owner::adopt(&element.place, &element.owner, wanted).await?);
         }
+        for (name, wanted) in wanted {
+            wanted.down.iter().try_for_each(|port| self.set_down(name, port))?;
+        }
         self.look().await?;
         Ok(left_out)
+    }
+
+    /// Has nothing get through by a port: an element keeps the routes by it if the host at its other end loses the carrier.
+    fn set_down(&self, node: &NodeName, port: &PortName) -> Result<(), ReplayError> {
+        let Some(cable) = self.topology.cable(node, port) else { return Ok(()) };
+        let is_driven = self.elements.contains_key(&cable.far.node);
+        let end = if is_driven { &cable.near } else { &cable.far };
+        match self.namespaces.get(&end.node) {
+            Some(netns) => {
+                let link = ["link", "set", "dev", end.port.as_str(), "down"];
+                owner::command(&end.node, netns, "ip", &link, "")
+            }
+            None => Ok(()),
+        }
     }
 
     /// Reads what is installed, and the owners' routing.
@@ -182,7 +203,12 @@ impl Element {
         };
         match driver {
             Some(driver) => Ok(Arc::clone(driver)),
-            None => Ok(Arc::clone(driver.insert(make(workshop, &self.place)?))),
+            None => {
+                let made = driver.insert(make(workshop, &self.place)?);
+                let mut events = made.events();
+                self.listening.spawn(async move { while events.recv().await.is_some() {} });
+                Ok(Arc::clone(made))
+            }
         }
     }
 

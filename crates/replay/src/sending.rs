@@ -108,7 +108,7 @@ impl Sender {
         let place = |arrival: probe::Arrival| Arrival { node: arrival.node, port: arrival.port };
         let places = |arrivals: Vec<probe::Arrival>| arrivals.into_iter().map(place).collect();
         let seen = by_number.into_iter().map(|(number, [mut ports, copies])| {
-            in_order(&mut ports, replica);
+            in_order(&mut ports, shots.get(&number).map(|shot| &shot.entry), replica);
             (number, Arrivals { ports: places(ports), copies: places(copies), goes_on: false })
         });
         Ok(seen.collect())
@@ -171,20 +171,29 @@ fn is_compared<W>(replica: &Replica<W>, node: &NodeName, port: &PortName) -> boo
         || *port == PortName::tunnel() && replica.model.elements.contains_key(node)
 }
 
-/// By time. What goes straight into a cable's other end (`bpf_redirect_peer`) keeps the time at which it came in before:
-/// of arrivals at one moment that comes first whose cable leads to where the packet was.
-fn in_order<W>(arrivals: &mut [probe::Arrival], replica: &Replica<W>) {
+/// By time. What goes straight into a cable's other end (`bpf_redirect_peer`) keeps the time at which it came in before: of
+/// arrivals at one moment the entry comes first, else the one whose cable leads to where the packet was, else one out of a
+/// tunnel.
+fn in_order<W>(arrivals: &mut [probe::Arrival], entry: Option<&Entry>, replica: &Replica<W>) {
     arrivals.sort_by_key(|arrival| arrival.at);
-    for at in 1..arrivals.len() {
+    let is_entry = |arrival: &probe::Arrival| {
+        entry.is_some_and(|entry| (&entry.node, &entry.port) == (&arrival.node, &arrival.port))
+    };
+    for at in 0..arrivals.len() {
         let (before, rest) = arrivals.split_at_mut(at);
-        let (Some(last), Some(now)) = (before.last(), rest.first().map(|arrival| arrival.at)) else {
-            continue;
+        let is_next = |arrival: &probe::Arrival| match before.last() {
+            None => is_entry(arrival),
+            Some(last) => {
+                let cable = replica.topology.cable(&arrival.node, &arrival.port);
+                cable.is_some_and(|cable| cable.far.node == last.node)
+            }
         };
-        let next_to_last = |arrival: &probe::Arrival| {
-            let cable = replica.topology.cable(&arrival.node, &arrival.port);
-            cable.is_some_and(|cable| cable.far.node == last.node)
-        };
-        let adjacent = rest.iter().take_while(|arrival| arrival.at == now).position(next_to_last);
-        rest.swap(0, adjacent.unwrap_or(0));
+        let at_once =
+            rest.iter().take_while(|arrival| Some(arrival.at) == rest.first().map(|first| first.at));
+        let next = at_once.clone().position(is_next);
+        let out_of_tunnel = || at_once.clone().position(|arrival| arrival.port == PortName::tunnel());
+        if let Some(next) = next.or_else(out_of_tunnel) {
+            rest.swap(0, next);
+        }
     }
 }

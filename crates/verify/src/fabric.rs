@@ -64,6 +64,7 @@ pub struct FunctionSide {
 
 pub struct Node {
     pub name: NodeName,
+    down: BTreeSet<PortName>,
     /// `None`: a host, which is not driven.
     pub role: Option<Role>,
     pub forwards: bool,
@@ -104,6 +105,10 @@ impl Placed {
             Direction::Down => &self.outside,
         }
     }
+
+    pub fn ports(&self) -> impl Iterator<Item = PortId> {
+        [self.inside.port, self.outside.port].into_iter()
+    }
 }
 
 /// What is reached by a side.
@@ -132,6 +137,7 @@ impl Taker {
 pub struct Port {
     pub name: PortName,
     pub cable: Option<Far>,
+    is_down: bool,
 }
 
 /// The other end of a cable.
@@ -339,6 +345,16 @@ impl Fabric {
         port.and_then(|far| self.node(far.place.node).cable(far.place.port)).is_some_and(|back| back.external)
     }
 
+    /// The end of a port's cable that is down, so that nothing gets through.
+    pub fn cut(&self, place: Place) -> Option<Place> {
+        let near = self.node(place.node).port_of(place.port);
+        if near.is_down {
+            return Some(place);
+        }
+        let far = near.cable.as_ref()?.place;
+        self.node(far.node).port_of(far.port).is_down.then_some(far)
+    }
+
     pub fn is_driven(&self, address: IpAddr) -> bool {
         self.driven.contains(&address)
     }
@@ -514,6 +530,7 @@ impl Node {
     fn new(name: NodeName, role: Option<Role>, forwards: bool) -> Self {
         let mut node = Self {
             name,
+            down: BTreeSet::new(),
             role,
             forwards,
             ports: Vec::new(),
@@ -552,10 +569,6 @@ impl Node {
 
     pub fn cable(&self, port: PortId) -> Option<&Far> {
         self.port_of(port).cable.as_ref()
-    }
-
-    pub fn cable_at(&self, name: &PortName) -> Option<&Far> {
-        self.cable(self.port_id(name)?)
     }
 
     pub fn ports(&self) -> impl Iterator<Item = (PortId, &Port)> {
@@ -614,7 +627,7 @@ impl Node {
             return *id;
         }
         let id = PortId(self.ports.len() as u32);
-        self.ports.push(Port { name: name.clone(), cable: None });
+        self.ports.push(Port { name: name.clone(), cable: None, is_down: self.down.contains(name) });
         self.port_ids.insert(name.clone(), id);
         id
     }
@@ -659,6 +672,10 @@ impl Node {
 
     fn set_base(&mut self, base: &BaseRouting) {
         self.our_priority = base.our_priority;
+        self.down.clone_from(&base.down);
+        for port in &mut self.ports {
+            port.is_down = self.down.contains(&port.name);
+        }
         for route in &base.routes {
             let action = match &route.action {
                 BaseRouteAction::Forward { port, via } => {

@@ -248,11 +248,16 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
         // Whose it is cannot be told.
         Cause::Headless => return None,
         Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::Unreachable => {
-            return violated(format!("packets are dropped at {at}: {}", in_words(cause)));
+            return violated(format!("packets are dropped at {at}: {}", in_words(seen.fabric, cause)));
         }
-        Cause::NoRoute | Cause::Route | Cause::ForeignRule | Cause::NoNeighbour | Cause::Host => {}
+        Cause::NoRoute
+        | Cause::Route
+        | Cause::ForeignRule
+        | Cause::NoNeighbour
+        | Cause::Host
+        | Cause::PortDown(_) => {}
     }
-    let by_us = cause == Cause::NoNeighbour && !ends_by_base(way);
+    let by_us = matches!(cause, Cause::NoNeighbour | Cause::PortDown(_)) && !ends_by_base(way);
     let home = way.last().is_some_and(|last| {
         Some(last.node) == seen.served.home
             || seen.fabric.node(last.node).role.is_none_or(|role| role == Role::Access)
@@ -263,7 +268,7 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
         (Some(_), Direction::Up) => false,
         (Some(_), Direction::Down) => !home,
     };
-    let dropped = violated(format!("packets are dropped at {at}: {}", in_words(cause)));
+    let dropped = violated(format!("packets are dropped at {at}: {}", in_words(seen.fabric, cause)));
     if by_us || on_our_way {
         return dropped;
     }
@@ -608,8 +613,12 @@ fn not_understood(seen: &Seen, unknown: Unknown) -> Fault {
     Fault::undecided(format!("{}: {why}", seen.end_name()))
 }
 
-fn in_words(cause: Cause) -> &'static str {
-    match cause {
+fn in_words(fabric: &Fabric, cause: Cause) -> String {
+    let said = match cause {
+        Cause::PortDown(Place { node, port }) => {
+            let node = fabric.node(node);
+            return format!("port {} of {} is down", node.port_of(port).name, node.name);
+        }
         Cause::NoRoute => "no route leads on",
         Cause::Route => "a route of the element drops them",
         Cause::ForeignRule => "a foreign rule drops them",
@@ -622,5 +631,6 @@ fn in_words(cause: Cause) -> &'static str {
         Cause::Host => "a host does not forward them",
         Cause::Forged => "their source is the site that they are for",
         Cause::Headless => "the ports are not known that their first fragments had",
-    }
+    };
+    said.to_owned()
 }

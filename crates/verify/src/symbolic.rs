@@ -11,7 +11,8 @@
 
 use catena_model::address::Family;
 use catena_model::forwarding::{
-    Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose, SiteId,
+    Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose,
+    SiteId, Tunnel,
 };
 
 use crate::class::{Class, Kinds, Span, take};
@@ -119,9 +120,16 @@ pub enum Cause {
     Forged,
     /// A later fragment whose first one has not been seen.
     Headless,
+    /// An end of the cable that they would go by.
+    PortDown(Place),
 }
 
 impl Way {
+    /// Of packets that do not come in.
+    pub fn lost(classes: Vec<Class>, cause: Cause) -> Self {
+        Self { classes, hops: Vec::new(), passes: Vec::new(), fault: None, end: End::Dropped(cause) }
+    }
+
     pub fn family(&self) -> Family {
         self.classes.first().map_or(Family::V4, |class| class.family)
     }
@@ -201,9 +209,15 @@ impl<'f> Walker<'f> {
 
     /// The ways of packets of one family that come to `place`.
     pub fn walk(&self, classes: Vec<Class>, place: Place) -> Vec<Way> {
+        if classes.is_empty() {
+            return Vec::new();
+        }
+        if let Some(end) = self.fabric.cut(place) {
+            return vec![Way::lost(classes, Cause::PortDown(end))];
+        }
         let begun =
             Way { classes, hops: Vec::with_capacity(8), passes: Vec::new(), fault: None, end: End::Loop };
-        let mut pending = if begun.classes.is_empty() { Vec::new() } else { vec![(begun, place)] };
+        let mut pending = vec![(begun, place)];
         let mut ways = Vec::new();
         let mut branches = Branches::default();
         while let Some((mut way, place)) = pending.pop() {
@@ -419,6 +433,11 @@ impl<'f> Walker<'f> {
         let (instance, side) = (&placed.instance, placed.first(pass.direction));
         let reached = instance.insertion != Insertion::L3 || side.taker.of(family).is_some();
         let known = self.fabric.function(pass.switch, side.port, pass.direction);
+        let down = placed.ports().find_map(|port| self.fabric.cut(Place { node: pass.switch, port }));
+        // Packets do not wait for copies of them.
+        if let Some(down) = down.filter(|_| instance.insertion.returns()) {
+            return Some(End::Dropped(Cause::PortDown(down)));
+        }
         match () {
             () if !reached || known.is_none() => Some(End::Dropped(Cause::Unreachable)),
             () if instance.rewrites && (pass.direction == Direction::Down || !is_last) => {
@@ -433,7 +452,11 @@ impl<'f> Walker<'f> {
             Direction::Up => up.of(family),
             Direction::Down => down.of(family),
         });
-        taker.map_or(Next::End(End::Dropped(Cause::NoNeighbour)), Next::Go)
+        let Some(taker) = taker else { return Next::End(End::Dropped(Cause::NoNeighbour)) };
+        match self.fabric.cut(taker) {
+            Some(end) => Next::End(End::Dropped(Cause::PortDown(end))),
+            None => Next::Go(taker),
+        }
     }
 
     /// By the rules of the node, ours and its owner's, in the order of their priorities.
@@ -560,6 +583,10 @@ impl<'f> Walker<'f> {
     ) {
         let NextHop { port, via } = next_hop;
         let Some(around) = Around::of(&classes) else { return };
+        if let Some(end) = self.fabric.cut(Place { node: id, port }) {
+            let lost = Next::End(End::Dropped(Cause::PortDown(end)));
+            return branches.add_all(classes, Lead::new(by, lost));
+        }
         if port == Node::TUNNEL {
             return self.tunnel(id, by, classes, branches);
         }
@@ -586,7 +613,8 @@ impl<'f> Walker<'f> {
     fn tunnel(&self, id: NodeId, by: By, mut classes: Vec<Class>, branches: &mut Branches) {
         let Some(around) = Around::of(&classes) else { return };
         let node = self.fabric.node(id);
-        let lost = Lead::new(by, Next::End(End::Dropped(Cause::NoTunnel)));
+        let lost_for = |cause| Lead::new(by, Next::End(End::Dropped(cause)));
+        let lost = lost_for(Cause::NoTunnel);
         let found = node.tunnels_by_prefix.overlapping(around.family, around.destination);
         let mut found: Vec<(u8, SiteId, Span<u128>)> =
             found.map(|found| (found.length, *found.thing, found.span)).collect();
@@ -595,17 +623,18 @@ impl<'f> Walker<'f> {
             let Some(entry) = node.tunnels.get(&site) else { continue };
             let mut taken = Vec::new();
             Ends::to(span).take(&mut classes, |class| taken.push(class));
-            let end = match self.fabric.other_end(entry) {
-                _ if !has_underlay(node, entry) => lost,
-                None if self.fabric.is_driven(entry.remote) => lost,
-                None => Lead::new(by, Next::End(End::Site(site))),
-                Some((far, exit)) if has_underlay(self.fabric.node(far), exit) => {
+            let other_end = self.fabric.other_end(entry);
+            let stopped = |(id, tunnel)| stops_outer(self.fabric, id, tunnel);
+            let end = match (stopped((id, entry)).or_else(|| other_end.and_then(stopped)), other_end) {
+                (Some(cause), _) => lost_for(cause),
+                (None, None) if self.fabric.is_driven(entry.remote) => lost,
+                (None, None) => Lead::new(by, Next::End(End::Site(site))),
+                (None, Some((far, exit))) => {
                     let let_in = self.decapsulated(far, exit.site, &mut taken);
                     let go = Next::Go(Place { node: far, port: Node::TUNNEL });
                     branches.add_all(let_in, Lead::new(by, go));
                     lost
                 }
-                Some(_) => lost,
             };
             branches.add_all(taken, end);
         }
@@ -724,9 +753,15 @@ impl Around {
     }
 }
 
-/// Whether a tunnel's outer packets leave and come by the port that it names.
-pub fn has_underlay(node: &Node, tunnel: &catena_model::forwarding::Tunnel) -> bool {
-    node.cable_at(&tunnel.underlay).is_some_and(|far| far.own_addresses.contains(&tunnel.local))
+/// Why a tunnel's outer packets neither leave nor come by the port that it names, or what was in them gets no further; `None`
+/// if they do.
+pub fn stops_outer(fabric: &Fabric, id: NodeId, tunnel: &Tunnel) -> Option<Cause> {
+    let node = fabric.node(id);
+    let underlay = node.port_id(&tunnel.underlay);
+    let has_address = |port| node.cable(port).is_some_and(|far| far.own_addresses.contains(&tunnel.local));
+    let Some(underlay) = underlay.filter(|port| has_address(*port)) else { return Some(Cause::NoTunnel) };
+    let cut = |port| fabric.cut(Place { node: id, port });
+    cut(Node::TUNNEL).or_else(|| cut(underlay)).map(Cause::PortDown)
 }
 
 pub fn is_up(node: &Node, id: InstanceId) -> bool {

@@ -13,7 +13,7 @@ use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite};
 use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
-use crate::symbolic::{By, Cause, End, Pass, Walker, Way, has_underlay, stops_forged};
+use crate::symbolic::{By, Cause, End, Pass, Walker, Way, stops_forged, stops_outer};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
 
@@ -491,19 +491,17 @@ impl Taken {
 pub fn enter(walker: Walker, gate: &Gate, mut classes: Vec<Class>) -> Vec<Way> {
     let Some(site) = gate.tunnel else { return walker.walk(classes, gate.place) };
     let node = walker.fabric.node(gate.place.node);
-    let mut ways = Vec::new();
-    if node.tunnels.get(&site).is_some_and(|tunnel| has_underlay(node, tunnel)) {
-        let let_in = walker.decapsulated(gate.place.node, site, &mut classes);
-        ways = walker.walk(let_in, gate.place);
+    let stopped = match node.tunnels.get(&site) {
+        Some(tunnel) => stops_outer(walker.fabric, gate.place.node, tunnel),
+        None => Some(Cause::NoTunnel),
+    };
+    if let Some(cause) = stopped {
+        return vec![Way::lost(classes, cause)];
     }
+    let let_in = walker.decapsulated(gate.place.node, site, &mut classes);
+    let mut ways = walker.walk(let_in, gate.place);
     if !classes.is_empty() {
-        ways.push(Way {
-            classes,
-            hops: Vec::new(),
-            passes: Vec::new(),
-            fault: None,
-            end: End::Dropped(Cause::NoTunnel),
-        });
+        ways.push(Way::lost(classes, Cause::NoTunnel));
     }
     ways
 }

@@ -113,17 +113,20 @@ impl Walker<'_> {
         if let Some(site) = tunnel {
             let of_site = |tunnel: &&Tunnel| self.site(tunnel.site).as_ref() == Some(site);
             let dropped = |why| Err(End::Dropped { node: node.clone(), why });
-            match self.tunnels(node).find(of_site) {
-                None => return dropped(format!("no end of the tunnel of {site} is here")),
-                Some(tunnel) if self.has_no_underlay(node, tunnel) => {
-                    return dropped(format!("{} is no address of {}", tunnel.local, tunnel.underlay));
-                }
-                Some(tunnel) if !allows(tunnel, self.probe.sender()) => {
+            let Some(tunnel) = self.tunnels(node).find(of_site) else {
+                return dropped(format!("no end of the tunnel of {site} is here"));
+            };
+            match self.stops_outer(node, tunnel) {
+                Some(why) => return dropped(why),
+                None if !allows(tunnel, self.probe.sender()) => {
                     let source = self.probe.sender();
                     return dropped(format!("{source} is not at the far end of the tunnel of {site}"));
                 }
-                Some(_) => {}
+                None => {}
             }
+        }
+        if let Some(why) = self.down(node, port) {
+            return Err(End::Dropped { node: node.clone(), why });
         }
         Ok(Place { node: node.clone(), in_port: Some(port.clone()) })
     }
@@ -260,6 +263,11 @@ impl Walker<'_> {
         if known.insertion == Insertion::L3 {
             self.neighbour(switch, side)?;
         }
+        let down = [&known.inside, &known.outside].into_iter().find_map(|side| self.down(switch, &side.port));
+        // Packets do not wait for copies of them.
+        if let Some(why) = down.filter(|_| known.insertion.returns()) {
+            return Err(why);
+        }
         let place = PortRef { element: switch.clone(), port: side.port.clone() };
         let here = |there: &&FunctionInstance| match direction {
             Direction::Up => there.inside == place,
@@ -298,7 +306,7 @@ impl Walker<'_> {
 
     /// Out of a switch, to the neighbour that its policy names.
     fn leave(&self, switch: &NodeName, side: &Side) -> Next {
-        match self.neighbour(switch, side) {
+        match self.neighbour(switch, side).and_then(|()| self.down(switch, &side.port).map_or(Ok(()), Err)) {
             Ok(()) => self.along(switch, &side.port),
             Err(why) => Next::End(End::Dropped { node: switch.clone(), why }),
         }
@@ -326,6 +334,9 @@ impl Walker<'_> {
             Outcome::Undecided { why } => Next::End(End::Undecided { node: node.clone(), why }),
             Outcome::Forward { port, via, decision } => {
                 decisions.push(decision);
+                if let Some(why) = self.down(node, &port) {
+                    return Next::End(End::Dropped { node: node.clone(), why });
+                }
                 if port == PortName::tunnel() {
                     return self.tunnel(node, decisions);
                 }
@@ -359,6 +370,19 @@ impl Walker<'_> {
         }
     }
 
+    /// Says that an end of a port's cable is down, if one is.
+    fn down(&self, node: &NodeName, port: &PortName) -> Option<String> {
+        let is_down = |node: &NodeName, port: &PortName| {
+            self.network.base.get(node).is_some_and(|base| base.down.contains(port))
+        };
+        if is_down(node, port) {
+            return Some(format!("port {port} is down"));
+        }
+        let far = &self.network.topology.cable(node, port)?.far;
+        is_down(&far.node, &far.port)
+            .then(|| format!("port {} of {}, at the other end of {port}, is down", far.port, far.node))
+    }
+
     fn along(&self, node: &NodeName, port: &PortName) -> Next {
         match self.network.topology.cable(node, port) {
             Some(Cable { far, .. }) => {
@@ -384,22 +408,23 @@ impl Walker<'_> {
             return dropped(node, format!("{destination} is at the far end of no tunnel"));
         };
         let (local, remote, key) = (entry.local, entry.remote, entry.key);
-        if self.has_no_underlay(node, entry) {
-            return dropped(node, format!("{local} is no address of {}", entry.underlay));
+        if let Some(why) = self.stops_outer(node, entry) {
+            return dropped(node, why);
         }
         decisions.push(Decision::Encapsulated { site: self.site(entry.site), local, remote, key });
         let ends_here =
             |tunnel: &&Tunnel| tunnel.local == remote && tunnel.remote == local && tunnel.key == key;
         let elements = self.network.model.elements.keys();
         let mut ends = elements.flat_map(|far| self.tunnels(far).map(move |tunnel| (far, tunnel)));
-        match ends.find(|(_, tunnel)| ends_here(tunnel)) {
+        let end = ends.find(|(_, tunnel)| ends_here(tunnel));
+        if let Some((far, why)) = end.and_then(|(far, exit)| Some((far, self.stops_outer(far, exit)?))) {
+            return dropped(far, why);
+        }
+        match end {
             None => match self.driven_with(remote) {
                 Some(far) => dropped(far, format!("no tunnel from {local} with this key ends here")),
                 None => Next::End(End::Site { node: node.clone(), site: self.site(entry.site) }),
             },
-            Some((far, exit)) if self.has_no_underlay(far, exit) => {
-                dropped(far, format!("{remote} is no address of {}", exit.underlay))
-            }
             Some((far, exit)) if !allows(exit, source) => {
                 dropped(far, format!("{source} is not at the far end of the tunnel that it came through"))
             }
@@ -414,10 +439,15 @@ impl Walker<'_> {
         model.elements.keys().find(|node| topology.cables(node).any(has))
     }
 
-    /// Whether a tunnel's outer packets would neither leave nor come by the port that it names.
-    fn has_no_underlay(&self, node: &NodeName, tunnel: &Tunnel) -> bool {
+    /// Why a tunnel's outer packets neither leave nor come by the port that it names, or what was in them gets no further.
+    fn stops_outer(&self, node: &NodeName, tunnel: &Tunnel) -> Option<String> {
         let cable = self.network.topology.cable(node, &tunnel.underlay);
-        !cable.is_some_and(|cable| cable.near.addresses.iter().any(|near| near.addr() == tunnel.local))
+        let has_address =
+            cable.is_some_and(|cable| cable.near.addresses.iter().any(|near| near.addr() == tunnel.local));
+        if !has_address {
+            return Some(format!("{} is no address of {}", tunnel.local, tunnel.underlay));
+        }
+        self.down(node, &PortName::tunnel()).or_else(|| self.down(node, &tunnel.underlay))
     }
 
     fn tunnels(&self, node: &NodeName) -> impl Iterator<Item = &Tunnel> {

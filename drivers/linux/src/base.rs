@@ -21,7 +21,8 @@ use crate::table::{address_of, metric_of, table_of};
 use crate::words;
 
 pub(crate) fn base(kernel: &mut Kernel<'_>) -> Result<BaseRouting, DriverError> {
-    let mut base = BaseRouting { our_priority: kernel.numbers.rule_priority, ..BaseRouting::default() };
+    let our_priority = kernel.numbers.rule_priority;
+    let mut base = BaseRouting { our_priority, down: kernel.down()?, ..BaseRouting::default() };
     for address in kernel.addresses()? {
         let Some(net) = net_of(&address) else { continue };
         if let Some(port) = kernel.port_name(address.header.index)? {

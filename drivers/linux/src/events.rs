@@ -10,7 +10,7 @@ use catena_driver::netlink::{Connection, messages};
 use catena_driver::netns::NetNs;
 use catena_model::name::PortName;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteFlags, RouteMessage};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -21,7 +21,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::Shared;
-use crate::kernel::name_of;
+use crate::kernel::{is_up, name_of};
 use crate::table::table_of;
 use crate::words;
 
@@ -263,7 +263,7 @@ fn port_of(link: &LinkMessage) -> Option<(PortName, bool)> {
     if link.header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    Some((name_of(link)?, link.header.flags.contains(LinkFlags::Up | LinkFlags::Running)))
+    Some((name_of(link)?, is_up(link)))
 }
 
 fn difference(before: Option<(PortName, bool)>, after: Option<(PortName, bool)>) -> Vec<Event> {

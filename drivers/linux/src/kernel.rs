@@ -1,6 +1,6 @@
 //! What one call of the driver asks of the kernel, with errors in the words of the person who reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catena_driver::DriverError;
 use catena_driver::netlink::{Connection, NetlinkError};
@@ -9,7 +9,7 @@ use catena_model::name::PortName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{RouteMessage, RouteProtocol};
 use netlink_packet_route::rule::RuleMessage;
 use nix::errno::Errno;
@@ -129,6 +129,16 @@ impl<'a> Kernel<'a> {
             .collect())
     }
 
+    /// The ports by which packets neither leave nor come.
+    pub(crate) fn down(&mut self) -> Result<BTreeSet<PortName>, DriverError> {
+        let links = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "ip link show")?;
+        let down = links.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) if !is_up(link) => name_of(link),
+            _ => None,
+        });
+        Ok(down.collect())
+    }
+
     /// The interface index of a port; an error if it does not exist.
     pub(crate) fn port_index(&mut self, port: &PortName) -> Result<u32, DriverError> {
         let mut request = LinkMessage::default();
@@ -182,6 +192,13 @@ pub(crate) fn name_of(link: &LinkMessage) -> Option<PortName> {
         LinkAttribute::IfName(name) => PortName::new(name).ok(),
         _ => None,
     })
+}
+
+/// Whether packets leave and come by a port: it is set up and has a carrier. That alone decides whether the kernel gives it a
+/// queue that sends (`linkwatch_do_dev` in net/core/link_watch.c); an operational state of `unknown` or `dormant` (RFC 2863)
+/// stops nothing.
+pub(crate) fn is_up(link: &LinkMessage) -> bool {
+    link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp)
 }
 
 fn route(message: RouteNetlinkMessage) -> Option<RouteMessage> {

@@ -111,9 +111,10 @@ pub(crate) fn side(
     Ok(if same_place { *former } else { written })
 }
 
-/// The side with what its port is like: the kernel puts nothing into a peer of the same namespace (bpf_redirect_peer).
+/// The side with what its port is like: the kernel puts nothing into a peer of the same namespace (bpf_redirect_peer), and
+/// does not ask whether the port itself is up.
 pub(crate) fn leading(side: &layout::Side, port: &Link, delivery: Delivery) -> layout::Side {
-    let direct = port.leads_elsewhere && delivery == Delivery::Direct;
+    let direct = port.leads_elsewhere && port.up && delivery == Delivery::Direct;
     layout::Side { direct: direct.into(), own_mac: if direct { mac(port.mac) } else { 0 }, ..*side }
 }
 

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use catena_model::forwarding::{Change, Kind, Object};
-use catena_model::name::NodeName;
+use catena_model::name::{NodeName, PortName};
 use catena_model::resource::{DriverSpec, Engine};
 use catena_replay::Sender;
 use serde_json::json;
@@ -169,12 +169,16 @@ fn damage(world: &mut World, chance: &mut Chance) -> String {
     // Foreign rules before ours: the other engines close the way, or overrule them, where the verifier, which knows of no
     // engine, has them obeyed.
     let obeys = matches!(&world.model.elements[&name].driver, DriverSpec::Linux(linux) if linux.engine == Engine::Rules);
-    let command = match chance.below(5) {
+    let command = match chance.below(6) {
         0..=2 if !obeys => "ip route add blackhole 203.0.113.0/25".to_owned(),
         0 => "ip rule add to 198.51.100.0/24 lookup main priority 100".to_owned(),
         1 => "ip rule add from 172.16.1.0/24 unreachable priority 100".to_owned(),
         2 => "ip rule add from 172.16.1.0/25 lookup main priority 100".to_owned(),
         3 => "ip route add blackhole 198.51.100.64/26".to_owned(),
+        4 => {
+            let ports: Vec<&PortName> = world.topology.cables(&name).map(|cable| &cable.near.port).collect();
+            format!("ip link set {} down", chance.of(&ports))
+        }
         _ => {
             let state = world.installed.element(&name);
             let rules: Vec<Object> =
@@ -188,7 +192,7 @@ fn damage(world: &mut World, chance: &mut Chance) -> String {
         }
     };
     run(&netns, &command);
-    // The routing engine hears of its owner's rules and routes.
+    // The engines hear of ports, and the routing engine of its owner's rules and routes.
     std::thread::sleep(Duration::from_millis(50));
     format!("{command} on {name}")
 }

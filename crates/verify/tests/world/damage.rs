@@ -35,6 +35,13 @@ pub fn damage(world: &World, dice: &mut Dice) -> Option<(String, World)> {
         let what = foreign(&mut mutant, &element, dice);
         return Some((format!("{element}: {what}"), mutant));
     }
+    if dice.roll(16) == 0 {
+        let ports: Vec<PortName> =
+            world.topology.cables(&element).map(|cable| cable.near.port.clone()).collect();
+        let port = dice.one(&ports)?.clone();
+        mutant.base(element.as_str()).down.insert(port.clone());
+        return Some((format!("{element}: {port} is down"), mutant));
+    }
     let objects: Vec<Object> = world.state.element(&element).iter().cloned().collect();
     let old = dice.one(&objects)?.clone();
     let state = mutant.state.elements.get_mut(&element)?;

@@ -4,7 +4,7 @@ use catena_driver::Driver;
 use catena_model::address::Family;
 use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
 use catena_testbed::objects::{from, port, put, table};
-use catena_testbed::set;
+use catena_testbed::{ip, set};
 
 use crate::world::World;
 
@@ -155,4 +155,38 @@ async fn a_route_that_cannot_be_told_makes_its_table_opaque() {
         let [main] = rules_at(&base, 32_766, Family::V4)[..] else { panic!("{base:?}") };
         assert!(main.opaque.concat().contains("198.51.100.0/24"), "{route}: {main:?}");
     }
+}
+
+/// By the flags of the port, not by its operational state, which is unknown of an ifb that sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_are_down_that_are_set_down_or_have_no_carrier() {
+    let world = World::default();
+    let own = async || -> Vec<String> {
+        let down = base(&world).await.down;
+        let ours = ["ifb", "qg-def", "qg-ext", "qr-abc", "tap"];
+        ours.into_iter().filter(|name| down.contains(&port(name))).map(str::to_owned).collect()
+    };
+    world.ip("link add ifb type ifb");
+    assert_eq!(own().await, ["ifb"]);
+    world.ip("link set ifb up");
+    assert!(own().await.is_empty());
+    // Nobody holds its other end.
+    world.ip("tuntap add tap mode tap");
+    world.ip("link set tap up");
+    world.ip("link set qg-ext down");
+    ip(&world.switch, "link set xqr-abc down");
+    assert_eq!(own().await, ["qg-ext", "qr-abc", "tap"]);
+    // The routes by a port without a carrier are still there.
+    let leads = |base: &BaseRouting, name: &str| {
+        let of_port = |action: &BaseRouteAction| matches!(action, BaseRouteAction::Forward { port, .. } if port.as_str() == name);
+        base.routes.iter().any(|route| route.table == 254 && of_port(&route.action))
+    };
+    let now = base(&world).await;
+    assert!(leads(&now, "qr-abc") && !leads(&now, "qg-ext"));
+    set(&world.router, "net/ipv4/conf/qr-abc/ignore_routes_with_linkdown", 1);
+    set(&world.router, "net/ipv6/conf/qr-abc/ignore_routes_with_linkdown", 1);
+    assert!(!leads(&base(&world).await, "qr-abc"));
+    ip(&world.switch, "link set xqr-abc up");
+    world.ip("link set qg-ext up");
+    assert_eq!(own().await, ["tap"]);
 }
