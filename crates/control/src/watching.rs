@@ -1,23 +1,25 @@
 //! Watching: what holds of the chains as they are really installed, found out anew whenever something may have changed.
 //!
 //! One task looks and verifies, beside the core; what happens meanwhile makes it look once more when it is done. What it
-//! has read counts only if the core changed nothing while it was read: half a change is no state to judge.
+//! has read counts only if the core changed nothing while it was read: half a change is no state to judge. Of what it has
+//! read it verifies again what differs from the last time.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use catena_model::forwarding::Direction;
-use catena_model::name::{ChainName, SiteName};
+use catena_model::name::ChainName;
 use catena_model::resource::Chain;
-use catena_verify::{Property, Report, Undecided, Verdict, Violation};
+use catena_verify::{Report, Undecided, Verdict, Violation};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
 use crate::events::{About, EventLog};
 use crate::gate::is_of_site;
-use crate::report::{ChainVerdict, EventKind, Timestamp};
+use crate::prover::Prover;
+use crate::report::{ChainVerdict, EventKind, Promise, Timestamp};
+use crate::think::think;
 use crate::trace::Observed;
 use crate::view::View;
 
@@ -32,7 +34,8 @@ pub struct Verdicts {
 #[derive(Clone, Debug)]
 struct Found {
     verdict: ChainVerdict,
-    broken: BTreeSet<(Property, SiteName, Direction)>,
+    /// What a packet shows, or was shown by one and cannot be told at this moment.
+    broken: Vec<Promise>,
 }
 
 impl Verdicts {
@@ -72,6 +75,7 @@ impl Watcher {
 
     async fn watch(mut self) {
         let mut last: Option<(u64, Arc<Observed>)> = None;
+        let mut prover = Prover::default();
         loop {
             let seen = last.as_ref().map(|(stirs, _)| *stirs);
             // `Err`: the core is gone.
@@ -94,7 +98,9 @@ impl Watcher {
             last = Some((now.stirs, Arc::clone(&observed)));
             let mut found = self.verdicts.borrow().found.clone();
             if !is_known {
-                let report = now.verify_observed(observed, None).await;
+                let prove = move || (observed.prove(&mut prover), prover);
+                let report: Report;
+                (report, prover) = think(prove).await;
                 found = next(&found, &now, &report, &self.events);
             }
             for Found { verdict, .. } in found.values_mut() {
@@ -127,7 +133,7 @@ async fn supervise<T: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// What is found after `report`; what has become worse or well is told.
+/// What is found after `report`; what has become worse or better is told.
 fn next(
     former: &BTreeMap<ChainName, Found>,
     view: &View,
@@ -136,27 +142,54 @@ fn next(
 ) -> BTreeMap<ChainName, Found> {
     let now = Timestamp::now();
     let found = |chain: &Chain| {
-        let broken: BTreeSet<_> = violations_of(chain, report).map(promise).collect();
         let former = former.get(&chain.name);
-        let is_news =
-            |violation: &Violation| former.is_none_or(|former| !former.broken.contains(&promise(violation)));
-        let news = violations_of(chain, report).find(|violation| is_news(violation));
         let (verdict, why) = verdict_of(chain, report);
-        let same = former.filter(|former| former.verdict.verdict == verdict);
-        // That a new chain is as it should be is said by what made it.
-        if (same.is_none() && (former.is_some() || verdict != Verdict::Proven)) || news.is_some() {
-            let what = news.map(told).or_else(|| why.clone());
-            tell(&chain.name, verdict, what.as_deref(), events);
-        }
-        let since = same.map_or(now, |same| same.verdict.since);
+        let since = former.filter(|former| former.verdict.verdict == verdict);
+        let since = since.map_or(now, |former| former.verdict.since);
         let verdict = ChainVerdict { verdict, since, why, revision: view.revision, as_of: now };
-        Found { verdict, broken }
+        let found = Found { verdict, broken: broken_of(chain, former, report) };
+        if let Some(what) = news(chain, former, &found, report) {
+            tell(&chain.name, found.verdict.verdict, what, events);
+        }
+        found
     };
     view.intent.model.chains.values().map(|chain| (chain.name.clone(), found(chain))).collect()
 }
 
-fn promise(violation: &Violation) -> (Property, SiteName, Direction) {
-    (violation.property, violation.site.clone(), violation.direction)
+/// The promises that are broken, each once; one that was, for as long as it cannot be told whether it is.
+fn broken_of(chain: &Chain, former: Option<&Found>, report: &Report) -> Vec<Promise> {
+    let shown = violations_of(chain, report).map(Promise::broken_by);
+    let is_unknown = undecided_of(chain, report).next().is_some();
+    let feared = former.filter(|_| is_unknown).into_iter().flat_map(|former| former.broken.iter().cloned());
+    let mut broken: Vec<Promise> = Vec::new();
+    for promise in shown.chain(feared) {
+        if !is_among(&promise, &broken) {
+            broken.push(promise);
+        }
+    }
+    broken
+}
+
+fn is_among(promise: &Promise, promises: &[Promise]) -> bool {
+    promises.iter().any(|other| other.is_about(promise))
+}
+
+/// What is to be told of a chain, if anything: one more promise that is broken, another verdict, or one promise of several
+/// that holds again. That a new chain is as it should be is said by what made it.
+fn news(chain: &Chain, former: Option<&Found>, found: &Found, report: &Report) -> Option<String> {
+    let known = former.map(|former| former.broken.as_slice()).unwrap_or_default();
+    let is_new = |violation: &&Violation| !is_among(&Promise::broken_by(violation), known);
+    if let Some(violation) = violations_of(chain, report).find(is_new) {
+        return Some(told(violation));
+    }
+    let ChainVerdict { verdict, why, .. } = &found.verdict;
+    if former.map_or(Verdict::Proven, |former| former.verdict.verdict) != *verdict {
+        return Some(why.clone().unwrap_or_else(|| format!("chain {} holds", chain.name)));
+    }
+    let mended: Vec<String> =
+        known.iter().filter(|promise| !is_among(promise, &found.broken)).map(Promise::to_string).collect();
+    let still = || why.as_ref().map(|why| format!("; still broken: {why}")).unwrap_or_default();
+    (!mended.is_empty()).then(|| format!("no longer broken: {}{}", mended.join(", "), still()))
 }
 
 /// What is told of a site as a whole is true of each of its chains, by whichever of them it is told.
@@ -167,13 +200,17 @@ fn violations_of<'r>(chain: &Chain, report: &'r Report) -> impl Iterator<Item = 
     })
 }
 
+/// What is not understood on a site's way may concern all that comes by there.
+fn undecided_of<'r>(chain: &Chain, report: &'r Report) -> impl Iterator<Item = &'r Undecided> {
+    report
+        .undecided
+        .iter()
+        .filter(move |undecided| undecided.chain == chain.name || chain.sites.contains(&undecided.site))
+}
+
 fn verdict_of(chain: &Chain, report: &Report) -> (Verdict, Option<String>) {
     let violation = violations_of(chain, report).next();
-    // What is not understood on a site's way may concern all that comes by there.
-    let concerns =
-        |undecided: &&Undecided| undecided.chain == chain.name || chain.sites.contains(&undecided.site);
-    let undecided =
-        report.undecided.iter().filter(concerns).min_by_key(|undecided| undecided.property.is_none());
+    let undecided = undecided_of(chain, report).min_by_key(|undecided| undecided.property.is_none());
     match (violation, undecided) {
         (Some(violation), _) => (Verdict::Violated, Some(told(violation))),
         // It is broken, although no packet was found to show it.
@@ -200,14 +237,14 @@ fn told(violation: &Violation) -> String {
     )
 }
 
-fn tell(chain: &ChainName, verdict: Verdict, why: Option<&str>, events: &EventLog) {
+fn tell(chain: &ChainName, verdict: Verdict, what: String, events: &EventLog) {
     let kind = match verdict {
         Verdict::Proven => EventKind::Proven,
         Verdict::Violated => EventKind::Violated,
         Verdict::Undecided => EventKind::Undecided,
     };
     let about = About { element: None, chain: Some(chain.clone()) };
-    events.record(kind, about, why.map_or_else(|| format!("chain {chain} holds"), str::to_owned));
+    events.record(kind, about, what);
 }
 
 #[cfg(test)]
@@ -215,11 +252,13 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     use catena_model::address::{Dscp, Protocol};
+    use catena_model::forwarding::Direction;
     use catena_model::packet::Packet;
     use catena_model::resource::Traffic;
-    use catena_verify::{Coverage, End, Entry, Kind, Walk};
+    use catena_verify::{Coverage, End, Entry, Kind, Property, Walk};
 
     use super::*;
+    use crate::intent::Intent;
 
     fn chain(name: &str, site: &str) -> Chain {
         Chain {
@@ -274,17 +313,58 @@ mod tests {
         }
         let of_one = report(vec![broken(Property::NoBypass)], Vec::new());
         assert_eq!(verdicts(&of_one), [Violated, Proven, Proven]);
+        assert_eq!(verdicts(&report(Vec::new(), vec![unknown()])), [Unknown, Unknown, Proven]);
+    }
+
+    /// What is told of the chain `web` of one report after the other.
+    fn told_of(reports: &[Report]) -> Vec<String> {
+        let (mut intent, events) = (Intent::default(), EventLog::new(100, 1));
+        intent.model.chains.insert("web".parse().unwrap(), chain("web", "hq"));
+        let view = View { intent: Arc::new(intent), ..View::default() };
+        let mut found = BTreeMap::new();
+        reports.iter().for_each(|report| found = next(&found, &view, report, &events));
+        events.all().into_iter().map(|event| format!("{}: {}", event.kind, event.message)).collect()
+    }
+
+    fn unknown() -> Undecided {
         let Violation { chain, site, direction, .. } = broken(Property::Order);
-        let undecided = Undecided {
-            property: None,
-            chain,
-            site,
-            direction,
-            what: String::new(),
-            entry: None,
-            walk: None,
-        };
-        assert_eq!(verdicts(&report(Vec::new(), vec![undecided])), [Unknown, Unknown, Proven]);
+        Undecided { property: None, chain, site, direction, what: String::new(), entry: None, walk: None }
+    }
+
+    #[test]
+    fn one_of_several_that_holds_again_is_told() {
+        let both = || vec![broken(Property::Order), broken(Property::NoLoop)];
+        let [one, two] = [both(), both()].map(|broken| report(broken, Vec::new()));
+        let rest = || report(vec![broken(Property::NoLoop)], Vec::new());
+        let told = told_of(&[one, two, rest(), rest(), report(Vec::new(), Vec::new())]);
+        assert_eq!(told.len(), 3, "{told:#?}");
+        assert!(told[0].starts_with("violated: order: "), "{told:#?}");
+        assert!(
+            told[1].starts_with(
+                "violated: no longer broken: order of chain web for site hq, up; still broken: no-loop: "
+            ),
+            "{told:#?}"
+        );
+        assert_eq!(told[2], "proven: chain web holds");
+    }
+
+    /// What cannot be told does not hold again.
+    #[test]
+    fn what_was_broken_is_so_until_it_is_known_to_hold() {
+        let all = report(vec![broken(Property::Order), broken(Property::NoLoop)], Vec::new());
+        let hidden = report(vec![broken(Property::NoLoop)], vec![unknown()]);
+        let rest = report(vec![broken(Property::NoLoop)], Vec::new());
+        assert_eq!(told_of(&[all.clone(), hidden.clone()]).len(), 1);
+        assert_eq!(told_of(&[all.clone(), hidden.clone(), all.clone()]).len(), 1);
+        assert_eq!(told_of(&[all, hidden, rest]).len(), 2);
+    }
+
+    #[test]
+    fn a_sites_promise_is_the_same_whichever_chain_it_is_told_of() {
+        let of_web = broken(Property::Isolation);
+        let of_other = Violation { chain: "dns".parse().unwrap(), ..of_web.clone() };
+        let told = told_of(&[of_web, of_other].map(|broken| report(vec![broken], Vec::new())));
+        assert_eq!(told.len(), 1, "{told:#?}");
     }
 
     #[tokio::test(start_paused = true)]

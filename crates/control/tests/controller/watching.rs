@@ -6,7 +6,8 @@ use catena_control::Controller;
 use catena_control::report::{ChainVerdict, EventKind};
 use catena_driver::simulated::SimulatedElement;
 use catena_model::forwarding::Object;
-use catena_verify::Verdict;
+use catena_model::name::{ChainName, SiteName};
+use catena_verify::{Property, Verdict};
 
 use crate::gate::{as_in_the_inventory, diversion, divert, divert_to, restore};
 use crate::world::*;
@@ -193,6 +194,69 @@ async fn another_broken_promise_is_told_too() {
     stir(&world, "edge");
     assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
     assert!(told(&controller).len() > before, "{:#?}", controller.events());
+
+    // And so is that one of several holds again.
+    let before = last_event(&controller);
+    restore(&world);
+    stir(&world, "edge");
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
+    let events: Vec<_> = controller.events().into_iter().filter(|event| event.id > before).collect();
+    let [event] = &events[..] else { panic!("{events:#?}") };
+    assert_eq!(event.kind, EventKind::Violated);
+    assert!(event.message.starts_with("no longer broken: "), "{}", event.message);
+    assert!(event.message.contains(" of chain acme-web for site acme-hq, "), "{}", event.message);
+}
+
+/// The watch looks at what differs from the last time, and `verify` at everything.
+#[tokio::test(start_paused = true)]
+async fn what_is_watched_is_what_a_look_at_everything_finds() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    let mut seen = Vec::new();
+    for step in 0..8 {
+        match step {
+            0 => drop(apply(&controller, &[chain_of("globex", "globex-web", &["fw"])]).await.unwrap()),
+            1 => divert(&world),
+            2 => drop(apply(&controller, &[chain_of("globex", "globex-web", &["ips", "fw"])]).await.unwrap()),
+            3 => divert_to(&world, "core", "172.16.1.0/24"),
+            4 => restore(&world),
+            5 => world.remove("br-int"),
+            6 => world.bring("br-int"),
+            _ => drop(delete(&controller, &["chain/acme-web"]).await.unwrap()),
+        }
+        for element in ["edge", "core"] {
+            stir(&world, element);
+        }
+        verdict(&controller).await;
+        let report = controller.verify(None, true).await.unwrap();
+        for chain in controller.status().chains {
+            let found = chain.verdict.unwrap();
+            let is_of = |name: &ChainName, site: &SiteName, property: Option<Property>| {
+                let is_of_site =
+                    matches!(property, None | Some(Property::Isolation | Property::UnclaimedUntouched));
+                *name == chain.name || (is_of_site && chain.sites.iter().any(|of| of.site == *site))
+            };
+            let violations = || {
+                let all = report.violations.iter();
+                all.filter(|found| is_of(&found.chain, &found.site, Some(found.property)))
+            };
+            let mut undecided = report.undecided.iter();
+            let expected = match violations().next() {
+                Some(_) => Verdict::Violated,
+                None if undecided.any(|found| is_of(&found.chain, &found.site, None)) => Verdict::Undecided,
+                None => Verdict::Proven,
+            };
+            assert_eq!(found.verdict, expected, "step {step}: {found:?} {report:#?}");
+            if expected == Verdict::Violated {
+                let why = found.why.unwrap();
+                assert!(violations().any(|found| why.starts_with(&found.to_string())), "step {step}: {why}");
+            }
+            seen.push((step, expected));
+        }
+    }
+    let count = |verdict| seen.iter().filter(|(_, seen)| *seen == verdict).count();
+    let counts = [Verdict::Proven, Verdict::Violated, Verdict::Undecided].map(count);
+    assert!(counts.iter().all(|count| *count > 0), "{seen:?}");
 }
 
 #[tokio::test(start_paused = true)]
