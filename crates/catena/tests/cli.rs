@@ -366,6 +366,13 @@ fn verify_ends_with_what_it_found() {
         let said = day.says(&line);
         assert!(said.contains(&format!("exit code {code}\n{verdict}")), "{said}");
     }
+    // Without a chain nothing is promised.
+    let said = day.says("verify -f network.yaml -f functions.yaml -f tenants.yaml");
+    assert!(
+        said.contains("exit code 0\nnothing to prove: there is no chain here that promises anything\n"),
+        "{said}"
+    );
+    assert!(!said.contains("proven") && !said.contains("but for"), "{said}");
     // Without files, the controller is asked.
     day.says("apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml");
     let planned = day.says("plan -f unclear.yaml");

@@ -94,11 +94,13 @@ fn shown(answer: &Answer) -> String {
         Verdict::Violated => BAD,
         Verdict::Undecided => WARN,
     };
-    let mut text = match coverage.chains {
-        0 => "nothing to prove: there is no chain here that promises anything\n".to_owned(),
+    let mut text = match (coverage.chains, verdict) {
+        (0, Verdict::Proven) => {
+            "nothing to prove: there is no chain here that promises anything\n".to_owned()
+        }
         _ => format!("{}: {coverage}\n", styled(style, verdict)),
     };
-    for except in &coverage.except {
+    for except in coverage.except.iter().filter(|_| coverage.chains > 0) {
         text += &styled(FAINT, format!("  but for: {except}\n"));
     }
     for (nth, violation) in violations.iter().enumerate().take(SHOWN) {
