@@ -365,9 +365,10 @@ impl Planner<'_> {
     }
 }
 
-/// On the clock that the programs read, in nanoseconds.
+/// On the clock that the programs read (`bpf_ktime_get_coarse_ns`), in nanoseconds. The exact one runs up to a tick ahead of
+/// it, and what is in the programs' future is taken for long ago.
 pub(crate) fn now() -> Result<u64, DriverError> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
         .map_err(|error| DriverError::failed("cannot read the clock", error))?;
     Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }

@@ -31,9 +31,14 @@ pub(super) fn line() -> (Rig, NetNs) {
     let move_away = |port: &str| format!("link set {port}-x netns {path}\n");
     let lines: String = PORTS.map(move_away).concat();
     rig.netns.run(|| batch(&lines)).unwrap();
+    // It went down as it went, and nothing is put straight into a port whose far end is down.
+    let lines: String = PORTS.map(|port| format!("link set {port}-x up\n")).concat();
+    far_ends.run(|| batch(&lines)).unwrap();
     rig.put(&three_routed_functions());
     let mac = crate::words::mac([2, 0, 0, 0, 0, 9]);
     rig.with_engine(|engine| {
+        // As after the loader's last look: else a packet a second would go the kernel's way.
+        engine.programs.maps.attended.put(&0, &crate::plan::now().unwrap()).unwrap();
         for port in PORTS {
             let ifindex = Connection::open().unwrap().link(port).unwrap().unwrap().ifindex;
             for host in [1, 2, 11, 12] {

@@ -507,8 +507,6 @@ fn a_known_flow_leaves_where_its_sites_policy_says_now() {
         for exit in ["gw", "vr", "gw"] {
             let exits = Exits { up: side(exit, Some(1)), ..exits() };
             rig.put(&[Object::Policy(policy(vec![everything()], Some(exits)))]);
-            // The first one goes the kernel's way, which writes the addresses later.
-            rig.send("web-out", &frame(&packet));
             let outcome = rig.send("web-out", &frame(&packet));
             assert_eq!((outcome.verdict, &outcome.frame[6..12]), (REDIRECT, &rig.mac(exit)[..]), "{exit}");
         }
