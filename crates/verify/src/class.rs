@@ -61,14 +61,20 @@ impl Span<u128> {
     }
 }
 
-/// What is in `$whole` and not in the part `$part`, which lies within it: below it and above it.
-macro_rules! around {
-    ($whole:expr, $part:expr) => {{
-        let (whole, part) = ($whole, $part);
-        let below = (whole.first < part.first).then(|| Span { first: whole.first, last: part.first - 1 });
-        let above = (part.last < whole.last).then(|| Span { first: part.last + 1, last: whole.last });
-        [below, above].into_iter().flatten()
-    }};
+/// Of each field in turn: adds what `$rest` has below and above `$part` there as boxes of their own, and keeps the part.
+macro_rules! split_off {
+    ($rest:ident, $part:ident, $pieces:ident, $($field:ident),+) => {$(
+        let (whole, part) = ($rest.$field, $part.$field);
+        if whole.first < part.first {
+            let below = Span { first: whole.first, last: part.first - 1 };
+            $pieces.push(Self { $field: below, ..$rest });
+        }
+        if part.last < whole.last {
+            let above = Span { first: part.last + 1, last: whole.last };
+            $pieces.push(Self { $field: above, ..$rest });
+        }
+        $rest.$field = part;
+    )+};
 }
 
 pub fn number(address: IpAddr) -> u128 {
@@ -228,6 +234,15 @@ impl Class {
         routed.into_iter().filter_map(move |routed| class.intersection(&routed.seen_from_site(direction)))
     }
 
+    /// Whether there are such packets.
+    pub fn has_routed_part(&self, direction: Direction) -> bool {
+        let far_end = match direction {
+            Direction::Up => self.destination,
+            Direction::Down => self.source,
+        };
+        routed_spans(self.family).iter().any(|routed| routed.intersection(&far_end).is_some())
+    }
+
     /// All packets from the site's end `prefix` on the way up; all to it on the way down.
     pub fn of_end(prefix: Prefix, direction: Direction) -> Self {
         let mut class = Self::all(prefix.family());
@@ -362,35 +377,32 @@ impl Class {
 
     /// Adds what is in `self` and not in `other`, as disjoint boxes.
     pub fn minus(&self, other: &Self, pieces: &mut Vec<Self>) {
-        let Some(common) = self.intersection(other) else { return pieces.push(*self) };
-        // Field by field: what differs in this one, and agrees in all before it.
+        match self.intersection(other) {
+            Some(common) => self.minus_part(&common, pieces),
+            None => pieces.push(*self),
+        }
+    }
+
+    /// The same without what is a part of it: field by field, what differs in this one, and agrees in all before it.
+    fn minus_part(&self, part: &Self, pieces: &mut Vec<Self>) {
         let mut rest = *self;
-        pieces.extend(around!(rest.source, common.source).map(|source| Self { source, ..rest }));
-        rest.source = common.source;
-        pieces.extend(
-            around!(rest.destination, common.destination).map(|destination| Self { destination, ..rest }),
-        );
-        rest.destination = common.destination;
-        pieces.extend(around!(rest.senders, common.senders).map(|senders| Self { senders, ..rest }));
-        rest.senders = common.senders;
+        split_off!(rest, part, pieces, source, destination, senders);
         // Before the ports, which only some kinds and protocols have.
-        let protocols = rest.protocols.minus(common.protocols);
-        pieces.extend((!protocols.is_empty()).then_some(Self { protocols, ..rest }));
-        rest.protocols = common.protocols;
-        let kinds = rest.kinds.minus(common.kinds);
-        pieces.extend((!kinds.is_empty()).then_some(Self { kinds, ..rest }));
-        rest.kinds = common.kinds;
-        pieces.extend(
-            around!(rest.source_ports, common.source_ports).map(|source_ports| Self { source_ports, ..rest }),
-        );
-        rest.source_ports = common.source_ports;
-        pieces.extend(
-            around!(rest.destination_ports, common.destination_ports)
-                .map(|destination_ports| Self { destination_ports, ..rest }),
-        );
-        rest.destination_ports = common.destination_ports;
-        let dscps = rest.dscps & !common.dscps;
-        pieces.extend((dscps != 0).then_some(Self { dscps, ..rest }));
+        let protocols = rest.protocols.minus(part.protocols);
+        if !protocols.is_empty() {
+            pieces.push(Self { protocols, ..rest });
+        }
+        rest.protocols = part.protocols;
+        let kinds = rest.kinds.minus(part.kinds);
+        if !kinds.is_empty() {
+            pieces.push(Self { kinds, ..rest });
+        }
+        rest.kinds = part.kinds;
+        split_off!(rest, part, pieces, source_ports, destination_ports);
+        let dscps = rest.dscps & !part.dscps;
+        if dscps != 0 {
+            pieces.push(Self { dscps, ..rest });
+        }
     }
 
     /// What of these is of flows, and not about them.
@@ -528,15 +540,15 @@ impl Class {
 pub fn take(classes: &mut Vec<Class>, asks: &Class, mut then: impl FnMut(Class)) {
     let (count, mut left) = (classes.len(), 0);
     for nth in 0..count {
-        let class = classes[nth];
-        match class.intersection(asks) {
+        match classes[nth].intersection(asks) {
             None => {
-                classes[left] = class;
+                classes.swap(left, nth);
                 left += 1;
             }
             Some(common) => {
                 then(common);
-                class.minus(&common, classes);
+                let class = classes[nth];
+                class.minus_part(&common, classes);
             }
         }
     }
@@ -545,7 +557,11 @@ pub fn take(classes: &mut Vec<Class>, asks: &Class, mut then: impl FnMut(Class))
 
 /// The packets that are in both: each disjoint, and so is what they have in common.
 pub fn both(some: &[Class], others: &[Class]) -> Vec<Class> {
-    some.iter().flat_map(|one| others.iter().filter_map(|other| one.intersection(other))).collect()
+    let mut common = Vec::new();
+    for one in some {
+        common.extend(others.iter().filter_map(|other| one.intersection(other)));
+    }
+    common
 }
 
 fn readable_addresses(family: Family, span: Span<u128>, known: &[IpAddr]) -> Vec<IpAddr> {

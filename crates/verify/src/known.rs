@@ -1,7 +1,7 @@
 //! What is known about single sites, and what it comes to.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 
 use catena_model::forwarding::{Direction, SiteId};
 use catena_model::name::{ChainName, SiteName};
@@ -13,6 +13,7 @@ use crate::example::{Examples, Found};
 use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::intent::ServedSite;
 use crate::outside::{Outside, Stray};
+use crate::quick_hash::QuickMap;
 use crate::symbolic::{Cause, End, Way};
 use crate::tails::Tails;
 use crate::verdict::{Coverage, Report, Verdict};
@@ -127,7 +128,7 @@ pub struct Summary {
     classes: usize,
     /// How many sites have each.
     chains: HashMap<ChainName, usize>,
-    entries: HashMap<(Place, Option<SiteId>), usize>,
+    entries: QuickMap<(Place, Option<SiteId>), usize>,
     found: BTreeMap<SiteName, Found>,
 }
 
@@ -210,7 +211,7 @@ impl Summary {
     }
 }
 
-fn less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) {
+fn less<K: Eq + Hash>(counts: &mut HashMap<K, usize, impl BuildHasher>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

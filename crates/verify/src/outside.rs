@@ -1,7 +1,7 @@
 //! What there is besides the packets of sites with chains: what others send, and what objects match that is not their
 //! site's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use catena_model::address::{Family, Prefix};
 use catena_model::forwarding::{Direction, Object, Selector, SiteId};
@@ -13,6 +13,7 @@ use crate::class::{Class, Kinds, Span};
 use crate::fabric::{Fabric, NodeId, Place};
 use crate::intent::{Gate, Intent, ServedSite, external_gates, gates};
 use crate::prefix_index::PrefixIndex;
+use crate::quick_hash::QuickMap;
 use crate::symbolic::Walker;
 
 /// Where others' packets come in, how far they get, and which objects are for more than their sites.
@@ -21,21 +22,21 @@ pub struct Outside {
     entries: Vec<Gate>,
     external: usize,
     /// The sites whose packets come in at an entry.
-    owners: HashMap<(Place, Option<SiteId>), Vec<SiteId>>,
+    owners: QuickMap<(Place, Option<SiteId>), Vec<SiteId>>,
     /// The tunnels that sites' packets come out of, and where they end.
-    tunnels: HashMap<SiteId, Gate>,
+    tunnels: QuickMap<SiteId, Gate>,
     tunnel_ends: BTreeSet<NodeId>,
     /// What comes to a place by the owners' routing alone.
-    arrivals: HashMap<Place, Vec<Arrivals>>,
+    arrivals: QuickMap<Place, Vec<Arrivals>>,
     /// The places where something asks for sources, by these sources; a place as often as something asks there.
     asking_sources: PrefixIndex<Place>,
     /// The same by destinations, where not only the Internet's packets come.
     asking_destinations: PrefixIndex<Place>,
     /// The ports that are said to be a site's, whatever comes in by them.
-    ports_of_sites: HashMap<SiteId, Vec<Place>>,
+    ports_of_sites: QuickMap<SiteId, Vec<Place>>,
     strays: BTreeMap<SiteName, Vec<Stray>>,
     /// Whose number is whose.
-    names: HashMap<SiteId, SiteName>,
+    names: QuickMap<SiteId, SiteName>,
 }
 
 /// Packets, but no ICMP errors, that come to a place from some entries: with all these sources, and at most these destinations.
@@ -78,13 +79,13 @@ impl Outside {
         let mut outside = Self {
             external: external.len(),
             entries: external,
-            owners: HashMap::new(),
-            tunnels: HashMap::new(),
+            owners: QuickMap::default(),
+            tunnels: QuickMap::default(),
             tunnel_ends: BTreeSet::new(),
-            arrivals: HashMap::new(),
+            arrivals: QuickMap::default(),
             asking_sources: PrefixIndex::default(),
             asking_destinations: PrefixIndex::default(),
-            ports_of_sites: HashMap::new(),
+            ports_of_sites: QuickMap::default(),
             strays: BTreeMap::new(),
             names: network.numbering.sites().map(|(name, id)| (id, name.clone())).collect(),
         };

@@ -184,18 +184,31 @@ struct Branches(Vec<(Lead, Vec<Class>)>);
 
 impl Branches {
     fn add(&mut self, class: Class, lead: Lead) {
-        self.add_all([class], lead);
+        self.of(lead).push(class);
     }
 
-    /// Beside those that are led on alike: there are few leads.
-    fn add_all(&mut self, classes: impl IntoIterator<Item = Class>, lead: Lead) {
-        let mut classes = classes.into_iter();
-        let Some(first) = classes.next() else { return };
-        match self.0.iter_mut().find(|(other, _)| *other == lead) {
-            Some((_, there)) => there.extend(std::iter::once(first).chain(classes)),
-            None => self.0.push((lead, std::iter::once(first).chain(classes).collect())),
+    fn add_all(&mut self, mut classes: Vec<Class>, lead: Lead) {
+        let there = self.of(lead);
+        match there.is_empty() {
+            true => *there = classes,
+            false => there.append(&mut classes),
         }
     }
+
+    /// Those that are led on so. It may stay empty.
+    fn of(&mut self, lead: Lead) -> &mut Vec<Class> {
+        list_of(&mut self.0, lead)
+    }
+}
+
+/// The list of a key, of which there are few; a new one if there is none.
+fn list_of<K: PartialEq>(lists: &mut Vec<(K, Vec<Class>)>, key: K) -> &mut Vec<Class> {
+    let known = lists.iter().position(|(other, _)| *other == key);
+    let nth = known.unwrap_or_else(|| {
+        lists.push((key, Vec::new()));
+        lists.len() - 1
+    });
+    &mut lists[nth].1
 }
 
 impl<'f> Walker<'f> {
@@ -232,6 +245,7 @@ impl<'f> Walker<'f> {
                 continue;
             }
             self.at(place, std::mem::take(&mut way.classes), &mut branches);
+            branches.0.retain(|(_, classes)| !classes.is_empty());
             let last = branches.0.pop();
             for (lead, classes) in branches.0.drain(..) {
                 self.follow(way.clone(), classes, lead, &mut pending, &mut ways);
@@ -335,25 +349,21 @@ impl<'f> Walker<'f> {
         mut classes: Vec<Class>,
         branches: &mut Branches,
     ) {
-        let Some(Around { family, .. }) = Around::of(&classes) else { return };
+        let Some(family) = classes.first().map(|class| class.family) else { return };
         // Claimed, or of no use here: not released.
         let mut claimed = Vec::new();
         let mut steered: Vec<(PathId, Vec<Class>)> = Vec::new();
         let rules = policy.rules.iter().map(|rule| (&rule.matches, rule.action));
         for (asks, action) in Class::in_turn(rules, family) {
-            let mut taken = Vec::new();
-            take(&mut classes, &asks.seen_from_site(direction), |class| taken.push(class));
-            match (purpose, action, &policy.exits) {
+            let taken = match (purpose, action, &policy.exits) {
                 // Whose they are nobody can say.
                 (Purpose::Steer, _, Some(_)) if asks.kinds == Kinds::HEADLESS => {
-                    branches.add_all(taken, Lead::end(End::Dropped(Cause::Headless)));
+                    branches.of(Lead::end(End::Dropped(Cause::Headless)))
                 }
-                (Purpose::Steer, Action::Path(path), Some(_)) => match steered.last_mut() {
-                    Some((last, there)) if *last == path => there.append(&mut taken),
-                    _ => steered.push((path, taken)),
-                },
-                _ => claimed.append(&mut taken),
-            }
+                (Purpose::Steer, Action::Path(path), Some(_)) => list_of(&mut steered, path),
+                _ => &mut claimed,
+            };
+            take(&mut classes, &asks.seen_from_site(direction), |class| taken.push(class));
         }
         for (path, classes) in steered {
             let owner = self.fabric.node(place.node).paths.get(&path).map_or(policy.site, |path| path.site);
@@ -380,16 +390,19 @@ impl<'f> Walker<'f> {
         if classes.is_empty() {
             return;
         }
-        let mut add = |lead| branches.add_all(classes.iter().copied(), lead);
         if is_closed(node, path) {
-            return add(Lead { pass: Some(pass), ..Lead::end(End::Dropped(Cause::Closed)) });
+            let dropped = Lead { pass: Some(pass), ..Lead::end(End::Dropped(Cause::Closed)) };
+            return branches.add_all(classes, dropped);
         }
         for (nth, (_, members)) in in_order(path, pass.direction).enumerate() {
             let mut up = members.filter(|id| is_up(node, *id)).peekable();
             let mut some_good = up.peek().is_none();
             for id in up {
                 match self.fault(&pass, id, family, nth + 1 == path.hops.len()) {
-                    Some(end) => add(Lead { pass: Some(pass), fault: Some(id), ..Lead::end(end) }),
+                    Some(end) => {
+                        let ended = Lead { pass: Some(pass), fault: Some(id), ..Lead::end(end) };
+                        branches.of(ended).extend_from_slice(&classes);
+                    }
                     None => some_good = true,
                 }
             }
@@ -398,7 +411,7 @@ impl<'f> Walker<'f> {
             }
         }
         let next = self.leave(pass.switch, pass.owner, pass.direction, family);
-        add(Lead { pass: Some(pass), ..Lead::new(By::Path(pass.path), next) });
+        branches.add_all(classes, Lead { pass: Some(pass), ..Lead::new(By::Path(pass.path), next) });
     }
 
     /// Takes what functions do not get, or what nobody knows how they treat.

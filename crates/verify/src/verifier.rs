@@ -23,6 +23,7 @@ use crate::intent::{Intent, ServedSite};
 use crate::known::{Known, Spot, Summary};
 use crate::outside::Outside;
 use crate::prefix_index::PrefixIndex;
+use crate::quick_hash::QuickMap;
 use crate::tails::Tails;
 use crate::verdict::Report;
 
@@ -138,7 +139,7 @@ pub struct Verifier {
     chains_of: BTreeMap<SiteName, BTreeSet<ChainName>>,
     sites_of: BTreeMap<ChainName, BTreeSet<SiteName>>,
     /// Whose ways pass where.
-    passing: HashMap<Spot, BTreeSet<SiteName>>,
+    passing: QuickMap<Spot, BTreeSet<SiteName>>,
     /// For how many addresses of packets each site's objects are.
     owned: HashMap<SiteName, usize>,
     summary: Summary,
@@ -161,7 +162,7 @@ impl Verifier {
             by_prefix: PrefixIndex::default(),
             chains_of: BTreeMap::new(),
             sites_of: BTreeMap::new(),
-            passing: HashMap::new(),
+            passing: QuickMap::default(),
             owned: HashMap::new(),
             report: summary.report(),
             summary,

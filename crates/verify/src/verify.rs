@@ -1,7 +1,5 @@
 //! The verifier: walks all packets that chains are about, and holds their ways against what the chains promise.
 
-use std::collections::HashMap;
-
 use catena_model::address::Prefix;
 use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
@@ -13,6 +11,7 @@ use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite};
 use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
+use crate::quick_hash::QuickMap;
 use crate::symbolic::{By, Cause, End, Pass, Walker, Way, stops_forged, stops_outer};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
@@ -117,15 +116,15 @@ struct Visitor<'v> {
     findings: Vec<Finding>,
     classes: usize,
     /// The paths that claimed packets took: of which chain, in which direction, by which packets.
-    passes: Vec<Taken>,
+    passes: Vec<Taken<'v>>,
     spots: Spots,
 }
 
-struct Taken {
+struct Taken<'v> {
     chain: usize,
     pass: Pass,
     classes: Vec<Class>,
-    gate: Gate,
+    gate: &'v Gate,
 }
 
 impl<'v> Visitor<'v> {
@@ -159,7 +158,7 @@ impl<'v> Visitor<'v> {
     }
 
     /// Looks at what of these ways is one claim's.
-    fn ways(&mut self, prefix: Prefix, gate: &Gate, direction: Direction, ways: &[Way], claim: &Claim) {
+    fn ways(&mut self, prefix: Prefix, gate: &'v Gate, direction: Direction, ways: &[Way], claim: &Claim) {
         let Claim { classes, by } = claim;
         let claim: Vec<Class> = classes.iter().map(|class| class.seen_from_site(direction)).collect();
         let mut claimed = true;
@@ -176,9 +175,9 @@ impl<'v> Visitor<'v> {
                     || !self.is_classified(hop.place)
             });
             let classes: Vec<Class> =
-                classes.iter().filter_map(|class| self.what_matters(direction, class)).collect();
+                classes.into_iter().filter_map(|class| self.what_matters(direction, class)).collect();
             if !classes.is_empty() {
-                self.look(gate, direction, way, &classes, *by);
+                self.look(gate, direction, way, classes, *by);
             }
         }
         if let (ClaimedBy::Chain(chain), false) = (by, claimed) {
@@ -193,30 +192,40 @@ impl<'v> Visitor<'v> {
 
     /// What of a class is to be looked at. What a site says to itself is no business of the cloud; elsewhere it is not the site
     /// that says so, and of errors about it nothing is promised.
-    fn what_matters(&self, direction: Direction, class: &Class) -> Option<Class> {
+    fn what_matters(&self, direction: Direction, class: Class) -> Option<Class> {
         let far_end = match direction {
             Direction::Up => class.destination,
             Direction::Down => class.source,
         };
-        class.routed_part(direction).next()?;
         match direction {
-            _ if !self.served.has(class.family, far_end) => Some(*class),
+            _ if !class.has_routed_part(direction) => None,
+            _ if !self.served.has(class.family, far_end) => Some(class),
             Direction::Up => None,
             Direction::Down => class.without_errors(),
         }
     }
 
-    fn look(&mut self, gate: &Gate, direction: Direction, way: &Way, classes: &[Class], by: ClaimedBy) {
-        if let ClaimedBy::Chain(chain) = by {
-            let own = way.passes.iter().filter(|pass| Some(pass.site) == self.served.id);
-            for pass in own {
-                let (classes, gate) = (classes.to_vec(), gate.clone());
-                self.passes.push(Taken { chain, pass: *pass, classes, gate });
-            }
+    fn look(&mut self, gate: &'v Gate, direction: Direction, way: &Way, classes: Vec<Class>, by: ClaimedBy) {
+        if !self.faults(gate, direction, way, &classes, by).is_empty() {
+            self.look_closely(gate, direction, way, &classes, by);
         }
-        if self.faults(gate, direction, way, classes, by).is_empty() {
-            return;
+        let ClaimedBy::Chain(chain) = by else { return };
+        let mut own = way.passes.iter().filter(|pass| Some(pass.site) == self.served.id);
+        let Some(first) = own.next() else { return };
+        for pass in own {
+            self.passes.push(Taken { chain, pass: *pass, classes: classes.clone(), gate });
         }
+        self.passes.push(Taken { chain, pass: *first, classes, gate });
+    }
+
+    fn look_closely(
+        &mut self,
+        gate: &Gate,
+        direction: Direction,
+        way: &Way,
+        classes: &[Class],
+        by: ClaimedBy,
+    ) {
         // Packets among them that cannot be routed may be all that is wrong.
         let classes = routed(classes, direction);
         let is_forged = direction == Direction::Down
@@ -276,7 +285,7 @@ impl<'v> Visitor<'v> {
         for way in enter(walker, gate, classes) {
             self.spots.pass(&way, direction);
             let classes: Vec<Class> =
-                way.classes.iter().filter_map(|class| self.what_matters(direction, class)).collect();
+                way.classes.iter().filter_map(|class| self.what_matters(direction, *class)).collect();
             if classes.is_empty() {
                 continue;
             }
@@ -314,7 +323,7 @@ impl<'v> Visitor<'v> {
     /// What the paths that were taken promise.
     fn paths(&mut self) {
         let passes = std::mem::take(&mut self.passes);
-        let mut known: HashMap<_, Vec<Fault>> = HashMap::new();
+        let mut known: QuickMap<_, Vec<Fault>> = QuickMap::default();
         for taken in &passes {
             let Taken { chain, pass, .. } = taken;
             let faults = known.entry((*chain, pass.switch, pass.path, pass.direction)).or_insert_with(|| {
@@ -480,7 +489,7 @@ impl<'v> Visitor<'v> {
     }
 }
 
-impl Taken {
+impl Taken<'_> {
     fn finding(&self, fault: Fault, classes: Vec<Class>) -> Finding {
         let (gate, direction) = (Some(self.gate.clone()), self.pass.direction);
         Finding { fault, chain: self.chain, direction, gate, classes, way: None }
