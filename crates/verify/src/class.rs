@@ -149,15 +149,17 @@ impl Kinds {
     pub const FRAGMENTS: Self = Self(2);
     pub const HEADLESS: Self = Self(4);
     pub const ERRORS: Self = Self(8);
+    pub const OPTIONS: Self = Self(16);
     /// What is of a flow, and not about it.
-    pub const OF_FLOWS: Self = Self(1 | 2 | 4);
+    pub const OF_FLOWS: Self = Self(1 | 2 | 4 | 16);
     /// Of which the ports are known.
-    pub const WITH_PORTS: Self = Self(1 | 2 | 8);
-    pub const ALL: Self = Self(1 | 2 | 4 | 8);
+    pub const WITH_PORTS: Self = Self(1 | 2 | 8 | 16);
+    pub const ALL: Self = Self(1 | 2 | 4 | 8 | 16);
 
     fn of(kind: Kind) -> Self {
         match kind {
             Kind::Whole => Self::WHOLE,
+            Kind::Options => Self::OPTIONS,
             Kind::Fragment => Self::FRAGMENTS,
             Kind::Headless => Self::HEADLESS,
             Kind::Error { .. } => Self::ERRORS,
@@ -521,7 +523,7 @@ impl Class {
     fn readable_kind(&self, known: &[IpAddr]) -> Kind {
         let sender = readable_addresses(self.family, self.senders, known).first().copied();
         let error = sender.map(|sender| Kind::Error { sender });
-        let mut kinds = [Kind::Whole, Kind::Fragment, Kind::Headless].into_iter().chain(error);
+        let mut kinds = [Kind::Whole, Kind::Options, Kind::Fragment, Kind::Headless].into_iter().chain(error);
         kinds.find(|kind| !self.kinds.intersection(Kinds::of(*kind)).is_empty()).unwrap_or_default()
     }
 
@@ -610,7 +612,7 @@ mod tests {
     }
 
     fn kinds() -> impl Strategy<Value = Kinds> {
-        let kinds = [Kinds::WHOLE, Kinds::FRAGMENTS, Kinds::OF_FLOWS, Kinds::ERRORS];
+        let kinds = [Kinds::WHOLE, Kinds::OPTIONS, Kinds::FRAGMENTS, Kinds::OF_FLOWS, Kinds::ERRORS];
         prop::sample::select(kinds.to_vec())
     }
 
@@ -649,9 +651,9 @@ mod tests {
     }
 
     fn probe() -> impl Strategy<Value = Probe> {
-        (packet(), 0..4_u8, 0..8_u128).prop_map(|(packet, kind, sender)| {
+        (packet(), 0..5_u8, 0..8_u128).prop_map(|(packet, kind, sender)| {
             let sender = address(packet.family(), sender);
-            let kinds = [Kind::Whole, Kind::Fragment, Kind::Headless, Kind::Error { sender }];
+            let kinds = [Kind::Whole, Kind::Options, Kind::Fragment, Kind::Headless, Kind::Error { sender }];
             Probe { packet, kind: kinds[usize::from(kind)] }
         })
     }

@@ -13,12 +13,12 @@ use catena_model::forwarding::{
     Side, SiteId, Table, Tunnel, VlanId,
 };
 use catena_model::name::{FunctionName, InstanceName, NodeName, PortName};
-use catena_model::resource::{LinkEnd, Role};
+use catena_model::resource::{Engine, LinkEnd, Role};
 
 use crate::Network;
 use crate::class::Span;
 use crate::intent::home;
-use crate::lookup::of_inventory;
+use crate::lookup::{engine_of, has_own_networks, of_inventory};
 use crate::prefix_index::PrefixIndex;
 use crate::quick_hash::QuickMap;
 
@@ -70,8 +70,12 @@ pub struct Node {
     pub forwards: bool,
     ports: Vec<Port>,
     port_ids: QuickMap<PortName, PortId>,
+    /// By what means our rules are installed.
+    pub engine: Engine,
     pub base_rules: Vec<ForeignRule>,
-    our_priority: u32,
+    pub our_priority: u32,
+    /// Whether more than single addresses are the node's own: see [`has_own_networks`].
+    pub has_own_networks: bool,
     pub base_tables: QuickMap<u32, PrefixIndex<Route>>,
     rules: QuickMap<Option<PortId>, Rules>,
     pub tables: QuickMap<(PathId, Family), NextHop>,
@@ -174,6 +178,7 @@ struct Rules {
 }
 
 pub struct ForeignRule {
+    /// Among ours: see [`Node::turn`].
     pub priority: u32,
     pub family: Family,
     pub from: Option<Span<u128>>,
@@ -502,6 +507,7 @@ impl Fabric {
     fn add_base(&mut self, network: &Network, name: &NodeName) {
         let Some(id) = self.id(name) else { return };
         let node = &mut self.nodes[id.0 as usize];
+        node.engine = engine_of(network.model, name);
         match network.base.get(name) {
             Some(base) => node.set_base(base),
             None => node.set_base(&of_inventory(network.model, network.topology, name)),
@@ -535,8 +541,10 @@ impl Node {
             forwards,
             ports: Vec::new(),
             port_ids: QuickMap::default(),
+            engine: Engine::default(),
             base_rules: Vec::new(),
             our_priority: 0,
+            has_own_networks: false,
             base_tables: QuickMap::default(),
             rules: QuickMap::default(),
             tables: QuickMap::default(),
@@ -672,6 +680,7 @@ impl Node {
 
     fn set_base(&mut self, base: &BaseRouting) {
         self.our_priority = base.our_priority;
+        self.has_own_networks = has_own_networks(base);
         self.down.clone_from(&base.down);
         for port in &mut self.ports {
             port.is_down = self.down.contains(&port.name);
@@ -694,6 +703,17 @@ impl Node {
         self.base_rules.sort_by_key(|rule| rule.priority);
     }
 
+    /// In which turn a foreign rule is asked, among ours of [`our_priority`](Self::our_priority) and the following. An engine
+    /// that chooses hops has one line for all of ours, at the first of these priorities.
+    fn turn(&self, priority: u32) -> u32 {
+        match self.engine {
+            Engine::Nft | Engine::Steer if priority > self.our_priority => {
+                priority.saturating_add(Rule::ORDERS.into())
+            }
+            _ => priority,
+        }
+    }
+
     fn foreign(&mut self, rule: &BaseRule) -> ForeignRule {
         let action = match &rule.action {
             _ if !rule.opaque.is_empty() => ForeignAction::Opaque,
@@ -702,7 +722,7 @@ impl Node {
             BaseRuleAction::Other(_) => ForeignAction::Opaque,
         };
         ForeignRule {
-            priority: rule.priority,
+            priority: self.turn(rule.priority),
             family: rule.family,
             from: rule.from.map(Span::of),
             to: rule.to.map(Span::of),

@@ -1,4 +1,5 @@
-//! What kinds of packets there are, for those who ask for ports or for a source: whole ones, fragments, ICMP errors.
+//! What kinds of packets there are, for those who ask for ports or for a source (whole ones, fragments, ICMP errors) and for
+//! those who leave some to the kernel.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     #[default]
     Whole,
+    /// A whole one with IPv4 options, or hop-by-hop options of IPv6. It stands for all that `engine: steer` leaves to the
+    /// kernel, whose own rules come first; elsewhere it goes as any other.
+    Options,
     /// A first fragment, or a later one whose first one has been seen: its ports are known, and prove nothing of the others'.
     Fragment,
     /// A later fragment whose first one has not been seen: it has no ports.
@@ -30,6 +34,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Kind::Whole => f.write_str("packet"),
+            Kind::Options => f.write_str("packet with options"),
             Kind::Fragment => f.write_str("fragment"),
             Kind::Headless => f.write_str("later fragment without its first"),
             Kind::Error { sender } => write!(f, "ICMP error from {sender} that belongs to"),

@@ -1,5 +1,5 @@
 //! What one node's routing does with a packet: our rules and its owner's, in the order of their priorities, each table by
-//! longest prefix.
+//! longest prefix; and what the engine does that installs our rules, before any of them.
 
 use std::net::IpAddr;
 
@@ -8,14 +8,14 @@ use catena_model::base::{BaseRoute, BaseRouteAction, BaseRouting, BaseRule, Base
 use catena_model::forwarding::{ElementState, Key, Object, Rule, Selector};
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
-use catena_model::resource::{LinuxSpec, Model, Route};
+use catena_model::resource::{DriverSpec, Engine, LinuxSpec, Model, Route};
 use catena_model::topology::Topology;
 
 use crate::decision::Decision;
-use crate::kind::Probe;
+use crate::kind::{Kind, Probe};
 
 /// The numbers that Linux gives to its three tables and to the rules that lead to them (ip-rule(8)).
-const LOCAL_TABLE: u32 = 255;
+pub const LOCAL_TABLE: u32 = 255;
 const MAIN_TABLE: u32 = 254;
 const LOCAL_PRIORITY: u32 = 0;
 const MAIN_PRIORITY: u32 = 32_766;
@@ -35,26 +35,111 @@ pub enum Outcome {
     Undecided { why: String },
 }
 
-pub fn route(base: &BaseRouting, ours: &ElementState, arrival: &Arrival) -> Outcome {
+/// What an element's engine makes of a packet: see docs/routing.md.
+pub fn route(engine: Engine, base: &BaseRouting, ours: &ElementState, arrival: &Arrival) -> Outcome {
+    let decided = match engine {
+        Engine::Rules => by_priority(base, ours, arrival),
+        Engine::Nft | Engine::Steer => by_hop(engine, base, ours, arrival),
+    };
+    decided
+        .unwrap_or_else(|| Outcome::Drop { why: format!("no route to {}", arrival.probe.packet.destination) })
+}
+
+/// By `ip rule` alone, where our rules stand among others.
+fn by_priority(base: &BaseRouting, ours: &ElementState, arrival: &Arrival) -> Option<Outcome> {
     enum Line<'a> {
         Foreign(&'a BaseRule),
         Ours(&'a Rule),
     }
     let foreign = base.rules.iter().map(|rule| (rule.priority, Line::Foreign(rule)));
-    let ours_too = ours.iter().filter_map(|object| match object {
-        Object::Rule(rule) => Some((base.our_priority + u32::from(rule.order), Line::Ours(rule))),
-        _ => None,
-    });
+    let ours_too = ours
+        .iter()
+        .filter_map(as_rule)
+        .map(|rule| (base.our_priority + u32::from(rule.order), Line::Ours(rule)));
     let mut lines: Vec<(u32, Line)> = foreign.chain(ours_too).collect();
     // Of equal priority the foreign one comes first: what it does with our packets has to be looked at.
     lines.sort_by_key(|(priority, _)| *priority);
-    lines
-        .into_iter()
-        .find_map(|(_, line)| match line {
-            Line::Foreign(rule) => foreign_rule(base, rule, arrival),
-            Line::Ours(rule) => our_rule(ours, rule, arrival),
-        })
-        .unwrap_or_else(|| Outcome::Drop { why: format!("no route to {}", arrival.probe.packet.destination) })
+    lines.into_iter().find_map(|(_, line)| match line {
+        Line::Foreign(rule) => foreign_rule(base, rule, arrival),
+        Line::Ours(rule) => our_rule(ours, rule, arrival),
+    })
+}
+
+/// By an engine that chooses the next hop of what comes in before `ip rule` is asked. What has a hop is led there by a line at
+/// `our_priority`, unless a line before that leads it elsewhere.
+fn by_hop(engine: Engine, base: &BaseRouting, ours: &ElementState, arrival: &Arrival) -> Option<Outcome> {
+    let foreign =
+        |priorities| foreign_rules(base, priorities).find_map(|rule| foreign_rule(base, rule, arrival));
+    let mut rules: Vec<&Rule> = ours.iter().filter_map(as_rule).collect();
+    rules.sort_by_key(|rule| rule.order);
+    // What the element sends itself is not looked at.
+    let rules = rules.into_iter().filter(|_| arrival.in_port.is_some());
+    let Some(chosen) = rules.into_iter().find_map(|rule| our_rule(ours, rule, arrival)) else {
+        return foreign(u32::MAX);
+    };
+    let Outcome::Forward { port: hop, .. } = &chosen else { return Some(chosen) };
+    if engine == Engine::Steer && !is_left_to_kernel(base, arrival.probe) {
+        return Some(chosen);
+    }
+    match foreign(base.our_priority) {
+        None => Some(chosen),
+        Some(Outcome::Forward { port, .. }) if engine == Engine::Nft && port != *hop => {
+            Some(Outcome::Drop { why: format!("led to {port}, but its next hop is at {hop}") })
+        }
+        other => other,
+    }
+}
+
+fn as_rule(object: &Object) -> Option<&Rule> {
+    match object {
+        Object::Rule(rule) => Some(rule),
+        _ => None,
+    }
+}
+
+/// Those up to a priority, in their order.
+fn foreign_rules(base: &BaseRouting, last: u32) -> impl Iterator<Item = &BaseRule> {
+    let mut rules: Vec<&BaseRule> = base.rules.iter().filter(|rule| rule.priority <= last).collect();
+    rules.sort_by_key(|rule| rule.priority);
+    rules.into_iter()
+}
+
+/// What the routing engine does not send on itself (`drivers/steer/bpf/route.bpf.c`): options, odd addresses, what may be for
+/// the element. Which other addresses share a bit with one of the element's own is not looked at.
+fn is_left_to_kernel(base: &BaseRouting, probe: &Probe) -> bool {
+    let is_odd = |address: IpAddr| match address {
+        IpAddr::V4(address) => matches!(address.octets()[0], 0 | 127 | 224..),
+        IpAddr::V6(address) => matches!(address.octets()[0], 0 | 0xfe..),
+    };
+    let destination = probe.packet.destination;
+    probe.kind == Kind::Options
+        || is_odd(probe.sender())
+        || is_odd(destination)
+        || has_own_networks(base)
+        || base
+            .routes
+            .iter()
+            .any(|route| route.table == LOCAL_TABLE && route.prefix == Prefix::host(destination))
+}
+
+/// Whether more than single addresses are an element's own, beside those that are nobody's: then the routing engine leaves
+/// everything to the kernel (`drivers/steer/src/route/own.rs`).
+pub fn has_own_networks(base: &BaseRouting) -> bool {
+    base.routes.iter().any(|BaseRoute { table, prefix, .. }| {
+        let first = prefix.address();
+        *table == LOCAL_TABLE
+            && prefix.length() < prefix.family().bits()
+            && !first.is_loopback()
+            && !first.is_multicast()
+    })
+}
+
+/// By what means a node leads packets on. Who is not driven has no rules of ours.
+pub fn engine_of(model: &Model, node: &NodeName) -> Engine {
+    match model.elements.get(node).map(|element| &element.driver) {
+        Some(DriverSpec::Linux(linux)) => linux.engine,
+        Some(DriverSpec::Simulated) | None => Engine::default(),
+    }
 }
 
 /// The base routing of a node as the inventory has it.

@@ -247,7 +247,7 @@ fn no_black_hole(seen: &Seen, chain: &ServedChain) -> Option<Fault> {
         Cause::Forged => return None,
         // Whose it is cannot be told.
         Cause::Headless => return None,
-        Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::Unreachable => {
+        Cause::NoTable | Cause::OtherPort | Cause::NoTunnel | Cause::NoPath | Cause::Unreachable => {
             return violated(format!("packets are dropped at {at}: {}", in_words(seen.fabric, cause)));
         }
         Cause::NoRoute
@@ -598,7 +598,12 @@ fn same_end(a: End, b: End) -> bool {
 fn is_ours(cause: Cause) -> bool {
     matches!(
         cause,
-        Cause::NoTable | Cause::NoTunnel | Cause::NoPath | Cause::NoNeighbour | Cause::Unreachable
+        Cause::NoTable
+            | Cause::OtherPort
+            | Cause::NoTunnel
+            | Cause::NoPath
+            | Cause::NoNeighbour
+            | Cause::Unreachable
     )
 }
 
@@ -623,6 +628,7 @@ fn in_words(fabric: &Fabric, cause: Cause) -> String {
         Cause::Route => "a route of the element drops them",
         Cause::ForeignRule => "a foreign rule drops them",
         Cause::NoTable => "the table that a rule leads to is not there",
+        Cause::OtherPort => "a foreign rule leads them to another port than their next hop's",
         Cause::NoNeighbour => "nobody has the address that they are handed to",
         Cause::NoTunnel => "no tunnel takes them",
         Cause::NoPath => "the path that a policy names is not installed",

@@ -14,11 +14,13 @@ use catena_model::forwarding::{
     Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose,
     SiteId, Tunnel,
 };
+use catena_model::resource::Engine;
 
 use crate::class::{Class, Kinds, Span, take};
 use crate::fabric::{
     Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
 };
+use crate::lookup::LOCAL_TABLE;
 use crate::steering::hides_direction;
 use crate::tails::Tails;
 
@@ -107,6 +109,8 @@ pub enum Cause {
     ForeignRule,
     /// A rule of ours leads into a table that is not there.
     NoTable,
+    /// A rule of the owner's leads by another port than one of ours has chosen (`engine: nft`).
+    OtherPort,
     NoNeighbour,
     NoTunnel,
     NoPath,
@@ -474,11 +478,6 @@ impl<'f> Walker<'f> {
 
     /// By the rules of the node, ours and its owner's, in the order of their priorities.
     fn route(&self, place: Place, mut classes: Vec<Class>, released: bool, branches: &mut Branches) {
-        #[derive(Clone, Copy, PartialEq)]
-        enum Line {
-            Foreign(ForeignAction),
-            Ours(PathId),
-        }
         let Some(around) = Around::of(&classes) else { return };
         let family = around.family;
         let node = self.fabric.node(place.node);
@@ -502,25 +501,32 @@ impl<'f> Walker<'f> {
         }
         // Of equal priority the foreign ones come first, as they stand first here.
         lines.sort_by_key(|(priority, ..)| *priority);
-        for (nth, (priority, ends, line)) in lines.iter().enumerate() {
+        if node.engine != Engine::Rules && disagrees(node, family, &lines) {
+            self.by_hops(place, &lines, &mut classes, branches);
+        } else {
+            self.by_lines(place, &lines, None, &mut classes, branches);
+        }
+        branches.add_all(classes, Lead::end(End::Dropped(Cause::NoRoute)));
+    }
+
+    /// By lines in their order, foreign ones by no other port than `guard`; leaves what none is for.
+    fn by_lines(
+        &self,
+        place: Place,
+        lines: &[(u32, Ends, Line)],
+        guard: Option<PortId>,
+        classes: &mut Vec<Class>,
+        branches: &mut Branches,
+    ) {
+        for (nth, (_, ends, line)) in lines.iter().enumerate() {
             if classes.is_empty() {
                 break;
             }
-            // Of two equal ones the older comes first, which nobody tells us.
-            let equal = lines[nth + 1..].iter().take_while(|(other, ..)| other == priority);
-            for (_, other_ends, other) in equal {
-                if line != other
-                    && matches!((line, other), (Line::Ours(_), _) | (_, Line::Ours(_)))
-                    && let Some(both) = ends.intersection(*other_ends)
-                {
-                    let unknown = Lead::end(End::Undecided(Unknown::EqualRules));
-                    both.take(&mut classes, |class| branches.add(class, unknown));
-                }
-            }
+            take_disputed(&lines[nth..], classes, branches);
             let mut taken = Vec::new();
-            ends.take(&mut classes, |class| taken.push(class));
+            ends.take(classes, |class| taken.push(class));
             match *line {
-                Line::Ours(path) => self.by_our_rule(place.node, path, taken, family, branches),
+                Line::Ours(path) => self.by_our_rule(place.node, path, taken, branches),
                 Line::Foreign(ForeignAction::Drop) => {
                     branches.add_all(taken, Lead::end(End::Dropped(Cause::ForeignRule)));
                 }
@@ -528,30 +534,64 @@ impl<'f> Walker<'f> {
                     branches.add_all(taken, Lead::end(End::Undecided(Unknown::ForeignRule)));
                 }
                 Line::Foreign(ForeignAction::Lookup(table)) => {
-                    self.by_base_table(place, table, &mut taken, branches);
+                    self.by_base_table(place, table, guard, &mut taken, branches);
                     classes.append(&mut taken);
                 }
             }
         }
-        branches.add_all(classes, Lead::end(End::Dropped(Cause::NoRoute)));
     }
 
-    fn by_our_rule(
+    /// By an engine that chooses hops before the kernel's lines are asked: what has a hop meets the foreign lines before ours,
+    /// if the engine does not send it on itself. What it is to be sent on by nft leaves by its hop's port, or not at all.
+    fn by_hops(
         &self,
-        id: NodeId,
-        path: PathId,
-        classes: Vec<Class>,
-        family: Family,
+        place: Place,
+        lines: &[(u32, Ends, Line)],
+        classes: &mut Vec<Class>,
         branches: &mut Branches,
     ) {
+        let node = self.fabric.node(place.node);
+        let (ours, foreign): (Vec<_>, Vec<_>) =
+            lines.iter().copied().partition(|(.., line)| matches!(line, Line::Ours(_)));
+        for (nth, (_, ends, line)) in ours.iter().enumerate() {
+            take_disputed(&ours[nth..], classes, branches);
+            let mut chosen = Vec::new();
+            ends.take(classes, |class| chosen.push(class));
+            let (Line::Ours(path), Some(around)) = (*line, Around::of(&chosen)) else { continue };
+            let Some(hop) = node.tables.get(&(path, around.family)) else {
+                branches.add_all(chosen, Lead::end(End::Dropped(Cause::NoTable)));
+                continue;
+            };
+            let mut kernel = match node.engine {
+                Engine::Steer => take_left_to_kernel(node, &mut chosen),
+                Engine::Nft | Engine::Rules => std::mem::take(&mut chosen),
+            };
+            self.by_our_rule(place.node, path, chosen, branches);
+            let before = foreign.iter().filter(|(priority, ..)| *priority <= node.our_priority).copied();
+            let lines: Vec<_> = before.chain([(node.our_priority, *ends, *line)]).collect();
+            let guard = (node.engine == Engine::Nft).then_some(hop.port);
+            self.by_lines(place, &lines, guard, &mut kernel, branches);
+        }
+        self.by_lines(place, &foreign, None, classes, branches);
+    }
+
+    fn by_our_rule(&self, id: NodeId, path: PathId, classes: Vec<Class>, branches: &mut Branches) {
+        let Some(family) = classes.first().map(|class| class.family) else { return };
         match self.fabric.node(id).tables.get(&(path, family)) {
             None => branches.add_all(classes, Lead::end(End::Dropped(Cause::NoTable))),
             Some(next_hop) => self.forward(id, *next_hop, By::Rule(path), classes, branches),
         }
     }
 
-    /// By the longest prefix, then the lowest metric; leaves what no route is for.
-    fn by_base_table(&self, place: Place, table: u32, classes: &mut Vec<Class>, branches: &mut Branches) {
+    /// By the longest prefix, then the lowest metric, and by no other port than `guard`; leaves what no route is for.
+    fn by_base_table(
+        &self,
+        place: Place,
+        table: u32,
+        guard: Option<PortId>,
+        classes: &mut Vec<Class>,
+        branches: &mut Branches,
+    ) {
         let Some(around) = Around::of(classes) else { return };
         let node = self.fabric.node(place.node);
         let Some(table) = node.base_tables.get(&table) else { return };
@@ -576,6 +616,9 @@ impl<'f> Walker<'f> {
                 RouteAction::Local => End::Delivered,
                 _ if !node.forwards => End::Dropped(Cause::Host),
                 RouteAction::Drop => End::Dropped(Cause::Route),
+                RouteAction::Forward(next_hop) if guard.is_some_and(|port| port != next_hop.port) => {
+                    End::Dropped(Cause::OtherPort)
+                }
                 RouteAction::Forward(next_hop) => {
                     self.forward(place.node, next_hop, By::Base, taken, branches);
                     continue;
@@ -664,6 +707,77 @@ impl<'f> Walker<'f> {
             Ends::from(found.span).take(classes, |class| let_in.push(class));
         }
         let_in
+    }
+}
+
+/// What a rule of routing does.
+#[derive(Clone, Copy, PartialEq)]
+enum Line {
+    Foreign(ForeignAction),
+    Ours(PathId),
+}
+
+/// Takes what the first line and one of equal priority would lead elsewhere: of two equal ones the older comes first, which
+/// nobody tells us.
+fn take_disputed(lines: &[(u32, Ends, Line)], classes: &mut Vec<Class>, branches: &mut Branches) {
+    let Some(((priority, ends, line), others)) = lines.split_first() else { return };
+    for (_, other_ends, other) in others.iter().take_while(|(other, ..)| other == priority) {
+        if line != other
+            && matches!((line, other), (Line::Ours(_), _) | (_, Line::Ours(_)))
+            && let Some(both) = ends.intersection(*other_ends)
+        {
+            let unknown = Lead::end(End::Undecided(Unknown::EqualRules));
+            both.take(classes, |class| branches.add(class, unknown));
+        }
+    }
+}
+
+/// Whether an engine that chooses hops does not do what the lines say one after the other. The table of the node's own
+/// addresses, which comes first, takes nothing from the routing engine.
+fn disagrees(node: &Node, family: Family, lines: &[(u32, Ends, Line)]) -> bool {
+    let has_ours = lines.iter().any(|(.., line)| matches!(line, Line::Ours(_)));
+    has_ours
+        && lines.iter().any(|(priority, _, line)| match line {
+            Line::Ours(path) => !node.tables.contains_key(&(*path, family)),
+            Line::Foreign(ForeignAction::Lookup(LOCAL_TABLE)) => false,
+            Line::Foreign(_) => *priority <= node.our_priority,
+        })
+}
+
+/// Takes what the routing engine does not send on itself (`drivers/steer/bpf/route.bpf.c`): options, odd addresses, what may be
+/// for the node.
+fn take_left_to_kernel(node: &Node, classes: &mut Vec<Class>) -> Vec<Class> {
+    let Some(Around { family, destination, .. }) = Around::of(classes) else { return Vec::new() };
+    if node.has_own_networks {
+        return std::mem::take(classes);
+    }
+    let mut left = Vec::new();
+    let options = Class { kinds: Kinds::OPTIONS, ..Class::all(family) };
+    take(classes, &options, |class| left.push(class));
+    for odd in odd_spans(family) {
+        Ends::from(*odd).take(classes, |class| left.push(class));
+        Ends::to(*odd).take(classes, |class| left.push(class));
+    }
+    let own = node.base_tables.get(&LOCAL_TABLE).into_iter();
+    for found in own.flat_map(|table| table.overlapping(family, destination)) {
+        if found.length == family.bits() {
+            Ends::to(found.span).take(classes, |class| left.push(class));
+        }
+    }
+    left
+}
+
+/// Addresses of which the kernel knows what is to be done with them: of the own host, of multicast, for later.
+fn odd_spans(family: Family) -> &'static [Span<u128>] {
+    match family {
+        Family::V4 => &[
+            Span { first: 0, last: 0x00ff_ffff },
+            Span { first: 0x7f00_0000, last: 0x7fff_ffff },
+            Span { first: 0xe000_0000, last: 0xffff_ffff },
+        ],
+        Family::V6 => {
+            &[Span { first: 0, last: (1 << 120) - 1 }, Span { first: 0xfe << 120, last: u128::MAX }]
+        }
     }
 }
 

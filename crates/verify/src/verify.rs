@@ -480,8 +480,9 @@ impl<'v> Visitor<'v> {
         let seen = Seen::new(self.fabric, self.served, stray.direction, gate.place, &way, &way.classes);
         let by_us = way.hops.iter().any(|hop| matches!(hop.by, By::Rule(_) | By::Path(_) | By::Transit(_)));
         let astray = by_us && !property::of_unclaimed(&seen, ClaimedBy::Nothing).is_empty();
-        let diverted =
-            astray || (!way.passes.is_empty() && by_us) || matches!(way.end, End::Dropped(Cause::NoTable));
+        let diverted = astray
+            || (!way.passes.is_empty() && by_us)
+            || matches!(way.end, End::Dropped(Cause::NoTable | Cause::OtherPort));
         if diverted {
             let what = "packets that are not the site's are led the way of its chain";
             self.findings.push(strayed(stray, Property::UnclaimedUntouched, what, gate, way));

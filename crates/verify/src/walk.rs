@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decision::{Decision, End};
 use crate::kind::{Kind, Probe};
-use crate::lookup::{Arrival, Outcome, of_inventory, route};
+use crate::lookup::{Arrival, Outcome, engine_of, of_inventory, route};
 use crate::steering::{Pick, Verdict, classify, hides_direction, is_of_a_site};
 use crate::{Network, Visit, Walk};
 
@@ -325,7 +325,7 @@ impl Walker<'_> {
         };
         let arrival = Arrival { probe: &self.probe, in_port: in_port.as_ref(), released };
         let stays = in_port.is_some() && model.hosts.get(node).is_some_and(|host| !host.forwarding);
-        match route(base, state.element(node), &arrival) {
+        match route(engine_of(model, node), base, state.element(node), &arrival) {
             Outcome::Local => Next::End(End::Delivered { node: node.clone() }),
             _ if stays => {
                 Next::End(End::Dropped { node: node.clone(), why: format!("{node} does not forward") })
