@@ -407,6 +407,11 @@ impl Class {
         }
     }
 
+    /// Whether there are whole packets among these that are like most.
+    pub fn has_plain(&self) -> bool {
+        !self.kinds.intersection(Kinds::WHOLE).is_empty()
+    }
+
     /// What of these is of flows, and not about them.
     pub fn without_errors(&self) -> Option<Self> {
         let kinds = self.kinds.minus(Kinds::ERRORS);

@@ -64,13 +64,14 @@ impl<'v> Examples<'v> {
         Self { network, fabric, known, beyond, found: Found::default(), told: BTreeSet::new() }
     }
 
-    /// What packets to and from the Internet show comes first: of findings that say the same of one chain, the first is told.
+    /// What packets to and from the Internet show comes first, and of that what plain ones show: of findings that say the same of
+    /// one chain, the first is told.
     pub fn sort(&self, findings: &mut [Finding]) {
-        let is_strange = |class: &Class| !class.is_between(&self.known, &self.beyond);
+        let strangeness = |class: &Class| (!class.is_between(&self.known, &self.beyond), !class.has_plain());
         for finding in &mut *findings {
-            finding.classes.sort_by_key(is_strange);
+            finding.classes.sort_by_key(strangeness);
         }
-        findings.sort_by_key(|finding| finding.classes.first().is_none_or(is_strange));
+        findings.sort_by_key(|finding| finding.classes.first().map_or((true, true), strangeness));
     }
 
     pub fn finish(self) -> Found {

@@ -83,9 +83,9 @@ fn by_hop(engine: Engine, base: &BaseRouting, ours: &ElementState, arrival: &Arr
     }
     match foreign(base.our_priority) {
         None => Some(chosen),
-        Some(Outcome::Forward { port, .. }) if engine == Engine::Nft && port != *hop => {
-            Some(Outcome::Drop { why: format!("led to {port}, but its next hop is at {hop}") })
-        }
+        Some(Outcome::Forward { port, .. }) if engine == Engine::Nft && port != *hop => Some(Outcome::Drop {
+            why: format!("a foreign rule leads it to {port}, and its next hop is at {hop}"),
+        }),
         other => other,
     }
 }

@@ -9,6 +9,7 @@ use catena_model::base::{BaseRoute, BaseRouteAction, BaseRuleAction};
 use catena_model::forwarding::{Action, Direction, FlowMatch, Object, OnFailure};
 use catena_model::numbering::PathOwner;
 use catena_model::packet::Packet;
+use catena_model::resource::Engine;
 use catena_verify::{Decision, End, Kind, Probe, Property, Report, Verdict, Violation};
 use world::{World, assert_proven, in_words, properties, way};
 
@@ -196,6 +197,122 @@ fn a_more_specific_route_that_wins_over_policy_routing() {
     assert!(prefix.contains(violation.walk.packet.destination));
     assert_eq!(violation.walk.functions(), Vec::<&str>::new());
     insta::assert_snapshot!(in_words(&report));
+}
+
+/// To the Internet; and some to the link between, where nobody has their address.
+const LED_OFF: [Property; 2] = [Property::NoBypass, Property::NoBlackHole];
+
+/// The owner's rule for the site comes before ours in `ip rule`, and leads by another port.
+fn a_rule_in_front(engine: Engine) -> World {
+    let mut world = World::paper();
+    world.engine("access-a", engine);
+    world.foreign_rule("access-a", |rule| rule.from = Some("172.16.1.0/24".parse().unwrap()));
+    world
+}
+
+#[test]
+fn a_foreign_rule_in_front_of_lines_of_ip_rule() {
+    let report = a_rule_in_front(Engine::Rules).verify();
+    assert_eq!(properties(&report), LED_OFF, "{}", in_words(&report));
+    assert_eq!(the(&report, Property::NoBypass).walk.kind, Kind::Whole);
+}
+
+/// What has a hop does not leave by another port.
+#[test]
+fn a_foreign_rule_in_front_of_nft() {
+    let report = a_rule_in_front(Engine::Nft).verify();
+    assert_eq!(properties(&report), [Property::NoBlackHole], "{}", in_words(&report));
+    let violation = the(&report, Property::NoBlackHole);
+    assert!(matches!(&violation.walk.end, End::Dropped { node, .. } if node.as_str() == "access-a"));
+    insta::assert_snapshot!(in_words(&report));
+}
+
+/// The routing engine does not ask for plain packets; to what it leaves to the kernel the rule comes first.
+#[test]
+fn a_foreign_rule_in_front_of_the_routing_engine() {
+    let world = a_rule_in_front(Engine::Steer);
+    let lan = "access-a lan".entry();
+    for (kind, passed) in
+        [(Kind::Whole, 3), (Kind::Fragment, 3), (Kind::Error { sender: web().source }, 3), (Kind::Options, 0)]
+    {
+        let walk = world.walk(&lan, Probe { packet: web(), kind });
+        assert_eq!(walk.functions().len(), passed, "{}", way(&walk));
+    }
+    // Of an address that is kept for later the kernel has to know what it is.
+    let odd = world.walk(&lan, Packet { destination: "240.0.0.1".parse().unwrap(), ..web() });
+    assert_eq!(odd.functions(), Vec::<&str>::new());
+    let own = world.walk(&lan, Packet { destination: "203.0.113.2".parse().unwrap(), ..web() });
+    assert_eq!(own.end, End::Delivered { node: "access-a".parse().unwrap() });
+    let report = world.verify();
+    assert_eq!(properties(&report), LED_OFF, "{}", in_words(&report));
+    assert_eq!(the(&report, Property::NoBypass).walk.kind, Kind::Options, "{}", in_words(&report));
+    insta::assert_snapshot!(in_words(&report));
+}
+
+/// Every packet could be for the element: all are the kernel's, and a rule before ours gets them. The plain one is shown.
+#[test]
+fn a_foreign_rule_in_front_of_a_routing_engine_whose_own_addresses_are_networks() {
+    let mut world = a_rule_in_front(Engine::Steer);
+    let (prefix, action) = ("10.99.0.0/16".parse().unwrap(), BaseRouteAction::Local);
+    world.base("access-a").routes.push(BaseRoute { table: 255, prefix, metric: 0, action });
+    let report = world.verify();
+    assert_eq!(properties(&report), LED_OFF, "{}", in_words(&report));
+    assert_eq!(the(&report, Property::NoBypass).walk.kind, Kind::Whole);
+}
+
+/// Packets with options are treated as all others where nothing is asked before our rules, or what is asked agrees with them.
+#[test]
+fn a_foreign_rule_that_leads_by_the_port_of_our_hop() {
+    for engine in [Engine::Rules, Engine::Nft, Engine::Steer] {
+        let mut world = World::paper();
+        world.engine("qrouter-1234", engine);
+        let to_switch = world.objects(
+            "qrouter-1234",
+            |object| matches!(object, Object::Table(table) if table.family == Family::V4),
+        );
+        let Some(Object::Table(table)) = to_switch.first() else { panic!("no table") };
+        let action = BaseRouteAction::Forward { port: table.port.clone(), via: table.via };
+        let base = world.base("qrouter-1234");
+        base.routes.push(BaseRoute { table: 100, prefix: Prefix::ALL_V4, metric: 0, action });
+        world.foreign_rule("qrouter-1234", |rule| {
+            rule.from = Some("172.16.1.0/24".parse().unwrap());
+            rule.in_port = Some("qg-ext".parse().unwrap());
+            rule.action = BaseRuleAction::Lookup(100);
+        });
+        let walk = world.walk(&"access-a lan".entry(), Probe { packet: web(), kind: Kind::Options });
+        assert_eq!(walk.functions().len(), 3, "{}", way(&walk));
+        assert_proven(&world.verify());
+    }
+}
+
+/// Where lines of `ip rule` would meet a rule among them, or behind some of them, an engine that chooses hops has chosen.
+#[test]
+fn a_foreign_rule_within_our_priorities() {
+    for (engine, verdict) in
+        [(Engine::Rules, Verdict::Violated), (Engine::Nft, Verdict::Proven), (Engine::Steer, Verdict::Proven)]
+    {
+        let mut world = a_rule_in_front(engine);
+        let base = world.base("access-a");
+        base.rules[0].priority = base.our_priority + 1;
+        let report = world.verify();
+        assert_eq!(report.verdict, verdict, "{engine:?}: {}", in_words(&report));
+    }
+}
+
+/// What the engine has no hop for is dropped before anybody asks whose address it is for.
+#[test]
+fn a_table_that_is_not_there_in_front_of_the_elements_own_addresses() {
+    let own = Packet { destination: "203.0.113.2".parse().unwrap(), ..web() };
+    for (engine, is_delivered) in [(Engine::Rules, true), (Engine::Nft, false), (Engine::Steer, false)] {
+        let mut world = World::paper();
+        world.engine("access-a", engine);
+        world.remove("access-a", |object| matches!(object, Object::Table(_)));
+        let walk = world.walk(&"access-a lan".entry(), own);
+        assert_eq!(matches!(walk.end, End::Delivered { .. }), is_delivered, "{engine:?}: {}", way(&walk));
+        let report = world.verify();
+        assert!(properties(&report).contains(&Property::NoBlackHole), "{engine:?}: {}", in_words(&report));
+        assert!(report.undecided.is_empty(), "{engine:?}: {}", in_words(&report));
+    }
 }
 
 /// Not damaged at all: who may send to the switch itself, on the one leg of a router, sends in circles.

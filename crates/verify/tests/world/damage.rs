@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use catena_model::address::{Prefix, Protocol};
+use catena_model::address::{Family, Prefix, Protocol};
 use catena_model::base::BaseRuleAction;
 use catena_model::forwarding::{Action, Direction, Insertion, Object, OnFailure, PathId, Purpose};
 use catena_model::name::{NodeName, PortName};
+use catena_model::resource::Engine;
 
 use super::World;
 
@@ -31,9 +32,11 @@ pub fn damage(world: &World, dice: &mut Dice) -> Option<(String, World)> {
     let mut mutant = world.clone();
     let elements: Vec<NodeName> = world.state.elements.keys().cloned().collect();
     let element = dice.one(&elements)?.clone();
+    let engine = *dice.one(&[Engine::Rules, Engine::Nft, Engine::Steer])?;
+    mutant.engine(element.as_str(), engine);
     if dice.roll(8) == 0 {
         let what = foreign(&mut mutant, &element, dice);
-        return Some((format!("{element}: {what}"), mutant));
+        return Some((format!("{element} with {engine:?}: {what}"), mutant));
     }
     if dice.roll(16) == 0 {
         let ports: Vec<PortName> =
@@ -47,14 +50,14 @@ pub fn damage(world: &World, dice: &mut Dice) -> Option<(String, World)> {
     let state = mutant.state.elements.get_mut(&element)?;
     state.remove(&old.key());
     if dice.roll(4) == 0 {
-        return Some((format!("{element}: without {old:?}"), mutant));
+        return Some((format!("{element} with {engine:?}: without {old:?}"), mutant));
     }
     let new = changed(world, &element, &old, &objects, dice)?;
     if new == old {
         return None;
     }
     state.insert(new.clone());
-    Some((format!("{element}: {new:?} in the place of {old:?}"), mutant))
+    Some((format!("{element} with {engine:?}: {new:?} in the place of {old:?}"), mutant))
 }
 
 fn foreign(mutant: &mut World, element: &NodeName, dice: &mut Dice) -> String {
@@ -66,6 +69,10 @@ fn foreign(mutant: &mut World, element: &NodeName, dice: &mut Dice) -> String {
         "9.0.0.0/8",
         "10.0.0.0/24",
         "10.0.1.0/24",
+        "2001:db8:a1::/64",
+        "2001:db8:ffff::/48",
+        "2001:db8:a::/48",
+        "::/0",
     ];
     let of = dice.one(&prefixes).map(|prefix| prefix.parse::<Prefix>().unwrap());
     let end = dice.roll(3);
@@ -77,8 +84,12 @@ fn foreign(mutant: &mut World, element: &NodeName, dice: &mut Dice) -> String {
         _ => BaseRuleAction::Lookup(254),
     };
     let opaque = if dice.roll(6) == 0 { vec!["ipproto tcp".to_owned()] } else { Vec::new() };
+    let ours = mutant.base(element.as_str()).our_priority;
+    let priority = if dice.roll(4) == 0 { ours + [0, 1, 140, 300][dice.roll(4)] } else { 100 };
     let mut what = String::new();
     mutant.foreign_rule(element.as_str(), |rule| {
+        rule.priority = priority;
+        rule.family = of.map_or(Family::V4, Prefix::family);
         rule.from = of.filter(|_| end == 0);
         rule.to = of.filter(|_| end == 1);
         rule.in_port = in_port;

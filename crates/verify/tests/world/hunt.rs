@@ -249,7 +249,7 @@ fn treated_plainly(without_us: &World, entry: &Entry, probe: Probe) -> Option<Tr
 
 /// The kinds of packets that are sent with these addresses and ports, from the site and back: one flow of all, fragments of some.
 fn kinds(up: &Packet) -> Vec<(Kind, Kind)> {
-    let mut kinds = vec![(Kind::Whole, Kind::Whole)];
+    let mut kinds = [Kind::Whole, Kind::Options].map(|kind| (kind, kind)).to_vec();
     if up.source_port == 40_000 && up.destination_port != 443 {
         let router = match up.family() {
             Family::V4 => "192.0.2.33",

@@ -12,7 +12,7 @@ use catena_model::base::{BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::forwarding::{ElementState, ForwardingState, Key, Object};
 use catena_model::name::NodeName;
 use catena_model::numbering::Numbering;
-use catena_model::resource::{Model, Source, load};
+use catena_model::resource::{DriverSpec, Engine, LinuxSpec, Model, Source, load};
 use catena_model::topology::Topology;
 use catena_render::render;
 use catena_verify::{Entry, Network, Probe, Property, Report, Verdict, Walk, verify, walk_from};
@@ -98,6 +98,12 @@ impl World {
             rule.action = BaseRuleAction::Drop;
         });
         world
+    }
+
+    /// Has an element's rules installed by `engine`.
+    pub fn engine(&mut self, element: &str, engine: Engine) {
+        let element = self.model.elements.get_mut(&element.parse::<NodeName>().unwrap()).unwrap();
+        element.driver = DriverSpec::Linux(LinuxSpec { engine, ..LinuxSpec::default() });
     }
 
     /// Puts a foreign IPv4 rule in front of all of ours.
