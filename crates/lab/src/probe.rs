@@ -42,11 +42,16 @@ const IPV6: [u8; 2] = [0x86, 0xdd];
 const VLAN: [u8; 2] = [0x81, 0x00];
 const NSH: [u8; 2] = [0x89, 0x4f];
 
+const HOP_BY_HOP: u8 = 0;
+
 /// One packet, and the number by which it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Probe {
     pub number: u32,
     pub packet: Packet,
+    /// With options that say nothing: four bytes "no operation" in IPv4 (RFC 791 section 3.1), a hop-by-hop header of padding in
+    /// IPv6 (RFC 8200 section 4.3).
+    pub options: bool,
 }
 
 /// Where a probe came in, and when (since the epoch).
@@ -77,13 +82,20 @@ impl Probe {
         gre.extend(inner_kind);
         gre.extend(key.map(u32::to_be_bytes).into_iter().flatten());
         gre.extend(inner);
-        let (kind, outer) = ip_packet(source, destination, Protocol::GRE, Dscp::default(), &gre);
+        let carrier = Packet {
+            source,
+            destination,
+            protocol: Protocol::GRE,
+            source_port: 0,
+            destination_port: 0,
+            dscp: Dscp::default(),
+        };
+        let (kind, outer) = ip_packet(&carrier, false, &gre);
         [&to[..], &from, &kind, &outer].concat()
     }
 
     fn ip_packet(&self) -> ([u8; 2], Vec<u8>) {
-        let Packet { source, destination, protocol, dscp, .. } = self.packet;
-        ip_packet(source, destination, protocol, dscp, &self.body())
+        ip_packet(&self.packet, self.options, &self.body())
     }
 
     /// What the IP packet carries.
@@ -143,17 +155,28 @@ impl Probe {
             kind = if *rest.get(3)? == 1 { &IPV4 } else { &IPV6 };
             rest = rest.get(words * 4..)?;
         }
-        let (protocol, class, source, destination, body): (u8, u8, IpAddr, IpAddr, &[u8]) = if kind == IPV4 {
+        let (mut protocol, class, source, destination, mut body): (u8, u8, IpAddr, IpAddr, &[u8]);
+        let options;
+        if kind == IPV4 {
             let header = usize::from(rest.first()? & 15) * 4;
             let address = |at: usize| Some(IpAddr::from(<[u8; 4]>::try_from(rest.get(at..at + 4)?).ok()?));
-            (*rest.get(9)?, *rest.get(1)?, address(12)?, address(16)?, rest.get(header..)?)
+            (protocol, class, source, destination) =
+                (*rest.get(9)?, *rest.get(1)?, address(12)?, address(16)?);
+            body = rest.get(header..)?;
+            options = header > 20;
         } else if kind == IPV6 {
             let address = |at: usize| Some(IpAddr::from(<[u8; 16]>::try_from(rest.get(at..at + 16)?).ok()?));
-            let class = rest.first()? << 4 | rest.get(1)? >> 4;
-            (*rest.get(6)?, class, address(8)?, address(24)?, rest.get(40..)?)
+            class = rest.first()? << 4 | rest.get(1)? >> 4;
+            (protocol, source, destination) = (*rest.get(6)?, address(8)?, address(24)?);
+            body = rest.get(40..)?;
+            options = protocol == HOP_BY_HOP;
+            if options {
+                let length = (usize::from(*body.get(1)?) + 1) * 8;
+                (protocol, body) = (*body.first()?, body.get(length..)?);
+            }
         } else {
             return None;
-        };
+        }
         let protocol = Protocol(protocol);
         let (header, has_ports) = match protocol {
             Protocol::TCP => (20, true),
@@ -170,7 +193,7 @@ impl Probe {
         let (source_port, destination_port) = if has_ports { (port(0)?, port(2)?) } else { (0, 0) };
         let dscp = Dscp::new(class >> 2)?;
         let packet = Packet { source, destination, protocol, source_port, destination_port, dscp };
-        Some((Self { number, packet }, in_nsh))
+        Some((Self { number, packet, options }, in_nsh))
     }
 }
 
@@ -368,28 +391,31 @@ fn packet_socket() -> io::Result<OwnedFd> {
 }
 
 /// An IP packet and its EtherType. Both addresses are of one family.
-fn ip_packet(
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: Protocol,
-    dscp: Dscp,
-    body: &[u8],
-) -> ([u8; 2], Vec<u8>) {
+fn ip_packet(packet: &Packet, options: bool, body: &[u8]) -> ([u8; 2], Vec<u8>) {
+    let Packet { source, destination, protocol, dscp, .. } = *packet;
     let (kind, mut packet) = match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let [high, low] = length(20 + body.len());
+            const NO_OPERATION: u8 = 1;
+            let options: &[u8] = if options { &[NO_OPERATION; 4] } else { &[] };
+            let [high, low] = length(20 + options.len() + body.len());
+            let words = 5 + options.len() as u8 / 4;
             let tos = dscp.get() << 2;
-            let mut header = vec![0x45, tos, high, low, 0, 0, 0x40, 0, TTL, protocol.0, 0, 0];
+            let mut header = vec![0x40 | words, tos, high, low, 0, 0, 0x40, 0, TTL, protocol.0, 0, 0];
             header.extend(source.octets().into_iter().chain(destination.octets()));
+            header.extend(options);
             let sum = checksum(&header).to_be_bytes();
             header[10..12].copy_from_slice(&sum);
             (IPV4, header)
         }
         (source, destination) => {
-            let [high, low] = length(body.len());
+            // What follows; eight bytes, of which the option has six: PadN, four bytes of padding.
+            let options: &[u8] = if options { &[protocol.0, 0, 1, 4, 0, 0, 0, 0] } else { &[] };
+            let next = if options.is_empty() { protocol.0 } else { HOP_BY_HOP };
+            let [high, low] = length(options.len() + body.len());
             let class = dscp.get() << 2;
-            let mut header = vec![0x60 | class >> 4, class << 4, 0, 0, high, low, protocol.0, TTL];
+            let mut header = vec![0x60 | class >> 4, class << 4, 0, 0, high, low, next, TTL];
             header.extend(octets(source).into_iter().chain(octets(destination)));
+            header.extend(options);
             (IPV6, header)
         }
     };
@@ -430,7 +456,7 @@ mod tests {
         let dscp = "ef".parse().unwrap();
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
         let packet = Packet { source, destination, protocol, source_port, destination_port, dscp };
-        Probe { number: 0x0102_0304, packet }
+        Probe { number: 0x0102_0304, packet, options: false }
     }
 
     #[test]
@@ -438,7 +464,9 @@ mod tests {
         for protocol in [Protocol::TCP, Protocol::UDP, Protocol::SCTP, Protocol::GRE, Protocol(89)] {
             for (source, destination) in [("10.0.0.1", "192.0.2.7"), ("2001:db8::1", "2001:db8::2")] {
                 let probe = probe(protocol, source, destination);
-                assert_eq!(Probe::read(&probe.frame([2; 6], [4; 6])), Some((probe, false)));
+                for probe in [probe, Probe { options: true, ..probe }] {
+                    assert_eq!(Probe::read(&probe.frame([2; 6], [4; 6])), Some((probe, false)));
+                }
             }
         }
         let echo = probe(Protocol::ICMPV6, "2001:db8::1", "2001:db8::2");
@@ -450,7 +478,9 @@ mod tests {
         let probe = probe(Protocol::UDP, "10.0.0.1", "192.0.2.7");
         let frame = probe.frame([2; 6], [4; 6]);
         let (header, body) = frame[ETHERNET..].split_at(20);
+        let with_options = Probe { options: true, ..probe }.frame([2; 6], [4; 6]);
         assert_eq!(checksum(header), 0);
+        assert_eq!(checksum(&with_options[ETHERNET..ETHERNET + 24]), 0);
         assert_eq!(checksum(&[probe.pseudo_header(body.len()), body.to_vec()].concat()), 0);
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
-use catena_verify::{Arrivals, Loss, Violation};
+use catena_verify::{Arrivals, Kind, Loss, Violation};
 use serde::{Deserialize, Serialize};
 
 use crate::ReplayError;
@@ -53,8 +53,7 @@ pub async fn replay<W: Workshop>(
     violations: &[Violation],
 ) -> Result<Vec<Replayed>, ReplayError> {
     let mut sender = Sender::new(replica)?;
-    let whole: Vec<&Violation> =
-        violations.iter().filter(|violation| violation.walk.kind.is_whole()).collect();
+    let whole: Vec<&Violation> = violations.iter().filter(|violation| is_sent(violation.walk.kind)).collect();
     let mut sent = Vec::with_capacity(whole.len());
     for group in whole.chunk_by(|one, next| one.losses == next.losses) {
         let losses = group.first().map(|violation| violation.losses.as_slice()).unwrap_or_default();
@@ -66,11 +65,15 @@ pub async fn replay<W: Workshop>(
         bring_back(replica, losses).await?;
     }
     let mut sent = sent.into_iter();
-    let replayed = violations.iter().filter_map(|violation| match violation.walk.kind.is_whole() {
+    let replayed = violations.iter().filter_map(|violation| match is_sent(violation.walk.kind) {
         true => sent.next(),
         false => Some(Replayed::not_whole(violation.walk.arrivals(&replica.model, &replica.topology))),
     });
     Ok(replayed.collect())
+}
+
+fn is_sent(kind: Kind) -> bool {
+    matches!(kind, Kind::Whole | Kind::Options)
 }
 
 impl fmt::Display for Obstacle {
@@ -121,7 +124,8 @@ fn volleys<W>(replica: &Replica<W>, violations: &[&Violation]) -> Vec<Vec<Shot>>
         let mut flow = [(packet.source, packet.source_port), (packet.destination, packet.destination_port)];
         flow.sort_unstable();
         let expected = violation.walk.arrivals(&replica.model, &replica.topology);
-        let shot = Shot { entry: violation.entry.clone(), packet, expected };
+        let options = violation.walk.kind == Kind::Options;
+        let shot = Shot { entry: violation.entry.clone(), packet, options, expected };
         match volleys.last_mut() {
             Some(volley) if volley.len() < AT_ONCE && flows.insert(flow) => volley.push(shot),
             _ => {

@@ -32,6 +32,8 @@ add rule inet silence in icmpv6 type echo-request drop
 pub struct Shot {
     pub entry: Entry,
     pub packet: Packet,
+    /// With IP options.
+    pub options: bool,
     pub expected: Arrivals,
 }
 
@@ -65,7 +67,7 @@ impl Sender {
         let mut numbers = Vec::new();
         for shot in shots {
             self.sent += 1;
-            let probe = Probe { number: self.sent, packet: shot.packet };
+            let probe = Probe { number: self.sent, packet: shot.packet, options: shot.options };
             let station = match self.stations.entry(shot.entry.clone()) {
                 std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
                 std::collections::btree_map::Entry::Vacant(new) => new.insert(station(replica, &shot.entry)?),
@@ -88,7 +90,9 @@ impl Sender {
         shots: &HashMap<u32, &Shot>,
     ) -> Result<BTreeMap<u32, Arrivals>, ReplayError> {
         let is_ours = |arrival: &probe::Arrival| {
-            shots.get(&arrival.probe.number).is_some_and(|shot| shot.packet == arrival.probe.packet)
+            shots.get(&arrival.probe.number).is_some_and(|shot| {
+                (shot.packet, shot.options) == (arrival.probe.packet, arrival.probe.options)
+            })
         };
         let counts =
             |arrival: &probe::Arrival| is_ours(arrival) && is_compared(replica, &arrival.node, &arrival.port);

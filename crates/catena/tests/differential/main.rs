@@ -30,7 +30,6 @@ use std::time::{Duration, Instant};
 
 use catena_model::forwarding::{Change, Kind, Object};
 use catena_model::name::{NodeName, PortName};
-use catena_model::resource::{DriverSpec, Engine};
 use catena_replay::Sender;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -166,14 +165,16 @@ fn damage(world: &mut World, chance: &mut Chance) -> String {
     let elements: Vec<NodeName> = world.model.elements.keys().cloned().collect();
     let name = chance.of(&elements).clone();
     let netns = world.namespaces[&name].clone();
-    // Foreign rules before ours: the other engines close the way, or overrule them, where the verifier, which knows of no
-    // engine, has them obeyed.
-    let obeys = matches!(&world.model.elements[&name].driver, DriverSpec::Linux(linux) if linux.engine == Engine::Rules);
     let command = match chance.below(6) {
-        0..=2 if !obeys => "ip route add blackhole 203.0.113.0/25".to_owned(),
-        0 => "ip rule add to 198.51.100.0/24 lookup main priority 100".to_owned(),
-        1 => "ip rule add from 172.16.1.0/24 unreachable priority 100".to_owned(),
-        2 => "ip rule add from 172.16.1.0/25 lookup main priority 100".to_owned(),
+        nth @ 0..=2 => {
+            let (v4, v6) = [
+                ("to 198.51.100.0/24 lookup main", "to 2001:db8:ffff::/48 lookup main"),
+                ("from 172.16.1.0/24 unreachable", "from 2001:db8:a1::/64 unreachable"),
+                ("from 172.16.1.0/25 lookup main", "from 2001:db8:a1::/64 lookup main"),
+            ][nth];
+            let (family, rule) = if chance.percent(30) { ("-6", v6) } else { ("-4", v4) };
+            format!("ip {family} rule add {rule} priority 100")
+        }
         3 => "ip route add blackhole 198.51.100.64/26".to_owned(),
         4 => {
             let ports: Vec<&PortName> = world.topology.cables(&name).map(|cable| &cable.near.port).collect();

@@ -1,4 +1,4 @@
-//! Random packets, and whether they go where they should.
+//! Random packets, and whether they go where they should. One in five has options, which a router has to think about.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,7 +8,9 @@ use catena_model::forwarding::Direction;
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
 use catena_replay::{Sender, Shot, agree};
-use catena_verify::{Arrival, Arrivals, Decision, End, Entry, Network as Verified, Visit, Walk, walk_from};
+use catena_verify::{
+    Arrival, Arrivals, Decision, End, Entry, Kind, Network as Verified, Probe, Visit, Walk, walk_from,
+};
 
 use crate::chance::Chance;
 use crate::network::{GATEWAY, INTERNET, Network, SWITCH};
@@ -66,7 +68,8 @@ impl Traffic {
         let (mut requests, mut replies): (Vec<Sending>, Vec<Sending>) = (Vec::new(), Vec::new());
         while requests.len() + replies.len() < count {
             let (packet, station) = self.packet(network, entries, chance);
-            let request = Self::sending(packet, &entries.0[station], world);
+            let kind = if self.flows.len().is_multiple_of(5) { Kind::Options } else { Kind::Whole };
+            let request = Self::sending(Probe { packet, kind }, &entries.0[station], world);
             if network.looks_at_dscp() && is_told_by_history(&request.walk, &[])
                 || network.is_of_a_site(packet.destination) && is_steered_up(&request.walk)
             {
@@ -83,7 +86,8 @@ impl Traffic {
             requests.push(request);
             let is_room = requests.len() + replies.len() < count;
             if answered && from_site && is_room && chance.percent(70) {
-                let reply = Self::sending(packet.reply(), &entries.0[entries.internet()], world);
+                let reply = Probe { packet: packet.reply(), kind };
+                let reply = Self::sending(reply, &entries.0[entries.internet()], world);
                 if !(network.looks_at_dscp() && is_told_by_history(&reply.walk, &asked)) {
                     replies.push(reply);
                 }
@@ -101,7 +105,7 @@ impl Traffic {
         sent
     }
 
-    fn sending(packet: Packet, entry: &Entry, world: &World) -> Sending {
+    fn sending(probe: Probe, entry: &Entry, world: &World) -> Sending {
         let verified = Verified {
             model: &world.model,
             topology: &world.topology,
@@ -109,9 +113,11 @@ impl Traffic {
             base: &world.base,
             numbering: &world.numbering,
         };
-        let walk = as_far_as_switch(walk_from(&verified, entry, packet));
+        let walk = as_far_as_switch(walk_from(&verified, entry, probe));
         let expected = walk.arrivals(&world.model, &world.topology);
-        Sending { walk, shot: Shot { entry: entry.clone(), packet, expected } }
+        let Probe { packet, kind } = probe;
+        let options = kind == Kind::Options;
+        Sending { walk, shot: Shot { entry: entry.clone(), packet, options, expected } }
     }
 
     /// Of a flow that there has not been yet, and from where it comes.
@@ -226,7 +232,8 @@ fn disagreement(sending: &Sending, seen: &Arrivals) -> Option<String> {
         };
         let Packet { source, destination, protocol, source_port, destination_port, dscp } = packet;
         let mut text = format!(
-            "{protocol} {source} port {source_port} → {destination} port {destination_port}, {dscp}\n"
+            "{} {protocol} {source} port {source_port} → {destination} port {destination_port}, {dscp}\n",
+            walk.kind
         );
         for visit in &walk.visits {
             let port = visit.in_port.as_ref().map(ToString::to_string).unwrap_or_default();
