@@ -5,9 +5,9 @@
 //!
 //! - [`walk`](mod@walk): from node to node, along cables and through tunnels; [`arrivals`](mod@arrivals): at which ports
 //!   captures see that;
-//! - [`lookup`](mod@lookup): what one element's routing does, ours and its owner's together;
+//! - [`lookup`](mod@lookup): what one element's routing does, ours and its owner's together, by its engine;
 //! - [`steering`](mod@steering): what a policy does with a packet;
-//! - [`kind`](mod@kind): fragments and ICMP errors.
+//! - [`kind`](mod@kind): options, fragments and ICMP errors.
 //!
 //! All packets ([`verify()`]):
 //!
