@@ -219,6 +219,16 @@ impl Walker<'_> {
                     "{name} has one port, and what it gets with a source of a site, {source}, would seem to go up"
                 )));
             }
+            let (position, instance) = (*position, name.clone());
+            let passed = match known.insertion.returns() {
+                true => Decision::Function { position, instance },
+                false => Decision::Copied { position, instance },
+            };
+            let (_, back) = in_turn(known, direction);
+            if let Some(why) = self.down(switch, &back.port).filter(|_| known.insertion.returns()) {
+                decisions.push(passed);
+                return Err(dropped(why));
+            }
             let undecided = |why| Err(Next::End(End::Undecided { node: switch.clone(), why }));
             if known.rewrites && matches!(self.probe.kind, Kind::Error { .. }) {
                 return undecided(format!(
@@ -231,11 +241,7 @@ impl Walker<'_> {
                     self.packet.destination
                 ));
             }
-            let (position, instance) = (*position, name.clone());
-            decisions.push(match known.insertion.returns() {
-                true => Decision::Function { position, instance },
-                false => Decision::Copied { position, instance },
-            });
+            decisions.push(passed);
             if known.rewrites && nth + 1 < hops.len() {
                 return undecided(format!(
                     "{name} changes addresses: what the functions after it get is not known"
@@ -245,7 +251,7 @@ impl Walker<'_> {
         Ok(())
     }
 
-    /// An instance, and the name of what the switch reaches as such: by the port, not by the number.
+    /// An instance that can be handed packets, and the name of what the switch reaches as such: by the port, not by the number.
     fn instance(
         &self,
         switch: &NodeName,
@@ -256,16 +262,12 @@ impl Walker<'_> {
         let Some(Object::Instance(known)) = known else {
             return Err(format!("instance {} is not installed", self.instance_name(instance)));
         };
-        let side = match direction {
-            Direction::Up => &known.inside,
-            Direction::Down => &known.outside,
-        };
+        let (side, _) = in_turn(known, direction);
         if known.insertion == Insertion::L3 {
             self.neighbour(switch, side)?;
         }
-        let down = [&known.inside, &known.outside].into_iter().find_map(|side| self.down(switch, &side.port));
         // Packets do not wait for copies of them.
-        if let Some(why) = down.filter(|_| known.insertion.returns()) {
+        if let Some(why) = self.down(switch, &side.port).filter(|_| known.insertion.returns()) {
             return Err(why);
         }
         let place = PortRef { element: switch.clone(), port: side.port.clone() };
@@ -459,6 +461,14 @@ impl Walker<'_> {
 
     fn site(&self, site: SiteId) -> Option<SiteName> {
         self.network.numbering.site_name(site).cloned()
+    }
+}
+
+/// The side of an instance that gets packets, and the one that gives them back.
+fn in_turn(instance: &Instance, direction: Direction) -> (&Side, &Side) {
+    match direction {
+        Direction::Up => (&instance.inside, &instance.outside),
+        Direction::Down => (&instance.outside, &instance.inside),
     }
 }
 

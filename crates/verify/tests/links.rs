@@ -48,6 +48,19 @@ fn what_goes_by_a_port_that_is_down_is_lost() {
     }
 }
 
+/// What a function gets it gives back, into the cable that is lost.
+#[test]
+fn a_function_gets_what_it_cannot_give_back() {
+    let report = with_down(World::acme(""), "br-int", "fw1-out");
+    let passed = |direction| {
+        let found = of(&report, "acme-web", direction).unwrap();
+        found.walk.functions().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(passed(Direction::Up), ["fw-1"]);
+    // The web proxy and the intrusion prevention come first on the way back.
+    assert_eq!(passed(Direction::Down).len(), 2);
+}
+
 /// One customer's link is no other's business.
 #[test]
 fn a_site_that_has_lost_its_link_breaks_its_own_chain_alone() {
