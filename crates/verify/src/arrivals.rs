@@ -42,6 +42,10 @@ impl Walk {
                         seen.ports.extend(far_end(topology, to));
                         seen.ports.push(Arrival { node: back.element.clone(), port: back.port.clone() });
                     }
+                    Decision::Kept { instance, .. } => {
+                        let to = sides(model, instance, direction).map(|(to, _)| to);
+                        seen.ports.extend(to.and_then(|to| far_end(topology, to)));
+                    }
                     Decision::Copied { instance, .. } => {
                         let to = sides(model, instance, direction).map(|(to, _)| to);
                         seen.copies.extend(to.and_then(|to| far_end(topology, to)));

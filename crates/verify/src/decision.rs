@@ -30,6 +30,8 @@ pub enum Decision {
     },
     /// Passes an instance of a service function; positions count from 0 on the way up.
     Function { position: u8, instance: String },
+    /// Given to an instance that cannot give it back: that port is down.
+    Kept { position: u8, instance: String },
     /// An instance gets a copy; the packet itself does not wait for it.
     Copied { position: u8, instance: String },
     /// Passes a function by, none of whose instances is up.
@@ -104,6 +106,9 @@ impl fmt::Display for Decision {
                 write!(f, "steered {direction}{}: {} → {chain}path {path}", of(site), by)
             }
             Decision::Function { position, instance } => write!(f, "function {}: {instance}", position + 1),
+            Decision::Kept { position, instance } => {
+                write!(f, "function {}: {instance}, which cannot give it back", position + 1)
+            }
             Decision::Copied { position, instance } => {
                 write!(f, "function {}: a copy to {instance}", position + 1)
             }

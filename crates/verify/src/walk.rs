@@ -220,13 +220,9 @@ impl Walker<'_> {
                 )));
             }
             let (position, instance) = (*position, name.clone());
-            let passed = match known.insertion.returns() {
-                true => Decision::Function { position, instance },
-                false => Decision::Copied { position, instance },
-            };
             let (_, back) = in_turn(known, direction);
             if let Some(why) = self.down(switch, &back.port).filter(|_| known.insertion.returns()) {
-                decisions.push(passed);
+                decisions.push(Decision::Kept { position, instance });
                 return Err(dropped(why));
             }
             let undecided = |why| Err(Next::End(End::Undecided { node: switch.clone(), why }));
@@ -241,7 +237,10 @@ impl Walker<'_> {
                     self.packet.destination
                 ));
             }
-            decisions.push(passed);
+            decisions.push(match known.insertion.returns() {
+                true => Decision::Function { position, instance },
+                false => Decision::Copied { position, instance },
+            });
             if known.rewrites && nth + 1 < hops.len() {
                 return undecided(format!(
                     "{name} changes addresses: what the functions after it get is not known"

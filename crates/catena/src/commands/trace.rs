@@ -68,7 +68,7 @@ pub fn hops(walk: &Walk) -> String {
 fn style(decision: &Decision) -> anstyle::Style {
     match decision {
         Decision::Function { .. } | Decision::Copied { .. } => GOOD,
-        Decision::Skipped { .. } => WARN,
+        Decision::Skipped { .. } | Decision::Kept { .. } => WARN,
         Decision::Base { .. } | Decision::Transit { .. } => FAINT,
         _ => PLAIN,
     }
