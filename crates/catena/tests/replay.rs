@@ -127,10 +127,9 @@ fn who_is_not_root_is_told_so() {
     assert!(printed(&output).contains("takes root"), "{}", printed(&output));
 }
 
-/// A foreign rule in a lab whose chains are installed: the packet that shows the bypass is sent in a copy, and the lab sees
-/// nothing of it.
-#[test]
-fn what_is_installed_is_copied_with_what_others_have_done_to_it() {
+/// What `verify --observed --replay` says in a lab whose chain is installed, and where a foreign rule stands before ours: the
+/// packets are sent in a copy, and the lab sees nothing of them.
+fn replayed_with_a_rule_in_front(engine: &str) -> Value {
     const SCRIPT: &str = r#"
         "$CATENA" apply --local -f . > /dev/null
         ip -n access-a route add 198.51.100.64/26 via 203.0.113.1 table 100
@@ -144,6 +143,9 @@ fn what_is_installed_is_copied_with_what_others_have_done_to_it() {
         exit "$code"
     "#;
     let files = Files::paper();
+    files.edit("network.yaml", |network| {
+        network.replace("{netns: access-a}", &format!("{{netns: access-a, engine: {engine}}}"))
+    });
     let network = fs::read_to_string(files.path().join("network.yaml")).unwrap();
     let nodes = network.lines().filter(|line| ["kind: Element", "kind: Host"].contains(line)).count();
     let catena = env!("CARGO_BIN_EXE_catena");
@@ -153,7 +155,6 @@ fn what_is_installed_is_copied_with_what_others_have_done_to_it() {
     let output = lab.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(answer["violations"][0]["property"], "no-bypass");
     let packets = answer["replay"]["packets"].as_array().unwrap();
     assert_eq!(packets.len(), answer["violations"].as_array().unwrap().len());
     for packet in packets {
@@ -161,6 +162,26 @@ fn what_is_installed_is_copied_with_what_others_have_done_to_it() {
     }
     let seen = packets[0]["seen"]["ports"].as_array().unwrap();
     assert!(seen.iter().all(|arrival| arrival["node"] != "br-int"), "{seen:?}");
+    answer
+}
+
+#[test]
+fn what_is_installed_is_copied_with_what_others_have_done_to_it() {
+    let shown = &replayed_with_a_rule_in_front("rules")["violations"][0];
+    assert_eq!((&shown["property"], &shown["walk"]["kind"]), (&"no-bypass".into(), &Value::Null));
+}
+
+/// The rule gets only what the routing engine leaves to the kernel.
+#[test]
+fn a_packet_with_options_is_sent_as_such() {
+    let shown = &replayed_with_a_rule_in_front("steer")["violations"][0];
+    assert_eq!((&shown["property"], &shown["walk"]["kind"]), (&"no-bypass".into(), &"options".into()));
+}
+
+#[test]
+fn what_nft_does_not_let_out_is_seen_to_be_dropped() {
+    let shown = &replayed_with_a_rule_in_front("nft")["violations"][0];
+    assert_eq!((&shown["property"], &shown["walk"]["kind"]), (&"no-black-hole".into(), &Value::Null));
 }
 
 #[test]
