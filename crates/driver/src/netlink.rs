@@ -168,6 +168,54 @@ pub fn messages(datagram: &[u8]) -> Vec<NetlinkMessage<RouteNetlinkMessage>> {
     found
 }
 
+/// The table of nftables (family inet) that is ours.
+pub const OUR_NFTABLES_TABLE: &str = "catena";
+
+/// What a message of `NETLINK_NETFILTER` tells of nftables.
+pub struct NftablesMessage {
+    /// `NFT_MSG_NEWTABLE` and its sisters in linux/netfilter/nf_tables.h.
+    kind: u8,
+    /// Of the socket that asked for the change.
+    pub port_number: u32,
+    pub table: Option<String>,
+}
+
+impl NftablesMessage {
+    /// Whether it is about a table, a chain or a rule, and not about what is in sets.
+    pub fn is_of_rules(&self) -> bool {
+        const NFT_MSG_DELRULE: u8 = 8;
+        self.kind <= NFT_MSG_DELRULE
+    }
+}
+
+/// What the messages in a datagram tell of nftables.
+pub fn nftables_messages(datagram: &[u8]) -> Vec<NftablesMessage> {
+    /// `NFNL_SUBSYS_NFTABLES` in linux/netfilter/nfnetlink.h.
+    const SUBSYSTEM: u8 = 10;
+    /// Bytes of `struct nfgenmsg`.
+    const HEADER: usize = 4;
+    /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_SET_ELEM_LIST_TABLE` and all their sisters.
+    const OF_TABLE: u16 = 1;
+    let mut found = Vec::new();
+    let mut rest = datagram;
+    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
+        let (length, port_number) = (message.length() as usize, message.port_number());
+        let [kind, subsystem] = message.message_type().to_le_bytes();
+        let mut attributes = NlasIterator::new(message.payload().get(HEADER..).unwrap_or_default()).flatten();
+        if subsystem == SUBSYSTEM {
+            let name = attributes.find(|attribute| attribute.kind() == OF_TABLE);
+            let table = name.and_then(|name| {
+                let name = name.value().strip_suffix(b"\0")?;
+                Some(String::from_utf8_lossy(name).into_owned())
+            });
+            found.push(NftablesMessage { kind, port_number, table });
+        }
+        // Messages are aligned to four bytes (NLMSG_ALIGN).
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    found
+}
+
 fn refusal(answer: &ErrorMessage) -> Result<(), NetlinkError> {
     match answer.code {
         None => Ok(()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use catena_driver::Event;
 use catena_driver::hops::{priority, table_of};
-use catena_driver::netlink::messages;
-use netlink_packet_core::{NetlinkBuffer, NetlinkPayload, NlasIterator};
+use catena_driver::netlink::{OUR_NFTABLES_TABLE, messages, nftables_messages};
+use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::rule::RuleAttribute;
 use netlink_sys::Socket;
@@ -18,7 +18,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
 use crate::Shared;
-use crate::ruleset::TABLE;
 
 /// `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.
 const NFTABLES: [u32; 1] = [7];
@@ -119,23 +118,10 @@ async fn receive(socket: &AsyncFd<Socket>) -> io::Result<Vec<u8>> {
 
 /// Whether a datagram tells that somebody else changed our nftables table.
 fn of_nftables(shared: &Shared, datagram: &[u8]) -> bool {
-    /// Bytes of `struct nfgenmsg`.
-    const HEADER: usize = 4;
-    /// `NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, `NFTA_SET_ELEM_LIST_TABLE` and all their sisters.
-    const OF_TABLE: u16 = 1;
-    let mut rest = datagram;
-    while let Ok(message) = NetlinkBuffer::new_checked(rest) {
-        let attributes = NlasIterator::new(message.payload().get(HEADER..).unwrap_or_default());
-        let ours = attributes.flatten().any(|attribute| {
-            attribute.kind() == OF_TABLE && attribute.value().strip_suffix(b"\0") == Some(TABLE.as_bytes())
-        });
-        if ours && !shared.nft.is_own(message.port_number()) {
-            return true;
-        }
-        // Messages are aligned to four bytes (NLMSG_ALIGN).
-        rest = rest.get((message.length() as usize).next_multiple_of(4)..).unwrap_or_default();
-    }
-    false
+    let mut messages = nftables_messages(datagram).into_iter();
+    messages.any(|message| {
+        message.table.as_deref() == Some(OUR_NFTABLES_TABLE) && !shared.nft.is_own(message.port_number)
+    })
 }
 
 /// Whether a datagram tells that somebody else changed a rule or route that hops need.

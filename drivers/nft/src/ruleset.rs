@@ -9,7 +9,7 @@ use nftables::stmt::Statement;
 use serde_json::{Value, json};
 
 /// The name of the table. It is of family `inet`, and all in it is ours.
-pub(crate) const TABLE: &str = "catena";
+pub(crate) const TABLE: &str = catena_driver::netlink::OUR_NFTABLES_TABLE;
 
 /// One rule of a chain.
 pub(crate) type Statements = Vec<Statement<'static>>;
