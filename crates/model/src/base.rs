@@ -22,6 +22,9 @@ pub struct BaseRouting {
     /// Ports by which packets neither leave nor come: set down, or without a carrier.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub down: BTreeSet<PortName>,
+    /// What gives packets other addresses, apart from our own tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub translations: Vec<Translation>,
 }
 
 /// A foreign policy-routing rule.
@@ -60,4 +63,39 @@ pub enum BaseRouteAction {
     Forward { port: PortName, via: Option<IpAddr> },
     Local,
     Drop,
+}
+
+/// A rule of the owner's packet filter that gives packets other addresses (NAT, RFC 3022), and the packets that it can be for: at
+/// least those that it is for, and more where it asks for what we do not evaluate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Translation {
+    pub hook: TranslationHook,
+    /// `None`: both.
+    pub family: Option<Family>,
+    /// By which they come in, or leave: see [`TranslationHook`].
+    pub port: Option<PortName>,
+    pub from: Option<Prefix>,
+    pub to: Option<Prefix>,
+    /// Where it stands, and what it says: for people.
+    pub rule: String,
+}
+
+/// When packets are translated, as netfilter has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TranslationHook {
+    /// As they come in, before they are routed (prerouting): other destinations.
+    Arriving,
+    /// As they leave (postrouting): other sources.
+    Leaving,
+}
+
+impl Translation {
+    /// Whether it can be for a packet that comes in, or leaves, by `port`.
+    pub fn may_be_for(&self, port: Option<&PortName>, source: IpAddr, destination: IpAddr) -> bool {
+        let has = |prefix: Option<Prefix>, address| prefix.is_none_or(|prefix| prefix.contains(address));
+        self.family.is_none_or(|family| family == Family::of(destination))
+            && self.port.as_ref().is_none_or(|own| Some(own) == port)
+            && has(self.from, source)
+            && has(self.to, destination)
+    }
 }

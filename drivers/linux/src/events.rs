@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use catena_driver::Event;
-use catena_driver::netlink::{Connection, messages};
+use catena_driver::netlink::{Connection, OUR_NFTABLES_TABLE, messages, nftables_messages};
 use catena_driver::netns::NetNs;
 use catena_model::name::PortName;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -14,7 +14,8 @@ use netlink_packet_route::link::LinkMessage;
 use netlink_packet_route::route::{RouteFlags, RouteMessage};
 use netlink_packet_route::rule::{RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use netlink_sys::Socket;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -26,7 +27,9 @@ use crate::table::table_of;
 use crate::words;
 
 /// `enum rtnetlink_groups` in linux/rtnetlink.h: links, and addresses, routes and rules of both families.
-const GROUPS: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+const ROUTING: [u32; 7] = [1, 5, 7, 8, 9, 11, 19];
+/// `NFNLGRP_NFTABLES` in linux/netfilter/nfnetlink.h.
+const NFTABLES: [u32; 1] = [7];
 /// What a receiver has not read yet. It looks at the element after each event, so more would tell it nothing.
 const BACKLOG: usize = 64;
 /// Before trying again to listen where that failed.
@@ -67,7 +70,8 @@ async fn run(shared: Arc<Shared>, mut listener: io::Result<Listener>, sender: mp
 
 struct Listener {
     netns: NetNs,
-    socket: AsyncFd<Socket>,
+    routing: AsyncFd<Socket>,
+    nftables: AsyncFd<Socket>,
     ports: Ports,
 }
 
@@ -80,22 +84,26 @@ enum Ended {
 
 impl Listener {
     fn open(netns: &NetNs) -> io::Result<Self> {
-        let mut socket = netns.run(|| Socket::new(NETLINK_ROUTE))?;
-        socket.bind_auto()?;
-        socket.set_non_blocking(true)?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        let ports = Ports::read(netns)?;
-        // SAFETY: a Socket owns one descriptor, always the same, and closes it when it is dropped.
-        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
-        Ok(Self { netns: netns.clone(), socket, ports })
+        let open = |protocol, groups: &[u32]| -> io::Result<AsyncFd<Socket>> {
+            let mut socket = netns.run(|| Socket::new(protocol))?;
+            socket.bind_auto()?;
+            socket.set_non_blocking(true)?;
+            groups.iter().try_for_each(|group| socket.add_membership(*group))?;
+            // SAFETY: a Socket owns one descriptor, always the same, and closes it when it is dropped.
+            Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
+        };
+        let (routing, nftables) = (open(NETLINK_ROUTE, &ROUTING)?, open(NETLINK_NETFILTER, &NFTABLES)?);
+        Ok(Self { netns: netns.clone(), routing, nftables, ports: Ports::read(netns)? })
     }
 
     async fn tell(mut self, shared: &Shared, sender: &mpsc::Sender<Event>) -> Ended {
         loop {
-            let events = match self.receive().await {
-                Ok(datagram) => self.events(shared, &datagram),
+            let told = tokio::select! {
+                datagram = receive(&self.routing) => datagram.map(|datagram| self.events(shared, &datagram)),
+                datagram = receive(&self.nftables) => datagram.map(|datagram| of_packet_filter(&datagram)),
+            };
+            let events = match told {
+                Ok(events) => events,
                 // The kernel had more to tell than we had room for.
                 Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => match self.catch_up() {
                     Ok(events) => events,
@@ -107,15 +115,6 @@ impl Listener {
                 if send(sender, event).await.is_err() {
                     return Ended::Unheard;
                 }
-            }
-        }
-    }
-
-    async fn receive(&self) -> io::Result<Vec<u8>> {
-        loop {
-            let mut ready = self.socket.readable().await?;
-            if let Ok(outcome) = ready.try_io(|socket| socket.get_ref().recv_from_full()) {
-                return outcome.map(|(datagram, _)| datagram);
             }
         }
     }
@@ -182,6 +181,23 @@ impl Listener {
         events.extend(std::mem::replace(&mut self.ports, now.clone()).differences(&now));
         Ok(events)
     }
+}
+
+async fn receive(socket: &AsyncFd<Socket>) -> io::Result<Vec<u8>> {
+    loop {
+        let mut ready = socket.readable().await?;
+        if let Ok(outcome) = ready.try_io(|socket| socket.get_ref().recv_from_full()) {
+            return outcome.map(|(datagram, _)| datagram);
+        }
+    }
+}
+
+/// What the owner's packet filter does to addresses may have changed.
+fn of_packet_filter(datagram: &[u8]) -> Vec<Event> {
+    let mut messages = nftables_messages(datagram).into_iter();
+    let is_owners =
+        messages.any(|message| message.is_of_rules() && message.table.as_deref() != Some(OUR_NFTABLES_TABLE));
+    is_owners.then_some(Event::Routing).into_iter().collect()
 }
 
 /// What finds the backlog full is one of many that say the same: look again.

@@ -29,6 +29,7 @@ mod check;
 mod error;
 mod events;
 mod kernel;
+mod netfilter;
 mod numbers;
 mod observe;
 mod rule;
@@ -178,7 +179,12 @@ impl Driver for LinuxDriver {
     }
 
     async fn base(&self) -> Result<Option<BaseRouting>, DriverError> {
-        self.call(|shared, state| shared.with_kernel(state, base::base)).await.map(Some)
+        self.call(|shared, state| {
+            let translations = netfilter::translations(&shared.place, &shared.netns)?;
+            let base = shared.with_kernel(state, base::base)?;
+            Ok(Some(BaseRouting { translations, ..base }))
+        })
+        .await
     }
 }
 

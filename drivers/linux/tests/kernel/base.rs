@@ -1,10 +1,10 @@
 //! The routing that is not ours.
 
 use catena_driver::Driver;
-use catena_model::address::Family;
-use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
+use catena_model::address::{Family, Prefix};
+use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction, Translation};
 use catena_testbed::objects::{from, port, put, table};
-use catena_testbed::{ip, set};
+use catena_testbed::{ip, run, set};
 
 use crate::world::World;
 
@@ -189,4 +189,53 @@ async fn ports_are_down_that_are_set_down_or_have_no_carrier() {
     ip(&world.switch, "link set xqr-abc up");
     world.ip("link set qg-ext up");
     assert_eq!(own().await, ["tap"]);
+}
+
+/// What asks for more than ports and prefixes is told as if it did not: for more packets than it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_translations_of_addresses_are_told() {
+    let world = World::default();
+    assert_eq!(base(&world).await.translations, []);
+    let ruleset = "
+        table ip nat {
+            set guests { type ipv4_addr; flags interval; elements = { 192.0.2.0/25 } }
+            chain postrouting {
+                type nat hook postrouting priority 100
+                oifname qg-ext ip saddr 172.16.0.0/12 masquerade
+                oifname \"q*\" ip daddr != 192.0.2.1 ip saddr @guests tcp dport 80 snat to 10.20.0.7
+                jump others
+            }
+            chain prerouting {
+                type nat hook prerouting priority -100
+                iif qr-abc ip daddr 198.51.100.7 tcp dport 80 dnat to 10.23.0.9
+            }
+            chain own { type nat hook output priority -100; dnat to 10.23.0.9; }
+            chain others { masquerade random; }
+        }
+        table inet filter {
+            chain forward { type filter hook forward priority 0; policy accept; ct state invalid drop; counter; }
+            chain stateless { type filter hook prerouting priority -300; ip6 daddr set 2001:db8::1; }
+        }
+        table inet catena { chain hop-1 { meta mark set 7; }; }";
+    run(&world.router, &format!("nft -f - <<'end'\n{ruleset}\nend"));
+    let told: Vec<_> = base(&world)
+        .await
+        .translations
+        .into_iter()
+        .map(|Translation { hook, family, port, from, to, rule }| {
+            let prefix = |prefix: Option<Prefix>| prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
+            let port = port.map(|port| port.to_string()).unwrap_or_default();
+            format!("{hook:?} {family:?} {port} {} {}: {rule}", prefix(from), prefix(to))
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "Leaving Some(V4) qg-ext 172.16.0.0/12 : masquerade in chain postrouting of table ip nat",
+            "Leaving Some(V4)   : snat in chain postrouting of table ip nat",
+            "Arriving Some(V4) qr-abc  198.51.100.7/32: dnat in chain prerouting of table ip nat",
+            "Leaving Some(V4)   : masquerade in chain others of table ip nat",
+            "Arriving None   : a change of addresses in chain stateless of table inet filter",
+        ]
+    );
 }

@@ -99,6 +99,31 @@ async fn our_own_changes_are_not_told_and_others_that_damage_nothing_as_such() {
     expect(&mut events, |_| true).await;
 }
 
+/// What may be in the packet filter may give packets other addresses. What is in its sets is not looked at, and what is ours is no news.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_owners_packet_filter_are_told() {
+    let world = World::default();
+    let mut events = world.driver().events();
+    run(&world.router, "nft add table ip nat; nft add set ip nat hosts '{ type ipv4_addr; }'");
+    expect(&mut events, |told| *told == Event::Routing).await;
+    sleep(Duration::from_millis(100)).await;
+    while events.try_recv().is_ok() {}
+
+    run(
+        &world.router,
+        "nft add element ip nat hosts '{ 192.0.2.1 }'; nft add table inet catena; nft add chain inet catena a",
+    );
+    sleep(Duration::from_millis(100)).await;
+    assert!(events.try_recv().is_err());
+
+    for command in ["add chain ip nat a", "add rule ip nat a masquerade", "flush ruleset"] {
+        run(&world.router, &format!("nft {command}"));
+        assert_eq!(next(&mut events).await, Event::Routing, "{command}");
+        sleep(Duration::from_millis(100)).await;
+        while events.try_recv().is_ok() {}
+    }
+}
+
 /// More than the socket holds: what was missed is told as such, and a port's change is not lost.
 #[tokio::test(flavor = "current_thread")]
 async fn an_overrun_is_told() {
