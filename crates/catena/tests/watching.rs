@@ -51,6 +51,31 @@ done
 kill "$daemon"
 "#;
 
+/// Sources are hidden where the Internet is, then at the gateway, then before the functions. Says what the verdict was each time,
+/// who the answering side takes the customer for, and how many packets have come back through the web filter.
+const NAT: &str = r#"
+"$CATENA" serve 2> /dev/null & daemon=$!
+until "$CATENA" status > /dev/null 2>&1; do sleep 0.05; done
+"$CATENA" apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml > /dev/null
+on() { netns="/run/netns/$1"; shift; nsenter --net="$netns" "$@"; }
+is() { "$CATENA" status -o json | tr -d '\n' | grep -q "\"verdict\": *\"$1\""; }
+now() { date +%s%3N; }
+soon() { begin="$(now)"; until is "$1"; do [ $(($(now) - begin)) -lt 20000 ]; done; }
+down() { "$CATENA" get counters | awk '/web-1 +acme-web.* down / { print $(NF - 1) }'; }
+for end in 'core inet' 'gateway wan' 'qrouter-1234 qr-abc'; do
+  set -- $end
+  soon proven
+  on "$1" nft "add table ip nat; add chain ip nat leaving { type nat hook postrouting priority 100; }"
+  on "$1" nft "add rule ip nat leaving oifname \"$2\" masquerade"
+  case "$1" in qrouter-*) soon undecided ;; *) sleep 2 ;; esac
+  "$CATENA" verify --observed | head -n 1 | cut -d : -f 1
+  on alice curl --silent --max-time 5 http://198.51.100.10/ | grep -o 'You are .*' || echo 'no answer'
+  down
+  on "$1" nft delete table ip nat
+done
+kill "$daemon"
+"#;
+
 #[test]
 fn a_route_in_somebodys_own_table_changes_the_verdict_soon() {
     let said = run(ROUTE);
@@ -75,6 +100,19 @@ fn a_link_that_goes_changes_the_verdict_until_it_is_back() {
     }
     assert_eq!([exit, exit_far], ["verify says 1"; 2], "{said}");
     assert!(told.parse::<usize>().unwrap() >= 2, "{said}");
+}
+
+/// Behind the functions it is no matter who the customer is taken for. Before them it is.
+#[test]
+fn addresses_that_are_translated_are_seen_where_they_matter() {
+    let said = run(NAT);
+    let lines: Vec<&str> = said.lines().collect();
+    let [first, outside, once, second, gateway, twice, third, ..] = lines[..] else { panic!("{said}") };
+    assert_eq!((first, outside), ("proven", "You are 198.51.100.1."), "{said}");
+    assert_eq!((second, gateway), ("proven", "You are 203.0.113.14."), "{said}");
+    let [once, twice] = [once, twice].map(|count| count.parse::<u64>().unwrap());
+    assert!(0 < once && once < twice, "{said}");
+    assert_eq!(third, "undecided", "{said}");
 }
 
 /// Runs a script in a lab with the paper's network; what it prints.

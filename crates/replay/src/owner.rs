@@ -35,6 +35,7 @@ pub async fn adopt(
         commands += &rules(&found, wanted, family, &mut left_out);
         batch(name, netns, &[option], &commands)?;
     }
+    left_out.extend(wanted.translations.iter().map(|translation| translation.rule.clone()));
     Ok(left_out.into_iter().map(|what| format!("{name}: {what}")).collect())
 }
 

@@ -7,7 +7,9 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use catena_model::address::{Family, Prefix};
-use catena_model::base::{BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
+use catena_model::base::{
+    BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction, Translation, TranslationHook,
+};
 use catena_model::forwarding::{
     Action, Direction, Ingress, Instance, InstanceId, Key, Object, Path, PathId, Policy, Rule, Selector,
     Side, SiteId, Table, Tunnel, VlanId,
@@ -73,6 +75,7 @@ pub struct Node {
     /// By what means our rules are installed.
     pub engine: Engine,
     pub base_rules: Vec<ForeignRule>,
+    pub translations: Vec<Translates>,
     pub our_priority: u32,
     /// Whether more than single addresses are the node's own: see [`has_own_networks`].
     pub has_own_networks: bool,
@@ -185,6 +188,24 @@ pub struct ForeignRule {
     pub to: Option<Span<u128>>,
     pub port: Option<PortId>,
     pub action: ForeignAction,
+}
+
+/// What a [`Translation`] can be for.
+pub struct Translates {
+    pub hook: TranslationHook,
+    pub family: Option<Family>,
+    pub port: Option<PortId>,
+    pub from: Option<Span<u128>>,
+    pub to: Option<Span<u128>>,
+}
+
+impl Translates {
+    /// Whether it can be for packets of a family that come in, or leave, by a port.
+    pub fn is_at(&self, hook: TranslationHook, family: Family, port: PortId) -> bool {
+        self.hook == hook
+            && self.family.is_none_or(|own| own == family)
+            && self.port.is_none_or(|own| own == port)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -543,6 +564,7 @@ impl Node {
             port_ids: QuickMap::default(),
             engine: Engine::default(),
             base_rules: Vec::new(),
+            translations: Vec::new(),
             our_priority: 0,
             has_own_networks: false,
             base_tables: QuickMap::default(),
@@ -577,6 +599,12 @@ impl Node {
 
     pub fn cable(&self, port: PortId) -> Option<&Far> {
         self.port_of(port).cable.as_ref()
+    }
+
+    /// Whether packets may leave by a port with another source: replies are given the old one as their destination again before
+    /// any rule is asked. The routing engine is asked before that, and inside the network nobody else knows the new one.
+    pub fn returns_translated(&self, port: PortId) -> bool {
+        self.engine != Engine::Steer && self.cable(port).is_some_and(|far| far.external && !far.driven)
     }
 
     pub fn ports(&self) -> impl Iterator<Item = (PortId, &Port)> {
@@ -701,6 +729,11 @@ impl Node {
             self.base_rules.push(rule);
         }
         self.base_rules.sort_by_key(|rule| rule.priority);
+        for Translation { hook, family, port, from, to, .. } in &base.translations {
+            let port = port.as_ref().map(|port| self.port(port));
+            let (from, to) = (from.map(Span::of), to.map(Span::of));
+            self.translations.push(Translates { hook: *hook, family: *family, port, from, to });
+        }
     }
 
     /// In which turn a foreign rule is asked, among ours of [`our_priority`](Self::our_priority) and the following. An engine

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use catena_model::address::{Family, Prefix};
+use catena_model::base::TranslationHook;
 use catena_model::forwarding::{Direction, Object, Selector, SiteId};
 use catena_model::name::{PortName, SiteName};
 use catena_model::resource::Site;
@@ -14,13 +15,15 @@ use crate::fabric::{Fabric, NodeId, Place};
 use crate::intent::{Gate, Intent, ServedSite, external_gates, gates};
 use crate::prefix_index::PrefixIndex;
 use crate::quick_hash::QuickMap;
-use crate::symbolic::Walker;
+use crate::symbolic::{Translating, Walker};
 
 /// Where others' packets come in, how far they get, and which objects are for more than their sites.
 pub struct Outside {
     /// All places where packets come in: the Internet's first; then those of sites, and of the provider's own hosts.
     entries: Vec<Gate>,
     external: usize,
+    /// Where packets may leave with other sources, and replies are for the old ones again from there on; but for the way out.
+    hiding: Vec<Gate>,
     /// The sites whose packets come in at an entry.
     owners: QuickMap<(Place, Option<SiteId>), Vec<SiteId>>,
     /// The tunnels that sites' packets come out of, and where they end.
@@ -79,6 +82,7 @@ impl Outside {
         let mut outside = Self {
             external: external.len(),
             entries: external,
+            hiding: hiding_places(fabric).map(|place| Gate::at(fabric, place)).collect(),
             owners: QuickMap::default(),
             tunnels: QuickMap::default(),
             tunnel_ends: BTreeSet::new(),
@@ -114,6 +118,11 @@ impl Outside {
         &self.entries[..self.external]
     }
 
+    /// The place as one where replies come in that were translated back there.
+    pub fn hiding(&self, place: Place) -> Option<&Gate> {
+        self.hiding.iter().find(|gate| gate.place == place)
+    }
+
     /// Where any packets come in: of sites without chains by cables alone.
     pub fn entries(&self) -> &[Gate] {
         &self.entries
@@ -122,7 +131,7 @@ impl Outside {
     /// How far packets get by the owners' routing alone; of ICMP errors it is not asked.
     fn spread(&mut self, fabric: &Fabric) {
         type Spread = (Vec<Span<u128>>, Vec<usize>);
-        let walker = Walker::without_us(fabric);
+        let walker = Walker { translating: Translating::Ignored, ..Walker::without_us(fabric) };
         let mut seen: HashSet<Place> = HashSet::new();
         let mut spread: BTreeMap<(Place, Family, Span<u128>), Spread> = BTreeMap::new();
         for (nth, gate) in self.entries.iter().enumerate() {
@@ -403,6 +412,19 @@ impl Arrivals {
             ..Class::all(family)
         })
     }
+}
+
+fn hiding_places(fabric: &Fabric) -> impl Iterator<Item = Place> {
+    fabric.nodes().flat_map(|(id, node)| {
+        let hides = |port| {
+            let any = |family| {
+                node.translations.iter().any(|known| known.is_at(TranslationHook::Leaving, family, port))
+            };
+            Family::BOTH.into_iter().any(any) && !node.returns_translated(port)
+        };
+        let ports = node.ports().map(|(port, _)| port).filter(move |port| hides(*port));
+        ports.map(move |port| Place { node: id, port })
+    })
 }
 
 fn places_of(asking: &PrefixIndex<Place>, prefix: Prefix) -> BTreeSet<Place> {

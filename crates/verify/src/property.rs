@@ -344,7 +344,7 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
     }
     let may_differ = by == ClaimedBy::NothingForItsDscp
         || (seen.direction == Direction::Up && !seen.served.claims_at_gates());
-    if way.end == End::Beyond && may_differ {
+    if matches!(way.end, End::Beyond(_)) && may_differ {
         return Vec::new();
     }
     let mut faults = Vec::new();
@@ -546,7 +546,7 @@ fn turned(fabric: &Fabric, up: &Pass, down: &Pass, flows: &[Class]) -> Option<Re
 /// Whether packets get out of what we drive: to a site, to a host, to the Internet.
 pub fn gets_out(fabric: &Fabric, way: &Way) -> bool {
     match way.end {
-        End::Internet | End::Link(_) | End::Site(_) | End::Home | End::Beyond => true,
+        End::Internet | End::Link(_) | End::Site(_) | End::Home | End::Beyond(_) => true,
         End::Delivered => way.last().is_some_and(|last| {
             // The gateway is out, and so is a customer's own router.
             !matches!(fabric.node(last.node).role, Some(Role::Physical | Role::Router | Role::Switch))
@@ -571,7 +571,7 @@ pub fn gets_to_somebody(fabric: &Fabric, way: &Way, class: &Class) -> bool {
         return false;
     }
     match way.end {
-        End::Internet | End::Site(_) | End::Home | End::Beyond => true,
+        End::Internet | End::Site(_) | End::Home | End::Beyond(_) => true,
         End::Delivered | End::Link(_) => {
             to_customer || way.last().is_some_and(|last| fabric.is_outside(last))
         }
@@ -614,6 +614,7 @@ fn not_understood(seen: &Seen, unknown: Unknown) -> Fault {
         Unknown::EqualRoutes => "several equally good routes lead to different places",
         Unknown::NoLink => "packets leave by a port that has no link in the inventory",
         Unknown::Rewritten => "a function has changed addresses, and it is not known how",
+        Unknown::Translated => "the owner's packet filter may give packets other addresses",
     };
     Fault::undecided(format!("{}: {why}", seen.end_name()))
 }

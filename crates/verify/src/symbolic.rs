@@ -9,7 +9,10 @@
 //! that classes do not fall apart by the prefixes of all sites, and who looks at a way has to leave out what was stopped
 //! ([`stops_forged`]).
 
+use std::cell::RefCell;
+
 use catena_model::address::Family;
+use catena_model::base::TranslationHook;
 use catena_model::forwarding::{
     Action, Direction, Insertion, InstanceId, InstanceState, OnFailure, Path, PathId, Policy, Purpose,
     SiteId, Tunnel,
@@ -18,7 +21,7 @@ use catena_model::resource::Engine;
 
 use crate::class::{Class, Kinds, Span, take};
 use crate::fabric::{
-    Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction,
+    Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction, Translates,
 };
 use crate::lookup::LOCAL_TABLE;
 use crate::steering::hides_direction;
@@ -78,8 +81,8 @@ pub enum End {
     Site(SiteId),
     /// With the customer, at the place where the walker was told to stop.
     Home,
-    /// Out of the functions, and on by a way that is known to be well for all packets.
-    Beyond,
+    /// Out of the functions, and on from here by a way that is known to be well for all packets.
+    Beyond(Place),
     Dropped(Cause),
     Loop,
     Undecided(Unknown),
@@ -98,6 +101,8 @@ pub enum Unknown {
     NoLink,
     /// A function has changed the addresses.
     Rewritten,
+    /// The owner's packet filter may have changed them.
+    Translated,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +160,24 @@ pub struct Walker<'f> {
     pub home: Option<NodeId>,
     /// Ways out of the functions that need not be walked again, for what came in here.
     pub tails: Option<(&'f Tails, Place)>,
+    pub translating: Translating<'f>,
 }
+
+/// What it comes to that an owner's packet filter may give packets other addresses.
+#[derive(Clone, Copy, Default)]
+pub enum Translating<'f> {
+    /// Nobody knows what becomes of them.
+    #[default]
+    Unknown,
+    /// Which sources they have from then on does not matter, but it is noted where they are exchanged.
+    Noted(&'f Hidden),
+    /// They are looked at as if they kept their addresses.
+    Ignored,
+}
+
+/// Where packets leave with other sources than they came with, and of which sources that is so.
+pub type HidingPlaces = Vec<(Place, Option<Span<u128>>)>;
+pub type Hidden = RefCell<HidingPlaces>;
 
 /// What becomes of packets at a place.
 #[derive(Clone, Copy, PartialEq)]
@@ -217,7 +239,14 @@ fn list_of<K: PartialEq>(lists: &mut Vec<(K, Vec<Class>)>, key: K) -> &mut Vec<C
 
 impl<'f> Walker<'f> {
     pub fn new(fabric: &'f Fabric) -> Self {
-        Self { fabric, with_us: true, unclaiming: None, home: None, tails: None }
+        Self {
+            fabric,
+            with_us: true,
+            unclaiming: None,
+            home: None,
+            tails: None,
+            translating: Translating::Unknown,
+        }
     }
 
     pub fn without_us(fabric: &'f Fabric) -> Self {
@@ -290,7 +319,7 @@ impl<'f> Walker<'f> {
             (Some((tails, entry)), By::Path(_) | By::Transit(_), Next::Go(place))
                 if tails.are_well(self.fabric, place, entry, way.family()) =>
             {
-                Next::End(End::Beyond)
+                Next::End(End::Beyond(place))
             }
             (_, _, next) => next,
         }
@@ -478,6 +507,7 @@ impl<'f> Walker<'f> {
 
     /// By the rules of the node, ours and its owner's, in the order of their priorities.
     fn route(&self, place: Place, mut classes: Vec<Class>, released: bool, branches: &mut Branches) {
+        self.take_translated(place, TranslationHook::Arriving, &mut classes, branches);
         let Some(around) = Around::of(&classes) else { return };
         let family = around.family;
         let node = self.fabric.node(place.node);
@@ -638,6 +668,11 @@ impl<'f> Walker<'f> {
         branches: &mut Branches,
     ) {
         let NextHop { port, via } = next_hop;
+        let node = self.fabric.node(id);
+        if !node.returns_translated(port) {
+            let leaving = Place { node: id, port };
+            self.take_translated(leaving, TranslationHook::Leaving, &mut classes, branches);
+        }
         let Some(around) = Around::of(&classes) else { return };
         if let Some(end) = self.fabric.cut(Place { node: id, port }) {
             let lost = Next::End(End::Dropped(Cause::PortDown(end)));
@@ -646,7 +681,7 @@ impl<'f> Walker<'f> {
         if port == Node::TUNNEL {
             return self.tunnel(id, by, classes, branches);
         }
-        let Some(far) = self.fabric.node(id).cable(port) else {
+        let Some(far) = node.cable(port) else {
             return branches.add_all(classes, Lead::new(by, Next::End(End::Undecided(Unknown::NoLink))));
         };
         let go = Next::Go(far.place);
@@ -663,6 +698,33 @@ impl<'f> Walker<'f> {
             _ => Next::End(End::Dropped(Cause::NoNeighbour)),
         };
         branches.add_all(classes, Lead::new(by, next));
+    }
+
+    /// Takes what the owner's packet filter may give other addresses as it comes in here, or leaves.
+    fn take_translated(
+        &self,
+        place: Place,
+        hook: TranslationHook,
+        classes: &mut Vec<Class>,
+        branches: &mut Branches,
+    ) {
+        let Some(family) = classes.first().map(|class| class.family) else { return };
+        let node = self.fabric.node(place.node);
+        let met = node.translations.iter().filter(|translates| translates.is_at(hook, family, place.port));
+        for Translates { from, to, .. } in met {
+            match self.translating {
+                Translating::Ignored => {}
+                Translating::Noted(hidden)
+                    if hook == TranslationHook::Leaving && node.engine != Engine::Steer =>
+                {
+                    hidden.borrow_mut().push((place, *from));
+                }
+                Translating::Unknown | Translating::Noted(_) => {
+                    let unknown = Lead::end(End::Undecided(Unknown::Translated));
+                    Ends { from: *from, to: *to }.take(classes, |class| branches.add(class, unknown));
+                }
+            }
+        }
     }
 
     /// Into the tunnel that has the destination at its far end, and out of it there.

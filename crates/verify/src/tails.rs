@@ -9,12 +9,14 @@ use crate::class::{Class, Span, both};
 use crate::fabric::{Fabric, Place};
 use crate::property::{gets_out, gets_to_somebody};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{End, Walker, Way};
+use crate::symbolic::{End, Hidden, HidingPlaces, Translating, Walker, Way};
 
 /// Whether what leaves the functions is well off from there on, by where it leaves and where it had come in.
 #[derive(Debug, Default)]
 pub struct Tails {
     known: RefCell<QuickMap<(Place, Place, Family), bool>>,
+    /// Where sources are hidden on the way from a place.
+    hidden: RefCell<QuickMap<(Place, Family), HidingPlaces>>,
     /// Where packets came on all these ways, with their destinations.
     places: RefCell<QuickMap<Place, Destinations>>,
 }
@@ -42,9 +44,23 @@ impl Tails {
         well
     }
 
+    /// Where packets with sources of a prefix are given other ones behind `place`, which [`are_well`](Self::are_well) from there on:
+    /// there replies to them are given the prefix's addresses back.
+    pub fn hide(&self, place: Place, prefix: Prefix) -> Vec<Place> {
+        let hidden = self.hidden.borrow();
+        let all = hidden.get(&(place, prefix.family())).into_iter().flatten();
+        let meets = |from: &Option<Span<u128>>| {
+            from.is_none_or(|from| from.intersection(&Span::of(prefix)).is_some())
+        };
+        all.filter(|(_, from)| meets(from)).map(|(place, _)| *place).collect()
+    }
+
     fn look(&self, fabric: &Fabric, place: Place, entry: Place, family: Family) -> bool {
         let all = Class::routed(family);
-        let after = Walker::new(fabric).walk(all.clone(), place);
+        let hidden = Hidden::default();
+        let walker = Walker { translating: Translating::Noted(&hidden), ..Walker::new(fabric) };
+        let after = walker.walk(all.clone(), place);
+        self.hidden.borrow_mut().insert((place, family), hidden.take());
         for way in &after {
             for hop in &way.hops {
                 let passed = way.classes.iter().map(|class| (family, class.destination));
@@ -58,7 +74,8 @@ impl Tails {
         if worse.peek().is_none() {
             return true;
         }
-        let before = Walker::without_us(fabric).walk(all, entry);
+        let before = Walker { translating: Translating::Noted(&hidden), ..Walker::without_us(fabric) }
+            .walk(all, entry);
         worse.all(|way| {
             let fared_better = |other: &Way| {
                 let both = both(&way.classes, &other.classes);

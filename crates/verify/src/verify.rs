@@ -1,5 +1,7 @@
 //! The verifier: walks all packets that chains are about, and holds their ways against what the chains promise.
 
+use std::collections::BTreeSet;
+
 use catena_model::address::Prefix;
 use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
@@ -12,7 +14,7 @@ use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{By, Cause, End, Pass, Walker, Way, stops_forged, stops_outer};
+use crate::symbolic::{By, Cause, End, Pass, Translating, Walker, Way, stops_forged, stops_outer};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
 
@@ -92,8 +94,10 @@ pub fn site(
     for prefix in &served.site.prefixes {
         let entered = visitor.enter_all(outside, *prefix);
         for claim in served.claims(*prefix) {
-            for (gate, direction, ways) in &entered {
-                visitor.ways(*prefix, gate, *direction, ways, &claim);
+            for entered in &entered {
+                if !entered.translated || matches!(claim.by, ClaimedBy::Chain(_)) {
+                    visitor.ways(*prefix, entered, &claim);
+                }
             }
         }
     }
@@ -106,7 +110,13 @@ pub fn site(
 }
 
 /// Packets that came in by a gate in a direction, and their ways.
-type Entered<'g> = (&'g Gate, Direction, Vec<Way>);
+struct Entered<'g> {
+    gate: &'g Gate,
+    direction: Direction,
+    ways: Vec<Way>,
+    /// They were translated back there: nobody can tell claimed ones from others before the switch.
+    translated: bool,
+}
 
 /// Goes through the packets of one site.
 struct Visitor<'v> {
@@ -147,19 +157,46 @@ impl<'v> Visitor<'v> {
         let mut entered = Vec::new();
         for (gate, direction) in up.chain(down) {
             let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
-            let walker = Walker { home: self.served.stop(direction), tails, ..Walker::new(self.fabric) };
-            let mut ways = enter(walker, gate, self.served.packets(prefix, direction));
-            ways.iter().for_each(|way| self.spots.pass(way, direction));
+            let walker = Walker { tails, ..Walker::new(self.fabric) };
+            let mut ways = self.entered(walker, gate, prefix, direction);
             // What else is wrong with those that trespass comes of that.
-            ways.retain(|way| !self.is_stopped(way) && !self.trespass(outside, gate, direction, way));
-            entered.push((gate, direction, ways));
+            ways.retain(|way| !self.trespass(outside, gate, direction, way));
+            entered.push(Entered { gate, direction, ways, translated: false });
+        }
+        for gate in self.hiding(outside, prefix, &entered) {
+            // Programs have seen the replies before they were translated back.
+            let walker = Walker { unclaiming: Some(gate.place.node), ..Walker::new(self.fabric) };
+            let mut ways = self.entered(walker, gate, prefix, Direction::Down);
+            // Whoever is answered is no site: that such sources come from elsewhere is asked where they come in.
+            ways.retain(|way| self.intrusion(outside, gate, way).is_none());
+            entered.push(Entered { gate, direction: Direction::Down, ways, translated: true });
         }
         entered
     }
 
+    fn entered(&mut self, walker: Walker, gate: &Gate, prefix: Prefix, direction: Direction) -> Vec<Way> {
+        let walker = Walker { home: self.served.stop(direction), ..walker };
+        let mut ways = enter(walker, gate, self.served.packets(prefix, direction));
+        ways.iter().for_each(|way| self.spots.pass(way, direction));
+        ways.retain(|way| !self.is_stopped(way));
+        ways
+    }
+
+    /// Where the sources of packets that went up are hidden behind the functions.
+    fn hiding(&self, outside: &'v Outside, prefix: Prefix, entered: &[Entered<'v>]) -> Vec<&'v Gate> {
+        let ways = entered.iter().flat_map(|entered| &entered.ways);
+        let left = ways.filter_map(|way| match way.end {
+            End::Beyond(place) => Some(place),
+            _ => None,
+        });
+        let hiding: BTreeSet<Place> = left.flat_map(|place| self.tails.hide(place, prefix)).collect();
+        hiding.into_iter().filter_map(|place| outside.hiding(place)).collect()
+    }
+
     /// Looks at what of these ways is one claim's.
-    fn ways(&mut self, prefix: Prefix, gate: &'v Gate, direction: Direction, ways: &[Way], claim: &Claim) {
-        let Claim { classes, by } = claim;
+    fn ways(&mut self, prefix: Prefix, entered: &Entered<'v>, claim: &Claim) {
+        let (Claim { classes, by }, Entered { gate, direction, ways, .. }) = (claim, entered);
+        let direction = *direction;
         let claim: Vec<Class> = classes.iter().map(|class| class.seen_from_site(direction)).collect();
         let mut claimed = true;
         for way in ways {
@@ -378,7 +415,8 @@ impl<'v> Visitor<'v> {
                 self.suspects(outside, suspects, Direction::Down);
             }
             for gate in outside.tunnels_that_let_in(self.fabric, *prefix, self.served) {
-                for way in enter(Walker::new(self.fabric), &gate, ServedSite::forged_packets(*prefix)) {
+                let walker = Walker { translating: Translating::Ignored, ..Walker::new(self.fabric) };
+                for way in enter(walker, &gate, ServedSite::forged_packets(*prefix)) {
                     self.classes += way.classes.len();
                     self.spots.pass(&way, Direction::Up);
                     self.trespass(outside, &gate, Direction::Up, &way);
@@ -395,7 +433,8 @@ impl<'v> Visitor<'v> {
     fn suspects(&mut self, outside: &Outside, suspects: Suspects, direction: Direction) {
         let Suspects { place, classes, entries } = suspects;
         self.classes += classes.len();
-        let walker = Walker { home: self.served.stop(Direction::Down), ..Walker::new(self.fabric) };
+        let home = self.served.stop(Direction::Down);
+        let walker = Walker { home, translating: Translating::Ignored, ..Walker::new(self.fabric) };
         let ways = walker.walk(classes.clone(), place);
         ways.iter().for_each(|way| self.spots.pass(way, direction));
         if !ways.iter().any(|way| way.passes.iter().any(|pass| pass.direction == Direction::Up)) {
@@ -430,13 +469,15 @@ impl<'v> Visitor<'v> {
         after.any(|hop| matches!(hop.by, By::Transit(site) if site != pass.site))
     }
 
+    fn intrusion<'w>(&self, outside: &Outside, gate: &Gate, way: &'w Way) -> Option<&'w Pass> {
+        let mut up = way.passes.iter().filter(|pass| pass.direction == Direction::Up);
+        let intruded = up.find(|pass| !outside.is_owner(gate, pass.site));
+        intruded.filter(|_| !self.is_stopped(way))
+    }
+
     /// Notes it if packets enter a chain as if its site had sent them, which it has not: they came in elsewhere.
     fn trespass(&mut self, outside: &Outside, gate: &Gate, direction: Direction, way: &Way) -> bool {
-        let intruded = way
-            .passes
-            .iter()
-            .find(|pass| pass.direction == Direction::Up && !outside.is_owner(gate, pass.site));
-        let Some(pass) = intruded.filter(|_| !self.is_stopped(way)) else { return false };
+        let Some(pass) = self.intrusion(outside, gate, way) else { return false };
         let classes = routed(&way.classes, direction);
         if classes.is_empty() {
             return false;

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use catena_model::base::{BaseRouting, TranslationHook};
 use catena_model::forwarding::{
     Direction, Insertion, Instance, InstanceId, Key, Object, PathId, Side, SiteId, Tunnel,
 };
 use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::numbering::PathOwner;
 use catena_model::packet::Packet;
-use catena_model::resource::{FunctionInstance, PortRef};
+use catena_model::resource::{Engine, FunctionInstance, PortRef};
 use catena_model::topology::{Cable, external_ports};
 use serde::{Deserialize, Serialize};
 
@@ -324,6 +325,9 @@ impl Walker<'_> {
                 &inventory
             }
         };
+        if let Some(why) = self.translated(node, base, TranslationHook::Arriving, in_port.as_ref()) {
+            return Next::End(End::Undecided { node: node.clone(), why });
+        }
         let arrival = Arrival { probe: &self.probe, in_port: in_port.as_ref(), released };
         let stays = in_port.is_some() && model.hosts.get(node).is_some_and(|host| !host.forwarding);
         match route(engine_of(model, node), base, state.element(node), &arrival) {
@@ -335,6 +339,9 @@ impl Walker<'_> {
             Outcome::Undecided { why } => Next::End(End::Undecided { node: node.clone(), why }),
             Outcome::Forward { port, via, decision } => {
                 decisions.push(decision);
+                if let Some(why) = self.translated(node, base, TranslationHook::Leaving, Some(&port)) {
+                    return Next::End(End::Undecided { node: node.clone(), why });
+                }
                 if let Some(why) = self.down(node, &port) {
                     return Next::End(End::Dropped { node: node.clone(), why });
                 }
@@ -369,6 +376,31 @@ impl Walker<'_> {
                 end(End::Dropped { node: node.clone(), why: format!("nobody at {port} has {taker}") })
             }
         }
+    }
+
+    /// Says that the owner's packet filter may give the packet other addresses, as it comes in or leaves by a port.
+    fn translated(
+        &self,
+        node: &NodeName,
+        base: &BaseRouting,
+        hook: TranslationHook,
+        port: Option<&PortName>,
+    ) -> Option<String> {
+        if hook == TranslationHook::Leaving && self.returns_translated(node, port?) {
+            return None;
+        }
+        let (source, destination) = (self.probe.sender(), self.packet.destination);
+        let mut all = base.translations.iter().filter(|translation| translation.hook == hook);
+        let found = all.find(|translation| translation.may_be_for(port, source, destination))?;
+        Some(format!("the owner's packet filter may give it other addresses: {}", found.rule))
+    }
+
+    /// Whether replies to what leaves by a port with another source come back as if it had left with its own: the old address
+    /// stands in them again before any rule is asked, but not before the routing engine.
+    fn returns_translated(&self, node: &NodeName, port: &PortName) -> bool {
+        let Network { model, topology, .. } = self.network;
+        let is_outside = |cable: &Cable| cable.near.external && !model.elements.contains_key(&cable.far.node);
+        engine_of(model, node) != Engine::Steer && topology.cable(node, port).is_some_and(is_outside)
     }
 
     /// Says that an end of a port's cable is down, if one is.

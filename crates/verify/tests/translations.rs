@@ -1,0 +1,123 @@
+//! What owners' packet filters do to addresses: where it cannot matter to a chain it does not, and elsewhere nothing is proven.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod world;
+
+use catena_model::base::{BaseRuleAction, Translation, TranslationHook};
+use catena_model::forwarding::{Direction, Object};
+use catena_model::resource::Engine;
+use catena_verify::{Property, Report, Verdict, Verifier};
+use world::{World, assert_proven, in_words};
+
+const MASQUERADE: &str = "masquerade in chain postrouting of table ip nat";
+
+fn masquerade(port: &str) -> Translation {
+    Translation {
+        hook: TranslationHook::Leaving,
+        family: None,
+        port: Some(port.parse().unwrap()),
+        from: None,
+        to: None,
+        rule: MASQUERADE.to_owned(),
+    }
+}
+
+fn forwarding(port: &str, to: Option<&str>) -> Translation {
+    Translation {
+        hook: TranslationHook::Arriving,
+        to: to.map(|to| to.parse().unwrap()),
+        rule: "dnat in chain prerouting of table ip nat".to_owned(),
+        ..masquerade(port)
+    }
+}
+
+fn with(mut world: World, element: &str, translation: Translation) -> Report {
+    world.base(element).translations.push(translation);
+    world.verify()
+}
+
+#[track_caller]
+fn assert_undecided(report: &Report, rule: &str) {
+    assert_eq!(report.verdict, Verdict::Undecided, "{}", in_words(report));
+    assert!(report.undecided.iter().any(|undecided| undecided.what.contains(rule)), "{}", in_words(report));
+}
+
+/// Connection tracking gives replies the site's address back before any rule of ours is asked.
+#[test]
+fn sources_that_are_hidden_from_the_internet() {
+    assert_proven(&with(World::paper(), "core", masquerade("inet")));
+    let mut world = World::paper();
+    world.engine("core", Engine::Nft);
+    assert_proven(&with(world, "core", masquerade("inet")));
+}
+
+/// The routing engine is asked before connection tracking, when replies are not yet for the site.
+#[test]
+fn replies_that_a_program_sees_before_they_are_translated_back() {
+    let mut world = World::paper();
+    world.engine("core", Engine::Steer);
+    assert_undecided(&with(world, "core", masquerade("inet")), MASQUERADE);
+}
+
+/// Whoever comes later does not know the site by its new source: before the functions, and on the way home.
+#[test]
+fn sources_that_are_hidden_from_our_own_elements() {
+    for (element, port) in [("access-b", "metro"), ("qrouter-1234", "qr-abc"), ("edge", "metro-b")] {
+        assert_undecided(&with(World::paper(), element, masquerade(port)), MASQUERADE);
+    }
+}
+
+/// Behind the functions nobody asks for the source. Replies come to the gateway, which leads them into the chain for what they are
+/// for then.
+#[test]
+fn sources_that_are_hidden_behind_the_functions() {
+    for engine in [Engine::Rules, Engine::Nft] {
+        let mut world = World::paper();
+        world.engine("gateway", engine);
+        assert_proven(&with(world, "gateway", masquerade("wan")));
+    }
+    let mut world = World::paper();
+    world.engine("gateway", Engine::Steer);
+    assert_undecided(&with(world, "gateway", masquerade("wan")), MASQUERADE);
+    // Whoever asks for sources after all does not know the new ones.
+    let mut world = World::paper();
+    world.foreign_rule("core", |rule| {
+        rule.from = Some("203.0.113.14/32".parse().unwrap());
+        rule.action = BaseRuleAction::Lookup(77);
+    });
+    assert_undecided(&with(world, "gateway", masquerade("wan")), MASQUERADE);
+}
+
+/// Where replies come back, they are claimed by their destination; or they go round the functions.
+#[test]
+fn replies_that_are_translated_back_and_go_round_the_functions() {
+    let mut world = World::paper();
+    let sites = Some("172.16.0.0/12".parse().unwrap());
+    let of_acme = |object: &Object| matches!(object, Object::Rule(rule) if rule.selector.to.is_some_and(|to| to.to_string() == "172.16.1.0/24"));
+    world.remove("gateway", of_acme);
+    let broken_at_gateway = |world: &World| -> Vec<(Property, Direction, String)> {
+        let verifier = Verifier::new(&world.network());
+        let broken = verifier.broken().filter(|broken| broken.entry.node.as_str() == "gateway");
+        broken.map(|broken| (broken.property, broken.direction, broken.entry.port.to_string())).collect()
+    };
+    assert_eq!(broken_at_gateway(&world), []);
+    world.base("gateway").translations.push(Translation { from: sites, ..masquerade("wan") });
+    assert_eq!(broken_at_gateway(&world), [(Property::NoBypass, Direction::Down, "wan".to_owned())]);
+}
+
+#[test]
+fn translations_of_what_no_chain_is_about() {
+    let other = Translation { from: Some("192.0.2.0/24".parse().unwrap()), ..masquerade("qr-abc") };
+    assert_proven(&with(World::paper(), "qrouter-1234", other));
+    assert_proven(&with(World::paper(), "qrouter-1234", masquerade("unused")));
+    assert_proven(&with(World::paper(), "core", forwarding("inet", Some("192.0.2.1/32"))));
+}
+
+#[test]
+fn destinations_that_are_exchanged_on_the_way() {
+    let report = with(World::paper(), "core", forwarding("inet", None));
+    assert_undecided(&report, "dnat");
+    let report = with(World::paper(), "core", forwarding("inet", Some("172.16.0.0/12")));
+    assert_undecided(&report, "dnat");
+}
