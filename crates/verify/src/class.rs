@@ -181,12 +181,18 @@ impl Kinds {
 
 /// The addresses that packets can be routed to: no multicast, none of a link alone, none of the own host (RFC 5771, RFC 4291
 /// section 2.5). Also the translated ones of 64:ff9b::/96 (RFC 6052), and what IPv4 keeps for later (240/4).
-fn routed_spans(family: Family) -> [Span<u128>; 2] {
+fn routed_spans(family: Family) -> &'static [Span<u128>] {
     match family {
-        Family::V4 => [(0x0100_0000, 0xdfff_ffff), (0xf000_0000, 0xffff_fffe)],
-        Family::V6 => [(2, (0xfe80 << 112) - 1), (0xfec0 << 112, (0xff00 << 112) - 1)],
+        Family::V4 => &[
+            Span { first: 0x0100_0000, last: 0x7eff_ffff },
+            Span { first: 0x8000_0000, last: 0xdfff_ffff },
+            Span { first: 0xf000_0000, last: 0xffff_fffe },
+        ],
+        Family::V6 => &[
+            Span { first: 2, last: (0xfe80 << 112) - 1 },
+            Span { first: 0xfec0 << 112, last: (0xff00 << 112) - 1 },
+        ],
     }
-    .map(|(first, last)| Span { first, last })
 }
 
 /// A box of packets. Ports are limited only where all protocols have them, and never of headless fragments. Of ICMP errors,
@@ -225,15 +231,18 @@ impl Class {
 
     /// All packets that can be routed, by their destinations: see [`routed_spans`].
     pub fn routed(family: Family) -> Vec<Self> {
-        routed_spans(family).map(|destination| Self { destination, ..Self::all(family) }).to_vec()
+        routed_spans(family)
+            .iter()
+            .map(|destination| Self { destination: *destination, ..Self::all(family) })
+            .collect()
     }
 
     /// Those of the packets whose end that is not the site's can be routed to.
     pub fn routed_part(&self, direction: Direction) -> impl Iterator<Item = Self> {
         let all = Self::all(self.family);
-        let routed = routed_spans(self.family).map(|destination| Self { destination, ..all });
+        let routed = routed_spans(self.family).iter().map(move |span| Self { destination: *span, ..all });
         let class = *self;
-        routed.into_iter().filter_map(move |routed| class.intersection(&routed.seen_from_site(direction)))
+        routed.filter_map(move |routed| class.intersection(&routed.seen_from_site(direction)))
     }
 
     /// Whether there are such packets.
