@@ -7,7 +7,7 @@ use catena_model::address::{Family, Prefix};
 use catena_model::base::TranslationHook;
 use catena_model::forwarding::{Direction, Object, Selector, SiteId};
 use catena_model::name::{PortName, SiteName};
-use catena_model::resource::Site;
+use catena_model::resource::{Engine, Site};
 
 use crate::Network;
 use crate::class::{Class, Kinds, Span};
@@ -415,7 +415,8 @@ impl Arrivals {
 }
 
 fn hiding_places(fabric: &Fabric) -> impl Iterator<Item = Place> {
-    fabric.nodes().flat_map(|(id, node)| {
+    let routed = fabric.nodes().filter(|(_, node)| node.engine != Engine::Steer);
+    routed.flat_map(|(id, node)| {
         let hides = |port| {
             let any = |family| {
                 node.translations.iter().any(|known| known.is_at(TranslationHook::Leaving, family, port))

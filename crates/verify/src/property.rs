@@ -11,7 +11,7 @@ use crate::class::Class;
 use crate::fabric::{Fabric, FunctionSide, NodeId, Place};
 use crate::intent::{ClaimedBy, ServedChain, ServedSite};
 use crate::kind::Probe;
-use crate::symbolic::{By, Cause, End, Pass, Unknown, Walker, Way, in_order, is_up};
+use crate::symbolic::{By, Cause, End, Pass, Translating, Unknown, Walker, Way, in_order, is_up};
 use crate::verdict::Property;
 
 /// Something that is wrong.
@@ -88,7 +88,8 @@ impl<'v> Seen<'v> {
 
     /// The ways of the same packets without us.
     fn before(&self) -> &[Way] {
-        let walker = Walker { home: self.served.stop(self.direction), ..Walker::without_us(self.fabric) };
+        let (home, translating) = (self.served.stop(self.direction), Translating::Ignored);
+        let walker = Walker { home, translating, ..Walker::without_us(self.fabric) };
         self.before.get_or_init(|| walker.walk(self.classes.to_vec(), self.entry))
     }
 

@@ -74,8 +74,8 @@ impl Tails {
         if worse.peek().is_none() {
             return true;
         }
-        let before = Walker { translating: Translating::Noted(&hidden), ..Walker::without_us(fabric) }
-            .walk(all, entry);
+        let before =
+            Walker { translating: Translating::Ignored, ..Walker::without_us(fabric) }.walk(all, entry);
         worse.all(|way| {
             let fared_better = |other: &Way| {
                 let both = both(&way.classes, &other.classes);

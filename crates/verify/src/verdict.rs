@@ -104,12 +104,13 @@ pub struct Coverage {
 
 impl Coverage {
     /// What no verdict is about.
-    pub(crate) const EXCEPT: [&str; 6] = [
-        "packets to multicast and link-local addresses, which nobody routes",
+    pub(crate) const EXCEPT: [&str; 7] = [
+        "packets to multicast, link-local and loopback addresses, which nobody routes",
         "ICMP errors about packets to a site that come from elsewhere than its own addresses",
         "ICMP errors from addresses of a site about packets that were not for it",
-        "by which routes the outer packets of tunnels go",
-        "what owners' packet filters drop, and how replies get to where these translate addresses back",
+        "by which routes the outer packets of tunnels go, and what packet filters do to them",
+        "what owners' packet filters drop, or give a site's address in the place of another one",
+        "how replies get to where owners' packet filters translate addresses back",
         "whether an element that steers also forwards by itself, which its driver refuses",
     ];
     /// Where customers' own routers are not driven.

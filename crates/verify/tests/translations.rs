@@ -106,6 +106,28 @@ fn replies_that_are_translated_back_and_go_round_the_functions() {
     assert_eq!(broken_at_gateway(&world), [(Property::NoBypass, Direction::Down, "wan".to_owned())]);
 }
 
+/// What becomes of packets without us is asked as if they kept their addresses: it is not forgotten that they got somewhere.
+#[test]
+fn a_loss_is_one_though_sources_were_hidden_before() {
+    let mut world = World::paper();
+    world.change(
+        "access-a",
+        |object| matches!(object, Object::Rule(_)),
+        |object| {
+            if let Object::Rule(rule) = object {
+                rule.selector.unless_released = false;
+            }
+        },
+    );
+    world.remove("edge", |object| matches!(object, Object::Tunnel(_)));
+    let lost = |report: &Report| {
+        report.violations.iter().any(|found| found.property == Property::UnclaimedUntouched)
+    };
+    assert!(lost(&world.verify()), "{}", in_words(&world.verify()));
+    let report = with(world, "access-a", masquerade("wan"));
+    assert!(lost(&report), "{}", in_words(&report));
+}
+
 #[test]
 fn translations_of_what_no_chain_is_about() {
     let other = Translation { from: Some("192.0.2.0/24".parse().unwrap()), ..masquerade("qr-abc") };

@@ -23,24 +23,25 @@ const LEGACY: [(&str, Family); 2] = [
 pub(crate) fn translations(place: &Place, netns: &NetNs) -> Result<Vec<Translation>, DriverError> {
     // Without the elements of sets and maps, of which there may be many.
     const DOING: &str = "nft -jnt list ruleset";
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => DriverError::Unsupported {
-            what: format!(
-                "{place}: whether its packet filter translates addresses cannot be read: nft(8) is not there"
-            ),
-            help: "install nftables (apt-get install nftables)".to_owned(),
-        },
-        _ => DriverError::failed(format!("{place}: {DOING}"), error),
+    let failed = |said: String| DriverError::failed(format!("{place}: {DOING}"), said);
+    let (listed, legacy) = netns.run(|| Ok((list(), legacy()))).map_err(|error| failed(error.to_string()))?;
+    let listed = match listed {
+        Ok(listed) if listed.status.success() => listed.stdout,
+        Ok(listed) => return Err(failed(String::from_utf8_lossy(&listed.stderr).trim().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = "what cannot be read without nft(8) (apt-get install nftables)";
+            return Ok(vec![unknown(None, what.to_owned())]);
+        }
+        Err(error) => return Err(failed(error.to_string())),
     };
-    let (listed, legacy) = netns.run(|| Ok((list()?, legacy()))).map_err(failed)?;
-    if !listed.status.success() {
-        let said = String::from_utf8_lossy(&listed.stderr).trim().to_owned();
-        return Err(DriverError::failed(format!("{place}: {DOING}"), said));
-    }
-    let listing: Value = serde_json::from_slice(&listed.stdout)
-        .map_err(|error| DriverError::failed(format!("{place}: {DOING}"), error))?;
+    let listing: Value = serde_json::from_slice(&listed).map_err(|error| failed(error.to_string()))?;
     let objects = listing["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(read(objects).into_iter().chain(legacy).collect())
+}
+
+/// What may do anything to any packet of a family.
+fn unknown(family: Option<Family>, rule: String) -> Translation {
+    Translation { hook: TranslationHook::Arriving, family, port: None, from: None, to: None, rule }
 }
 
 fn list() -> io::Result<Output> {
@@ -49,19 +50,15 @@ fn list() -> io::Result<Output> {
 
 /// A table that is in use may be empty. What is in it only iptables-legacy can tell.
 fn legacy() -> Vec<Translation> {
-    let has_nat =
-        |path: &str| std::fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "nat"));
-    let both = |family| {
-        [TranslationHook::Arriving, TranslationHook::Leaving].map(|hook| Translation {
-            hook,
-            family: Some(family),
-            port: None,
-            from: None,
-            to: None,
-            rule: format!("the table nat of iptables-legacy ({family}), which cannot be read"),
-        })
+    let has_nat = |path: &str| match std::fs::read_to_string(path) {
+        Ok(names) => names.lines().any(|name| name == "nat"),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
-    LEGACY.into_iter().filter(|(path, _)| has_nat(path)).flat_map(|(_, family)| both(family)).collect()
+    let used = LEGACY.into_iter().filter(|(path, _)| has_nat(path));
+    used.map(|(_, family)| {
+        unknown(Some(family), format!("the table nat of iptables-legacy ({family}), which cannot be read"))
+    })
+    .collect()
 }
 
 /// The rules that translate, in the order of the listing (libnftables-json(5)).
@@ -81,9 +78,13 @@ fn hook_of<'a>(chains: &[&'a Value], rule: &Value) -> Option<&'a str> {
 }
 
 fn translation(rule: &Value, hook: Option<&str>) -> Option<Translation> {
+    // What the element sends itself, or gets for itself.
+    if matches!(hook, Some("input" | "output")) {
+        return None;
+    }
     let statements = rule["expr"].as_array()?;
-    let (hook, what) =
-        statements.iter().find_map(|statement| translating(statement, hook, rule["table"] == "nat"))?;
+    let (nth, (hook, what)) =
+        (0..).zip(statements).find_map(|(nth, statement)| Some((nth, translating(statement)?)))?;
     let family = match rule["family"].as_str() {
         Some("ip") => Some(Family::V4),
         Some("ip6") => Some(Family::V6),
@@ -98,41 +99,33 @@ fn translation(rule: &Value, hook: Option<&str>) -> Option<Translation> {
         to: None,
         rule: format!("{what} in chain {} of table {} {}", word("chain"), word("family"), word("table")),
     };
-    for statement in statements {
+    // What stands behind it is asked of packets that it has changed.
+    for statement in &statements[..nth] {
         translation.narrow(&statement["match"]);
     }
     Some(translation)
 }
 
-/// When a statement gives packets other addresses, if it does, and its name. In what others jump to, it is the statement that says
-/// when.
-fn translating(statement: &Value, hook: Option<&str>, is_nat: bool) -> Option<(TranslationHook, String)> {
+/// When a statement may give packets other addresses, or lead them past the policy rules, and its name. Only of what netfilter's
+/// own translation does to sources is it known that replies get them back: all else is taken for a change on arrival.
+fn translating(statement: &Value) -> Option<(TranslationHook, &str)> {
     let (name, of) = statement.as_object()?.iter().next()?;
-    let by_hook = match hook {
-        // What the element sends itself, or gets for itself.
-        Some("input" | "output") => return None,
-        Some("postrouting" | "forward") => Some(TranslationHook::Leaving),
-        Some(_) => Some(TranslationHook::Arriving),
-        None => None,
-    };
-    let (otherwise, what) = match name.as_str() {
-        "snat" | "masquerade" => (TranslationHook::Leaving, name.as_str()),
-        "dnat" | "redirect" | "tproxy" => (TranslationHook::Arriving, name.as_str()),
-        // Packets go to a program, which gives them back as it likes.
-        "queue" => (TranslationHook::Arriving, name.as_str()),
-        "mangle" if is_address(&of["key"]) => (TranslationHook::Arriving, "a change of addresses"),
+    let (name, arriving) = (name.as_str(), |what| Some((TranslationHook::Arriving, what)));
+    match name {
+        "snat" | "masquerade" => Some((TranslationHook::Leaving, name)),
+        "dnat" | "redirect" | "tproxy" => arriving(name),
+        // Packets go to a program, which gives them back as it likes; or to where they, or others of their flow, went before.
+        "queue" | "fwd" | "flow" => arriving(name),
+        "mangle" if is_address(&of["key"]) => arriving("a change of addresses"),
         "xt" if of["type"] != "match" => match of["name"].as_str() {
-            Some(name @ ("SNAT" | "MASQUERADE")) => (TranslationHook::Leaving, name),
-            Some(name @ ("DNAT" | "REDIRECT" | "NETMAP" | "TPROXY" | "NFQUEUE")) => {
-                (TranslationHook::Arriving, name)
-            }
+            Some(name @ ("SNAT" | "MASQUERADE")) => Some((TranslationHook::Leaving, name)),
+            Some(name @ ("DNAT" | "REDIRECT" | "NETMAP" | "TPROXY" | "NFQUEUE")) => arriving(name),
+            Some(_) => None,
             // An nft that was built without iptables' extensions does not say what it is.
-            None if is_nat => (TranslationHook::Arriving, "what nft(8) cannot read"),
-            _ => return None,
+            None => arriving("what nft(8) cannot read"),
         },
-        _ => return None,
-    };
-    Some((by_hook.unwrap_or(otherwise), what.to_owned()))
+        _ => None,
+    }
 }
 
 fn is_address(expression: &Value) -> bool {
@@ -153,19 +146,34 @@ impl Narrow for Translation {
         match (left["meta"]["key"].as_str(), left["payload"]["field"].as_str(), self.hook) {
             (Some("iifname" | "iif"), _, TranslationHook::Arriving)
             | (Some("oifname" | "oif"), _, TranslationHook::Leaving) => {
-                // A name may end in a wildcard.
-                let name = right.as_str().filter(|name| !name.ends_with('*'));
+                // Of a wildcard, or a set, it is not known which ports it means.
+                let name = right.as_str().filter(|name| !name.ends_with('*') && !name.starts_with('@'));
                 self.port = self.port.take().or(name.and_then(|name| name.parse::<PortName>().ok()));
             }
-            (_, Some("saddr"), _) if is_ip(left) => self.from = self.from.or(prefix(right)),
-            (_, Some("daddr"), _) if is_ip(left) => self.to = self.to.or(prefix(right)),
+            (_, Some(field), _) => {
+                let Some(family) = family_of(left) else { return };
+                // In a table of both families only packets of one have such a field.
+                self.family = self.family.or(Some(family));
+                let asked = prefix(right).filter(|prefix| prefix.family() == family);
+                match field {
+                    "saddr" => self.from = self.from.or(asked),
+                    "daddr" => self.to = self.to.or(asked),
+                    _ => {}
+                }
+            }
             _ => {}
         }
     }
 }
 
-fn is_ip(expression: &Value) -> bool {
-    matches!(expression["payload"]["protocol"].as_str(), Some("ip" | "ip6"))
+/// Whose field is asked for; `None` also of a header within the packet.
+fn family_of(expression: &Value) -> Option<Family> {
+    let payload = &expression["payload"];
+    match payload["protocol"].as_str().filter(|_| payload["tunnel"].is_null())? {
+        "ip" => Some(Family::V4),
+        "ip6" => Some(Family::V6),
+        _ => None,
+    }
 }
 
 fn prefix(value: &Value) -> Option<Prefix> {

@@ -211,10 +211,15 @@ async fn others_translations_of_addresses_are_told() {
             }
             chain own { type nat hook output priority -100; dnat to 10.23.0.9; }
             chain others { masquerade random; }
+            set ports { type ifname; elements = { qr-abc } }
+            chain sets { iifname @ports dnat to 10.23.0.9; }
         }
         table inet filter {
             chain forward { type filter hook forward priority 0; policy accept; ct state invalid drop; counter; }
-            chain stateless { type filter hook prerouting priority -300; ip6 daddr set 2001:db8::1; }
+            chain stateless {
+                type filter hook postrouting priority -300
+                ip6 saddr 2001:db8:66::/48 ip6 daddr set 2001:db8::1 ip6 daddr 2001:db8::1 counter
+            }
         }
         table inet catena { chain hop-1 { meta mark set 7; }; }";
     run(&world.router, &format!("nft -f - <<'end'\n{ruleset}\nend"));
@@ -235,7 +240,8 @@ async fn others_translations_of_addresses_are_told() {
             "Leaving Some(V4)   : snat in chain postrouting of table ip nat",
             "Arriving Some(V4) qr-abc  198.51.100.7/32: dnat in chain prerouting of table ip nat",
             "Leaving Some(V4)   : masquerade in chain others of table ip nat",
-            "Arriving None   : a change of addresses in chain stateless of table inet filter",
+            "Arriving Some(V4)   : dnat in chain sets of table ip nat",
+            "Arriving Some(V6)  2001:db8:66::/48 : a change of addresses in chain stateless of table inet filter",
         ]
     );
 }
