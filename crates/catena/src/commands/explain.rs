@@ -143,7 +143,7 @@ fn known(explanation: &Explanation) -> String {
                 }
                 _ => format!(
                     "{} for {age}, of what is installed, for all addresses, protocols and ports, fragments and ICMP errors \
-                     included: {}.\n",
+                     included, but for what `catena verify` names: {}.\n",
                     styled(GOOD, "Proven"),
                     Property::ALL.map(Property::name).join(", ")
                 ),
