@@ -6,14 +6,14 @@ use crate::command;
 use crate::story::capture::Captures;
 use crate::story::node;
 
-const FOREIGN_RULE: &str = "from 192.0.2.0/24 lookup main";
+/// It means no site's packets: one from 192.0.2.0/24 to a site would be led astray by it, and the verifier would say so.
+const FOREIGN_RULE: &str = "from 192.0.2.0/24 to 198.18.0.0/15 lookup main";
 
 const FOREIGN_FILTER: &str = "pref 77 bpf";
 
 /// Other people's: a policy-routing rule on an element that we program, and a tc program on a port that we steer by.
 pub fn add_foreign_objects() -> Result<()> {
-    // No packet here is from there.
-    node::ask("qrouter-1234", "ip rule add from 192.0.2.0/24 lookup main priority 5000 protocol 99")?;
+    node::ask("qrouter-1234", &format!("ip rule add {FOREIGN_RULE} priority 5000 protocol 99"))?;
     node::ask("br-int", "tc qdisc add dev vr clsact")?;
     let mut filter = node::on("br-int", "tc");
     filter
