@@ -129,7 +129,7 @@ impl Core {
     }
 
     /// What the next intent breaks with somebody's leave and this one does not, and the other way round.
-    fn tell_given_up(&self, next: &Intent) {
+    pub(crate) fn tell_given_up(&self, next: &Intent) {
         let (before, after) = (self.intent.given_up(), next.given_up());
         let among = |all: &[GivenUp], one: &GivenUp| {
             all.iter().any(|other| other.at == one.at && other.promise.is_about(&one.promise))

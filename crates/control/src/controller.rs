@@ -56,7 +56,8 @@ impl Controller {
         let (tell, known) = watch::channel(Arc::default());
         if mode == Mode::Control {
             let (view, is_calm, events, verdicts) = (view.clone(), core.is_calm(), events.clone(), tell);
-            let watcher = Watcher { view, is_calm, events, verdicts, good_for, pause };
+            let post = post.downgrade();
+            let watcher = Watcher { view, is_calm, events, verdicts, post, good_for, pause };
             tokio::spawn(watcher.keep_watching());
         }
         tokio::spawn(core.run());

@@ -17,9 +17,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::drivers::{Connection, ConnectionId, Drivers};
-use crate::error::ApplyError;
+use crate::error::{ApplyError, chain_of};
 use crate::events::EventLog;
 use crate::execute::Connections;
+use crate::gate::Waiver;
 use crate::intent::{Intent, Request, Terms};
 use crate::prover::Prover;
 use crate::records::{Journal, Records};
@@ -45,6 +46,11 @@ pub enum Message {
     },
     /// Elements may have come or gone, or have been replaced.
     Arrivals,
+    /// Of what was given up at this revision of the store, no more than this is needed.
+    HoldsAgain {
+        revision: u64,
+        still_used: Vec<Waiver>,
+    },
 }
 
 /// What the events of one element come to, in a short while.
@@ -190,7 +196,22 @@ impl Core {
             }
             Message::Stirred { element, connection, stir } => self.stirred(element, connection, stir).await,
             Message::Arrivals => self.converge(self.replaced_or_lost()).await,
+            Message::HoldsAgain { revision, still_used } => self.take_back_leave(revision, still_used).await,
         }
+    }
+
+    /// Forgets what was given up and holds again. What was found out of something older counts for nothing.
+    async fn take_back_leave(&mut self, revision: u64, still_used: Vec<Waiver>) {
+        if revision != self.records.revision.0 || self.only_looks() {
+            return;
+        }
+        let mut intent = Intent { waivers: still_used, ..(*self.intent).clone() };
+        if let Err(error) = self.records.replace(&self.intent, &mut intent, &self.journal).await {
+            tracing::warn!(error = chain_of(&error), "cannot remember that what was given up holds again");
+            return;
+        }
+        self.tell_given_up(&intent);
+        self.adopt(intent);
     }
 
     async fn stirred(&mut self, name: NodeName, connection: ConnectionId, stir: Stir) {

@@ -74,8 +74,7 @@ fn weigh(
     terms: &Terms,
     before: impl FnOnce() -> Vec<Broken>,
 ) -> Result<Judged, Refusal> {
-    let mut waivers: Vec<Waiver> =
-        waivers.iter().filter_map(|waiver| waiver.still_used(&broken, &report)).collect();
+    let mut waivers = still_used(waivers, &broken, &report);
     let settled = || waivers.iter().flat_map(|waiver| &waiver.broken);
     let unsettled = broken.iter().filter_map(|broken| broken.beyond(settled()));
     let (allowed, others): (Vec<Broken>, Vec<Broken>) =
@@ -89,6 +88,11 @@ fn weigh(
     }
     waivers.extend(given_up(allowed, terms));
     Ok(Judged { report, waivers, broken })
+}
+
+/// Of `waivers` those that something still needs of which this was found, as far as it does.
+pub fn still_used(waivers: &[Waiver], broken: &[Broken], report: &Report) -> Vec<Waiver> {
+    waivers.iter().filter_map(|waiver| waiver.still_used(broken, report)).collect()
 }
 
 /// What is put on record: each promise once.

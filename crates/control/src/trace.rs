@@ -15,7 +15,7 @@ use futures::future::join_all;
 use crate::error::{UnknownTenant, chain_of};
 use crate::execute::{Connections, observe};
 use crate::intent::Intent;
-use crate::prover::Prover;
+use crate::prover::{Proof, Prover};
 use crate::report::VerifiedNetwork;
 use crate::think::think;
 use crate::view::View;
@@ -127,9 +127,9 @@ impl PartialEq for Observed {
 
 impl Observed {
     /// What holds of all chains; what is as `prover` saw it last is not looked at again.
-    pub fn prove(&self, prover: &mut Prover) -> Report {
+    pub fn prove(&self, prover: &mut Prover) -> Proof {
         let (state, base) = self.as_far_as_read();
-        prover.prove(&self.intent, &state, &base).report
+        prover.prove(&self.intent, &state, &base)
     }
 
     fn verify(&self, tenant: Option<&TenantName>) -> Report {

@@ -11,13 +11,14 @@ use std::time::Duration;
 use catena_model::name::ChainName;
 use catena_model::resource::Chain;
 use catena_verify::{Report, Undecided, Verdict, Violation};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use crate::core::Message;
 use crate::events::{About, EventLog};
-use crate::gate::is_of_site;
-use crate::prover::Prover;
+use crate::gate::{is_of_site, still_used};
+use crate::prover::{Proof, Prover};
 use crate::report::{ChainVerdict, EventKind, Promise, Timestamp};
 use crate::think::think;
 use crate::trace::Observed;
@@ -56,6 +57,8 @@ pub struct Watcher {
     pub is_calm: watch::Receiver<bool>,
     pub events: EventLog,
     pub verdicts: watch::Sender<Arc<Verdicts>>,
+    /// To whoever keeps what was given up.
+    pub post: mpsc::WeakSender<Message>,
     /// How long a verdict is good for.
     pub good_for: Duration,
     /// How long to wait when verifying has failed.
@@ -99,15 +102,29 @@ impl Watcher {
             let mut found = self.verdicts.borrow().found.clone();
             if !is_known {
                 let prove = move || (observed.prove(&mut prover), prover);
-                let report: Report;
-                (report, prover) = think(prove).await;
-                found = next(&found, &now, &report, &self.events);
+                let proof: Proof;
+                (proof, prover) = think(prove).await;
+                found = next(&found, &now, &proof.report, &self.events);
+                self.tell_what_holds_again(&now, &proof).await;
             }
             for Found { verdict, .. } in found.values_mut() {
                 (verdict.revision, verdict.as_of) = (now.revision, as_of);
             }
             let good_until = Some(at + self.good_for);
             self.verdicts.send_replace(Arc::new(Verdicts { found, good_until }));
+        }
+    }
+
+    /// What was given up and holds, now that all is installed, is given up no longer.
+    async fn tell_what_holds_again(&self, view: &View, Proof { report, broken }: &Proof) {
+        let waivers = &view.intent.waivers;
+        let still_used = still_used(waivers, broken, report);
+        if view.is_converged() && still_used != *waivers {
+            let message = Message::HoldsAgain { revision: view.revision, still_used };
+            if let Some(post) = self.post.upgrade() {
+                // If the core is gone, what is stored is weighed by the next one.
+                let _ = post.send(message).await;
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use catena_model::forwarding::Object;
 use catena_model::name::{ChainName, SiteName};
 use catena_verify::{Property, Verdict};
 
-use crate::gate::{as_in_the_inventory, diversion, divert, divert_to, restore};
+use crate::gate::{BROKEN, apply_allowing, as_in_the_inventory, diversion, divert, divert_to, restore};
 use crate::world::*;
 
 /// What is known of acme's chain once there is time to find it out.
@@ -68,6 +68,40 @@ async fn a_foreign_rule_is_found_and_its_end_too() {
     stir(&world, "edge");
     assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
     assert_eq!(told(&controller), [EventKind::Violated, EventKind::Proven]);
+}
+
+/// Leave to break a promise ends with the need for it: the next break is nobody's leave.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_taken_back_once_it_is_seen_to_hold() {
+    let world = World::new(1);
+    let controller = world.controller().await;
+    apply(&controller, &inventory()).await.unwrap();
+    divert(&world);
+    apply_allowing(&controller, &[chain(&["fw", "ips", "web"])], &BROKEN).await.unwrap();
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
+    let given_up = controller.status().given_up;
+    assert!(!given_up.is_empty());
+
+    restore(&world);
+    // What is not installed as asked for says nothing of what was asked for.
+    world.remove("br-int");
+    verdict(&controller).await;
+    assert_eq!(controller.status().given_up, given_up);
+    world.bring("br-int");
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Proven);
+    assert_eq!(controller.status().given_up, []);
+    let holds_again = |controller: &Controller| {
+        kinds_of_events(controller, 0).into_iter().filter(|kind| *kind == EventKind::HoldsAgain).count()
+    };
+    assert_eq!(holds_again(&controller), given_up.len());
+
+    drop(controller);
+    let controller = world.controller().await;
+    assert_eq!(controller.status().given_up, []);
+    divert(&world);
+    stir(&world, "edge");
+    assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
+    assert_eq!(controller.status().given_up, []);
 }
 
 /// Routes, and rules behind ours: nothing of ours is concerned, so nothing is read to be repaired.
