@@ -18,6 +18,7 @@ Exit codes:
   1  refused or failed; the message says whether anything was changed
   2  the command line is wrong
   3  the controller cannot be reached
+  `verify` has more to say: 0 proven, 1 violated, 2 not decided (see `catena verify --help`).
   `lab run` and `lab exec` end with the exit code of their command.
 
 Environment:
@@ -37,7 +38,8 @@ Exit codes:
   0  proven
   1  violated, or it could not be verified; the message says which
   2  not decided: something is not understood, and the answer says what; with --replay also: a packet
-     went another way than was predicted, or could not be sent";
+     went another way than was predicted, or could not be sent; or the command line is wrong
+  3  the controller cannot be reached";
 
 /// Carries a remote enterprise's traffic through an ordered chain of security functions and back
 #[derive(Parser, Debug)]
@@ -211,8 +213,8 @@ pub struct Apply {
 pub struct Allowance {
     /// Let the change break this promise of chains; may be repeated
     ///
-    /// It is put on record with who asked and when, and `catena status` shows it until it holds again. `catena verify` says
-    /// what is broken how.
+    /// For all chains of which this breaks it, and for the packets for which it does. It is put on record with who asked and
+    /// when, and `catena status` shows it until it is seen to hold again. `catena verify` says what is broken how.
     #[arg(long, value_name = "NAME", value_parser = properties())]
     pub allow: Vec<Property>,
 }

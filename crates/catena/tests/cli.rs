@@ -304,7 +304,7 @@ fn what_would_break_a_promise_is_refused_and_shown() {
         "apply -f chain.yaml",
         "apply -f chain.yaml --allow no-black-holes",
         "get chains",
-        "apply -f chain.yaml --allow no-black-hole",
+        "apply -f chain.yaml --allow no-black-hole --allow degraded",
     ]);
     insta::assert_snapshot!(day_of_refusals);
     let status = day.says("status");
@@ -321,7 +321,7 @@ fn explained(day: &Day, line: &str) -> String {
     let start = Instant::now();
     loop {
         let said = day.says(line);
-        if !said.contains("Nothing was verified") {
+        if !said.contains("was not verified since") {
             let aged = |line: &str| match (line.split_once(" for "), line.starts_with("Proven")) {
                 (Some((verdict, rest)), true) => {
                     format!("{verdict} for …{}", &rest[rest.find(',').unwrap()..])

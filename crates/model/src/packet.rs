@@ -9,6 +9,7 @@ use crate::forwarding::{Direction, InstanceId, Member, Stickiness};
 
 /// The header fields that steering looks at. Ports are 0 for protocols without ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Packet {
     pub source: IpAddr,
     pub destination: IpAddr,

@@ -8,7 +8,9 @@ use catena_model::name::NodeName;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    #[error(transparent)]
+    #[error("packets are sent in a copy of the network, which takes root")]
+    NotRoot,
+    #[error("the copy of the network cannot be built")]
     Lab(#[from] LabError),
     #[error("{element} of the copy: {what}")]
     Driver {

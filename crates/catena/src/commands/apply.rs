@@ -22,7 +22,7 @@ pub async fn plan(connection: &Connection, arguments: &Plan) -> Result<(), CliEr
     let request = ApplyRequest { sources, dry_run: true, allow: allowed(&arguments.allowance) };
     let report: ApplyReport = Client::connect(connection, Mode::Look).await?.post("apply", &request).await?;
     output::answer(arguments.output.output, &report, shown_plan)?;
-    warn(&report);
+    warn(&report, &arguments.allowance);
     Ok(())
 }
 
@@ -35,7 +35,7 @@ pub async fn apply(connection: &Connection, arguments: &Apply) -> Result<(), Cli
     let mode = mode(arguments.dry_run);
     let report: ApplyReport = Client::connect(connection, mode).await?.post("apply", &request).await?;
     output::answer(arguments.output.output, &report, shown)?;
-    warn(&report);
+    warn(&report, &arguments.allowance);
     if lacks_something(&report) && !arguments.dry_run { Err(CliError::NotInstalled) } else { Ok(()) }
 }
 
@@ -51,7 +51,7 @@ pub async fn delete(connection: &Connection, arguments: &Delete) -> Result<(), C
     let mode = mode(arguments.dry_run);
     let report: ApplyReport = Client::connect(connection, mode).await?.post("delete", &request).await?;
     output::answer(arguments.output.output, &report, shown)?;
-    warn(&report);
+    warn(&report, &arguments.allowance);
     Ok(())
 }
 
@@ -65,8 +65,9 @@ fn lacks_something(report: &ApplyReport) -> bool {
 }
 
 /// Says what is not as it must be. On standard error, so that the answer remains what it is.
-fn warn(report: &ApplyReport) {
-    for warning in warnings(&report.not_installed).into_iter().chain(broken(report)) {
+fn warn(report: &ApplyReport, allowance: &Allowance) {
+    let warnings = warnings(&report.not_installed).into_iter().chain(broken(report));
+    for warning in warnings.chain(needless(report, allowance)) {
         anstream::eprintln!("{}: {warning}", styled(WARN, "warning"));
     }
 }
@@ -90,6 +91,13 @@ fn broken(report: &ApplyReport) -> Vec<String> {
         verified.violations.iter().map(violated).chain(verified.undecided.iter().filter_map(feared))
     });
     shortened(broken.collect(), "`catena verify` has them all")
+}
+
+/// What was given up and is not broken.
+fn needless(report: &ApplyReport, allowance: &Allowance) -> Vec<String> {
+    let is_used = |property| report.given_up.iter().any(|given_up| given_up.promise.property == property);
+    let needless = allowed(allowance).into_iter().filter(|property| !is_used(*property));
+    needless.map(|property| format!("`--allow {property}` was not needed: nothing breaks it")).collect()
 }
 
 /// What was verified and what could not be; nothing where there is no chain.

@@ -133,7 +133,8 @@ fn picture(title: &str, from: &str, way: &[Stage], to: &str, functions: &[&str])
 fn known(explanation: &Explanation) -> String {
     let Explanation { verdict, given_up, state, reason, .. } = explanation;
     let mut text = match verdict {
-        None => "Nothing was verified yet: `catena verify` does it now.\n".to_owned(),
+        None => "What is installed was not verified since it was last changed: `catena verify --observed` does it now.\n"
+            .to_owned(),
         Some(ChainVerdict { verdict, since, why, .. }) => {
             let age = age(*since);
             match (verdict, why) {

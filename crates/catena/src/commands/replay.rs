@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use catena::linux::OfCopies;
+use catena_lab::check_root;
 use catena_model::base::BaseRouting;
 use catena_model::forwarding::ForwardingState;
 use catena_model::name::NodeName;
 use catena_model::resource::{Model, ResourceKind, Source, parse};
-use catena_replay::{Outcome, Replayed, Replica, own_bpf_file_system};
+use catena_replay::{Outcome, ReplayError, Replayed, Replica, own_bpf_file_system};
 use catena_verify::{Arrival, Arrivals, Violation};
 use serde::Serialize;
 
@@ -60,6 +61,7 @@ pub fn replay(original: Original, violations: &[Violation]) -> Result<Replays, C
     if violations.is_empty() {
         return Ok(Replays::default());
     }
+    check_root().map_err(|_| ReplayError::NotRoot)?;
     std::thread::scope(|scope| match scope.spawn(|| on_own_thread(original, violations)).join() {
         Ok(replays) => replays,
         Err(panic) => std::panic::resume_unwind(panic),
@@ -105,7 +107,7 @@ impl Replays {
             self.packets.iter().filter(|packet| packet.outcome == Outcome::AsPredicted).count();
         let all = self.packets.len();
         let mut text = match all {
-            0 => "\nreplay: there is no packet to send\n".to_owned(),
+            0 => "\nreplay: no packet shows a violation, so none was sent\n".to_owned(),
             _ => {
                 let style = if as_predicted == all { GOOD } else { BAD };
                 let count = styled(style, format!("{as_predicted} of {all}"));

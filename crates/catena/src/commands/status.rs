@@ -123,15 +123,29 @@ pub fn chains(report: &StatusReport) -> Table {
 fn verified_chains(report: &StatusReport) -> Table {
     let [chain, tenant, functions, sites, state, reason] = CHAIN;
     let mut table = Table::new([chain, tenant, functions, sites, state, "VERDICT", "SINCE", reason]);
+    let unknown = match report.controller {
+        ControllerState::None => "not watched",
+        _ => "not yet",
+    };
     for chain in &report.chains {
         let found = chain.verdict.as_ref();
-        let verdict = found.map_or_else(|| "".into(), verdict);
+        let verdict = found.map_or_else(|| Cell::new(FAINT, unknown), verdict);
         let since = found.map_or_else(String::new, |found| age(found.since));
-        let why = found.and_then(|found| found.why.clone()).filter(|_| chain.reason.is_none());
+        let why = found.and_then(|found| found.why.as_deref()).filter(|_| chain.reason.is_none()).map(brief);
         let why = why.map_or_else(|| self::reason(chain), Cell::from);
         table.row(named(chain).into_iter().chain([verdict, since.into(), why]));
     }
     table
+}
+
+/// What fits into a line; `catena explain` has the packet that shows it.
+fn brief(why: &str) -> String {
+    const MOST: usize = 120;
+    let said = why.split_once("; such as").map_or(why, |(said, _)| said);
+    match said.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &said[..end]),
+        None => said.to_owned(),
+    }
 }
 
 const CHAIN: [&str; 6] = ["CHAIN", "TENANT", "FUNCTIONS", "SITES", "STATE", "REASON"];

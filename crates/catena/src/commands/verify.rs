@@ -8,8 +8,7 @@ use catena_control::{Mode, UnknownTenant};
 use catena_model::numbering::Numbering;
 use catena_model::resource::{Source, load};
 use catena_model::topology::Topology;
-use catena_replay::ReplayError;
-use catena_verify::{Network, Undecided, Verdict, Violation};
+use catena_verify::{Coverage, Network, Undecided, Verdict, Violation};
 use serde::Serialize;
 
 use super::replay::{Original, Replays, replay};
@@ -32,16 +31,18 @@ struct Answer {
 }
 
 pub fn verify(connection: &Connection, arguments: &Verify) -> Result<ExitCode, CliError> {
-    if arguments.replay {
-        catena_lab::check_root().map_err(ReplayError::from)?;
-    }
     let (report, original) = match arguments.files.files.is_empty() {
         true => wait(asked(connection, arguments))?,
         false => of_files(arguments)?,
     };
-    let replay = original.map(|original| replay(original, &report.violations)).transpose()?;
+    let (replay, failure) = match original.map(|original| replay(original, &report.violations)).transpose() {
+        Ok(replay) => (replay, None),
+        Err(error) => (None, Some(error)),
+    };
     let answer = Answer { report, replay };
     output::answer(arguments.output.output, &answer, shown)?;
+    // What holds was found out all the same.
+    failure.map_or(Ok(()), Err)?;
     Ok(match answer.report.verdict {
         _ if answer.replay.as_ref().is_some_and(|replay| !replay.agree()) => ExitCode::from(2),
         Verdict::Proven => ExitCode::SUCCESS,
@@ -100,9 +101,6 @@ fn shown(answer: &Answer) -> String {
         }
         _ => format!("{}: {coverage}\n", styled(style, verdict)),
     };
-    for except in coverage.except.iter().filter(|_| coverage.chains > 0) {
-        text += &styled(FAINT, format!("  but for: {except}\n"));
-    }
     for (nth, violation) in violations.iter().enumerate().take(SHOWN) {
         text += &violated(violation);
         text += &replay.as_ref().map(|replay| replay.shown(nth)).unwrap_or_default();
@@ -112,7 +110,15 @@ fn shown(answer: &Answer) -> String {
     if hidden > 0 {
         text += &format!("\nand {hidden} more: `-o json` has them all\n");
     }
-    text + &replay.as_ref().map(Replays::summary).unwrap_or_default()
+    text += &replay.as_ref().map(Replays::summary).unwrap_or_default();
+    text + &not_covered(coverage)
+}
+
+/// What no verdict is about, in lines below it.
+fn not_covered(coverage: &Coverage) -> String {
+    let except = coverage.except.iter().filter(|_| coverage.chains > 0);
+    let lines: String = except.map(|except| styled(FAINT, format!("  {except}\n"))).collect();
+    if lines.is_empty() { lines } else { styled(FAINT, "\nnot looked at:\n") + &lines }
 }
 
 /// The first of them, each with its packet.
