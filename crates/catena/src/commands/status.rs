@@ -200,6 +200,49 @@ mod tests {
 
     use super::*;
 
+    fn report(hold: Hold) -> StatusReport {
+        StatusReport {
+            revision: 1,
+            converged: false,
+            controller: ControllerState::Running,
+            elements: Vec::new(),
+            chains: Vec::new(),
+            draining: Vec::new(),
+            given_up: Vec::new(),
+            hold: Some(hold),
+        }
+    }
+
+    #[test]
+    fn why_nothing_is_installed_is_said_with_the_way_out() {
+        let hold = Hold {
+            since: Timestamp::now() - Duration::from_secs(5),
+            why: "it would break order of chain web".to_owned(),
+            help: "apply what holds".to_owned(),
+            violations: Vec::new(),
+            undecided: Vec::new(),
+        };
+        let report = report(hold);
+        let said = anstream::adapter::strip_str(&shown(&report)).to_string();
+        assert!(said.starts_with("not everything is installed as asked for"), "{said}");
+        for line in [
+            "everything is left as it is, for 5s: it would break order of chain web\n",
+            "  help: apply what holds\n",
+        ] {
+            assert!(said.contains(line), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_reason_fits_into_a_line() {
+        let why =
+            "order: chain web, site hq, up: past fw; such as tcp 172.16.1.1 → 9.9.9.9, which enters by lan";
+        assert_eq!(brief(why), "order: chain web, site hq, up: past fw");
+        let long = "a reason ".repeat(20);
+        assert_eq!(brief(&long).chars().count(), 121);
+        assert!(brief(&long).ends_with('…'));
+    }
+
     #[test]
     fn ages_are_short() {
         let ago = |seconds| age(Timestamp::now() - Duration::from_secs(seconds));
