@@ -76,8 +76,21 @@ pub struct Translation {
     pub port: Option<PortName>,
     pub from: Option<Prefix>,
     pub to: Option<Prefix>,
+    #[serde(default)]
+    pub into: NewAddress,
     /// Where it stands, and what it says: for people.
     pub rule: String,
+}
+
+/// What packets have in the place of an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NewAddress {
+    /// Nobody knows.
+    #[default]
+    Any,
+    /// An address of the element itself (`masquerade`, `redirect`), or the one that they had.
+    Own,
+    Within(Prefix),
 }
 
 /// When packets are translated, as netfilter has it.
@@ -97,5 +110,15 @@ impl Translation {
             && self.port.as_ref().is_none_or(|own| Some(own) == port)
             && has(self.from, source)
             && has(self.to, destination)
+    }
+
+    /// Whether it may give packets an address of this prefix, of others than the element.
+    pub fn may_give(&self, prefix: Prefix) -> bool {
+        self.family.is_none_or(|family| family == prefix.family())
+            && match self.into {
+                NewAddress::Any => true,
+                NewAddress::Own => false,
+                NewAddress::Within(addresses) => addresses.overlaps(prefix),
+            }
     }
 }

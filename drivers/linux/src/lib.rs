@@ -28,6 +28,7 @@ mod base;
 mod check;
 mod error;
 mod events;
+mod iptables;
 mod kernel;
 mod netfilter;
 mod numbers;

@@ -2,29 +2,26 @@
 //! more than ports and prefixes is taken to be for more packets than it is.
 
 use std::io;
+use std::net::IpAddr;
 use std::process::{Command, Output};
 
 use catena_driver::DriverError;
 use catena_driver::netns::NetNs;
 use catena_model::address::{Family, Prefix};
-use catena_model::base::{Translation, TranslationHook};
+use catena_model::base::{NewAddress, Translation, TranslationHook};
 use catena_model::name::PortName;
 use ipnet::IpNet;
 use serde_json::Value;
 
+use crate::iptables;
 use crate::words::Place;
-
-/// What iptables has of its own where it does not go through nftables (iptables-legacy): the tables in use.
-const LEGACY: [(&str, Family); 2] = [
-    ("/proc/thread-self/net/ip_tables_names", Family::V4),
-    ("/proc/thread-self/net/ip6_tables_names", Family::V6),
-];
 
 pub(crate) fn translations(place: &Place, netns: &NetNs) -> Result<Vec<Translation>, DriverError> {
     // Without the elements of sets and maps, of which there may be many.
     const DOING: &str = "nft -jnt list ruleset";
     let failed = |said: String| DriverError::failed(format!("{place}: {DOING}"), said);
-    let (listed, legacy) = netns.run(|| Ok((list(), legacy()))).map_err(|error| failed(error.to_string()))?;
+    let (listed, legacy) =
+        netns.run(|| Ok((list(), iptables::legacy()))).map_err(|error| failed(error.to_string()))?;
     let listed = match listed {
         Ok(listed) if listed.status.success() => listed.stdout,
         Ok(listed) => return Err(failed(String::from_utf8_lossy(&listed.stderr).trim().to_owned())),
@@ -36,37 +33,38 @@ pub(crate) fn translations(place: &Place, netns: &NetNs) -> Result<Vec<Translati
     };
     let listing: Value = serde_json::from_slice(&listed).map_err(|error| failed(error.to_string()))?;
     let objects = listing["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
-    Ok(read(objects).into_iter().chain(legacy).collect())
+    let (mut told, by_iptables) = read(objects);
+    let by_iptables = netns.run(|| Ok(iptables::in_full(by_iptables)));
+    told.extend(by_iptables.map_err(|error| failed(error.to_string()))?);
+    Ok(told.into_iter().chain(legacy).collect())
 }
 
 /// What may do anything to any packet of a family.
-fn unknown(family: Option<Family>, rule: String) -> Translation {
-    Translation { hook: TranslationHook::Arriving, family, port: None, from: None, to: None, rule }
+pub(crate) fn unknown(family: Option<Family>, rule: String) -> Translation {
+    let into = NewAddress::Any;
+    Translation { hook: TranslationHook::Arriving, family, port: None, from: None, to: None, into, rule }
 }
 
 fn list() -> io::Result<Output> {
     Command::new("nft").args(["-jnt", "list", "ruleset"]).env("LC_ALL", "C").output()
 }
 
-/// A table that is in use may be empty. What is in it only iptables-legacy can tell.
-fn legacy() -> Vec<Translation> {
-    let has_nat = |path: &str| match std::fs::read_to_string(path) {
-        Ok(names) => names.lines().any(|name| name == "nat"),
-        Err(error) => error.kind() != io::ErrorKind::NotFound,
-    };
-    let used = LEGACY.into_iter().filter(|(path, _)| has_nat(path));
-    used.map(|(_, family)| {
-        unknown(Some(family), format!("the table nat of iptables-legacy ({family}), which cannot be read"))
-    })
-    .collect()
-}
-
-/// The rules that translate, in the order of the listing (libnftables-json(5)).
-fn read(objects: &[Value]) -> Vec<Translation> {
+/// The rules that translate, in the order of the listing (libnftables-json(5)): those in words of nftables, and those of iptables.
+fn read(objects: &[Value]) -> (Vec<Translation>, Vec<Translation>) {
     let chains: Vec<&Value> =
         objects.iter().map(|object| &object["chain"]).filter(|chain| !chain.is_null()).collect();
     let rules = objects.iter().map(|object| &object["rule"]).filter(|rule| !rule.is_null());
-    rules.filter_map(|rule| translation(rule, hook_of(&chains, rule))).collect()
+    let (by_iptables, others): (Vec<&Value>, Vec<&Value>) = rules.partition(|rule| is_of_iptables(rule));
+    let read = |rules: Vec<&Value>| {
+        rules.into_iter().filter_map(|rule| translation(rule, hook_of(&chains, rule))).collect()
+    };
+    (read(others), read(by_iptables))
+}
+
+/// Whether what a rule does is what only iptables has words for.
+fn is_of_iptables(rule: &Value) -> bool {
+    let mut statements = rule["expr"].as_array().into_iter().flatten();
+    statements.any(|statement| statement.get("xt").is_some_and(|xt| xt["type"] != "match"))
 }
 
 /// The hook of the chain that a rule is in; `None` for a chain that others jump to.
@@ -85,10 +83,11 @@ fn translation(rule: &Value, hook: Option<&str>) -> Option<Translation> {
     let statements = rule["expr"].as_array()?;
     let (nth, (hook, what)) =
         (0..).zip(statements).find_map(|(nth, statement)| Some((nth, translating(statement)?)))?;
+    let (into, asked) = statements[nth].as_object()?.iter().next().map(|(name, of)| given(name, of))?;
     let family = match rule["family"].as_str() {
         Some("ip") => Some(Family::V4),
         Some("ip6") => Some(Family::V6),
-        _ => None,
+        _ => asked,
     };
     let word = |key: &str| rule[key].as_str().unwrap_or("?").to_owned();
     let mut translation = Translation {
@@ -97,6 +96,7 @@ fn translation(rule: &Value, hook: Option<&str>) -> Option<Translation> {
         port: None,
         from: None,
         to: None,
+        into,
         rule: format!("{what} in chain {} of table {} {}", word("chain"), word("family"), word("table")),
     };
     // What stands behind it is asked of packets that it has changed.
@@ -118,14 +118,49 @@ fn translating(statement: &Value) -> Option<(TranslationHook, &str)> {
         "queue" | "fwd" | "flow" => arriving(name),
         "mangle" if is_address(&of["key"]) => arriving("a change of addresses"),
         "xt" if of["type"] != "match" => match of["name"].as_str() {
-            Some(name @ ("SNAT" | "MASQUERADE")) => Some((TranslationHook::Leaving, name)),
-            Some(name @ ("DNAT" | "REDIRECT" | "NETMAP" | "TPROXY" | "NFQUEUE")) => arriving(name),
-            Some(_) => None,
+            Some(name) => Some((iptables::hook_of(name)?, name)),
             // An nft that was built without iptables' extensions does not say what it is.
             None => arriving("what nft(8) cannot read"),
         },
         _ => None,
     }
+}
+
+/// What packets that a statement is for have in the place of an address, and of which family they are, where it says so.
+fn given(name: &str, of: &Value) -> (NewAddress, Option<Family>) {
+    let family = match of["family"].as_str() {
+        Some("ip") => Some(Family::V4),
+        Some("ip6") => Some(Family::V6),
+        _ => None,
+    };
+    let into = match name {
+        "masquerade" | "redirect" | "tproxy" | "flow" => NewAddress::Own,
+        "snat" | "dnat" => match of.get("addr") {
+            // Another port alone.
+            None => NewAddress::Own,
+            Some(addresses) => within(addresses),
+        },
+        "mangle" => within(&of["value"]),
+        "xt" if of["name"].as_str().is_some_and(iptables::gives_own) => NewAddress::Own,
+        _ => NewAddress::Any,
+    };
+    (into, family)
+}
+
+/// All of these addresses; what a map or another field of the packet says is not known.
+fn within(addresses: &Value) -> NewAddress {
+    let range = || {
+        let [first, last] = addresses["range"].as_array()?.as_slice() else { return None };
+        around(first.as_str()?.parse().ok()?, last.as_str()?.parse().ok()?)
+    };
+    prefix(addresses).or_else(range).map_or(NewAddress::Any, NewAddress::Within)
+}
+
+/// The longest prefix that has both addresses.
+pub(crate) fn around(first: IpAddr, last: IpAddr) -> Option<Prefix> {
+    let lengths = (0..=Family::of(first).bits()).rev();
+    let mut prefixes = lengths.filter_map(|length| Some(Prefix::of(IpNet::new(first, length).ok()?)));
+    prefixes.find(|prefix| prefix.contains(last))
 }
 
 fn is_address(expression: &Value) -> bool {
@@ -218,9 +253,11 @@ mod tests {
             rule("agent", json!([wan("!="), {"xt": {"type": "target", "name": "SNAT"}}])),
             rule("agent", json!([{"xt": null}])),
         ];
-        let told: Vec<_> = read(&listing)
+        let (others, told) = read(&listing);
+        assert_eq!(others, []);
+        let told: Vec<_> = told
             .into_iter()
-            .map(|told| (told.hook, told.port.map(|port| port.to_string()), told.rule))
+            .map(|told| (told.hook, told.port.map(|port| port.to_string()), told.into, told.rule))
             .collect();
         let agents = |what: &str| format!("{what} in chain agent of table ip nat");
         assert_eq!(
@@ -229,11 +266,45 @@ mod tests {
                 (
                     TranslationHook::Leaving,
                     Some("wan".to_owned()),
+                    NewAddress::Own,
                     "MASQUERADE in chain POSTROUTING of table ip nat".to_owned()
                 ),
-                (TranslationHook::Leaving, None, agents("SNAT")),
-                (TranslationHook::Arriving, None, agents("what nft(8) cannot read")),
+                (TranslationHook::Leaving, None, NewAddress::Any, agents("SNAT")),
+                (TranslationHook::Arriving, None, NewAddress::Any, agents("what nft(8) cannot read")),
             ]
         );
+    }
+
+    #[test]
+    fn what_packets_are_given_is_read() {
+        let within = |prefix: &str| NewAddress::Within(prefix.parse().unwrap());
+        for (statement, into) in [
+            (json!({"masquerade": null}), NewAddress::Own),
+            (json!({"redirect": {"port": 80}}), NewAddress::Own),
+            (json!({"snat": {"port": {"range": [1024, 2000]}}}), NewAddress::Own),
+            (json!({"snat": {"addr": "10.20.0.7"}}), within("10.20.0.7/32")),
+            (json!({"snat": {"addr": {"range": ["10.20.0.7", "10.20.0.9"]}}}), within("10.20.0.0/28")),
+            (
+                json!({"dnat": {"addr": "2001:db8::1", "port": 80, "family": "ip6"}}),
+                within("2001:db8::1/128"),
+            ),
+            (json!({"dnat": {"addr": {"prefix": {"addr": "10.9.0.0", "len": 24}}}}), within("10.9.0.0/24")),
+            (
+                json!({"dnat": {"addr": {"map": {"key": {"numgen": {}}, "data": "@servers"}}}}),
+                NewAddress::Any,
+            ),
+            (json!({"dnat": {"addr": "nonsense"}}), NewAddress::Any),
+            (json!({"queue": {"num": 1}}), NewAddress::Any),
+            (json!({"flow": {"op": "add", "flowtable": "@fast"}}), NewAddress::Own),
+        ] {
+            let rule = json!({"family": "inet", "table": "nat", "chain": "nat", "expr": [statement]});
+            assert_eq!(translation(&rule, None).map(|told| told.into), Some(into), "{rule}");
+        }
+        let daddr = json!({"payload": {"protocol": "ip", "field": "daddr"}});
+        for (value, into) in [(json!("10.0.0.9"), within("10.0.0.9/32")), (daddr.clone(), NewAddress::Any)] {
+            let statement = json!({"mangle": {"key": daddr, "value": value}});
+            let rule = json!({"family": "ip", "expr": [statement]});
+            assert_eq!(translation(&rule, None).map(|told| told.into), Some(into), "{rule}");
+        }
     }
 }

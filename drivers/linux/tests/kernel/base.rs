@@ -191,6 +191,17 @@ async fn ports_are_down_that_are_set_down_or_have_no_carrier() {
     assert_eq!(own().await, ["tap"]);
 }
 
+/// What is done to addresses, as text: when, of which packets, into what, by which rule.
+async fn translations(world: &World) -> Vec<String> {
+    let told = base(world).await.translations.into_iter();
+    told.map(|Translation { hook, family, port, from, to, into, rule }| {
+        let prefix = |prefix: Option<Prefix>| prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
+        let port = port.map(|port| port.to_string()).unwrap_or_default();
+        format!("{hook:?} {family:?} {port} {} {} into {into:?}: {rule}", prefix(from), prefix(to))
+    })
+    .collect()
+}
+
 /// What asks for more than ports and prefixes is told as if it did not: for more packets than it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn others_translations_of_addresses_are_told() {
@@ -223,25 +234,66 @@ async fn others_translations_of_addresses_are_told() {
         }
         table inet catena { chain hop-1 { meta mark set 7; }; }";
     run(&world.router, &format!("nft -f - <<'end'\n{ruleset}\nend"));
-    let told: Vec<_> = base(&world)
-        .await
-        .translations
-        .into_iter()
-        .map(|Translation { hook, family, port, from, to, rule }| {
-            let prefix = |prefix: Option<Prefix>| prefix.map(|prefix| prefix.to_string()).unwrap_or_default();
-            let port = port.map(|port| port.to_string()).unwrap_or_default();
-            format!("{hook:?} {family:?} {port} {} {}: {rule}", prefix(from), prefix(to))
-        })
-        .collect();
+    let told = translations(&world).await;
     assert_eq!(
         told,
         [
-            "Leaving Some(V4) qg-ext 172.16.0.0/12 : masquerade in chain postrouting of table ip nat",
-            "Leaving Some(V4)   : snat in chain postrouting of table ip nat",
-            "Arriving Some(V4) qr-abc  198.51.100.7/32: dnat in chain prerouting of table ip nat",
-            "Leaving Some(V4)   : masquerade in chain others of table ip nat",
-            "Arriving Some(V4)   : dnat in chain sets of table ip nat",
-            "Arriving Some(V6)  2001:db8:66::/48 : a change of addresses in chain stateless of table inet filter",
+            "Leaving Some(V4) qg-ext 172.16.0.0/12  into Own: masquerade in chain postrouting of table ip nat",
+            "Leaving Some(V4)    into Within(10.20.0.7/32): snat in chain postrouting of table ip nat",
+            "Arriving Some(V4) qr-abc  198.51.100.7/32 into Within(10.23.0.9/32): dnat in chain prerouting of table ip nat",
+            "Leaving Some(V4)    into Own: masquerade in chain others of table ip nat",
+            "Arriving Some(V4)    into Within(10.23.0.9/32): dnat in chain sets of table ip nat",
+            "Arriving Some(V6)  2001:db8:66::/48  into Within(2001:db8::1/128): a change of addresses in chain stateless of table inet filter",
+        ]
+    );
+}
+
+/// nft(8) does not know what the rules of iptables do: iptables does.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_translations_by_iptables_are_told() {
+    let world = World::default();
+    let rules = "
+        iptables-nft -t nat -A PREROUTING -i qg-ext -d 198.51.100.7 -p tcp --dport 80 -j DNAT --to-destination 172.16.1.7:8080
+        iptables-nft -t nat -N agent
+        iptables-nft -t nat -A agent ! -s 172.16.0.0/12 -o qg-ext -j SNAT --to-source 10.20.0.7-10.20.0.9
+        iptables-nft -t nat -A POSTROUTING -j agent
+        iptables-nft -t mangle -A PREROUTING -j MARK --set-mark 7
+        ip6tables-nft -t mangle -A PREROUTING -j DNPT --src-pfx 2001:db8:1::/64 --dst-pfx 2001:db8:2::/64";
+    run(&world.router, &format!("set -e\n{rules}"));
+    let nft = [
+        "Arriving Some(V4) qg-ext  198.51.100.7/32 into Within(172.16.1.7/32): DNAT in chain PREROUTING of table ip nat",
+        "Leaving Some(V4) qg-ext   into Within(10.20.0.0/28): SNAT in chain agent of table ip nat",
+        "Arriving Some(V6)    into Within(2001:db8:2::/64): DNPT in chain PREROUTING of table ip6 mangle",
+    ];
+    assert_eq!(translations(&world).await, nft);
+}
+
+/// A table that is in use and empty does nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_translations_by_the_old_iptables_are_told() {
+    let world = World::default();
+    run(&world.router, "iptables-legacy -t nat -L && iptables-legacy -t mangle -L && iptables-legacy -L");
+    assert!(
+        world
+            .router
+            .run(|| std::fs::read_to_string("/proc/thread-self/net/ip_tables_names"))
+            .unwrap()
+            .contains("nat")
+    );
+    assert_eq!(translations(&world).await, [""; 0]);
+    let rules = "
+        iptables-legacy -t nat -A POSTROUTING -s 172.16.0.0/12 -o qg-ext -j MASQUERADE
+        iptables-legacy -t nat -A OUTPUT -j DNAT --to-destination 10.23.0.9
+        iptables-legacy -A FORWARD -i qr-abc -j NFQUEUE --queue-num 7";
+    run(&world.router, &format!("set -e\n{rules}"));
+    let told = translations(&world).await;
+    let mut told: Vec<&str> = told.iter().map(String::as_str).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            "Arriving Some(V4) qr-abc   into Any: NFQUEUE in chain FORWARD of table filter of iptables-legacy (ipv4)",
+            "Leaving Some(V4) qg-ext 172.16.0.0/12  into Own: MASQUERADE in chain POSTROUTING of table nat of iptables-legacy (ipv4)",
         ]
     );
 }
