@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use catena_model::address::{Family, Prefix};
-use catena_model::base::TranslationHook;
+use catena_model::base::{NewAddress, Translation, TranslationHook};
 use catena_model::forwarding::{Direction, Object, Selector, SiteId};
-use catena_model::name::{PortName, SiteName};
+use catena_model::name::{NodeName, PortName, SiteName};
 use catena_model::resource::{Engine, Site};
 
 use crate::Network;
 use crate::class::{Class, Kinds, Span};
-use crate::fabric::{Fabric, NodeId, Place};
+use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::intent::{Gate, Intent, ServedSite, external_gates, gates};
 use crate::prefix_index::PrefixIndex;
 use crate::quick_hash::QuickMap;
@@ -24,6 +24,8 @@ pub struct Outside {
     external: usize,
     /// Where packets may leave with other sources, and replies are for the old ones again from there on; but for the way out.
     hiding: Vec<Gate>,
+    /// What may give packets other addresses than the element's own.
+    disguising: Vec<(NodeName, Translation)>,
     /// The sites whose packets come in at an entry.
     owners: QuickMap<(Place, Option<SiteId>), Vec<SiteId>>,
     /// The tunnels that sites' packets come out of, and where they end.
@@ -83,6 +85,7 @@ impl Outside {
             external: external.len(),
             entries: external,
             hiding: hiding_places(fabric).map(|place| Gate::at(fabric, place)).collect(),
+            disguising: disguising(network, fabric),
             owners: QuickMap::default(),
             tunnels: QuickMap::default(),
             tunnel_ends: BTreeSet::new(),
@@ -121,6 +124,12 @@ impl Outside {
     /// The place as one where replies come in that were translated back there.
     pub fn hiding(&self, place: Place) -> Option<&Gate> {
         self.hiding.iter().find(|gate| gate.place == place)
+    }
+
+    /// Who may give others' packets an address of the site's on their way, and by which rule.
+    pub fn disguising<'o>(&'o self, site: &'o Site) -> impl Iterator<Item = &'o (NodeName, Translation)> {
+        let gives = |translation: &Translation| site.prefixes.iter().any(|own| translation.may_give(*own));
+        self.disguising.iter().filter(move |(_, translation)| gives(translation))
     }
 
     /// Where any packets come in: of sites without chains by cables alone.
@@ -426,6 +435,26 @@ fn hiding_places(fabric: &Fabric) -> impl Iterator<Item = Place> {
         let ports = node.ports().map(|(port, _)| port).filter(move |port| hides(*port));
         ports.map(move |port| Place { node: id, port })
     })
+}
+
+/// Where packets are given addresses that may be somebody's. Who leaves towards the Internet and gets its answers back as before
+/// is taken for nobody else in here.
+fn disguising(network: &Network, fabric: &Fabric) -> Vec<(NodeName, Translation)> {
+    let mut found = Vec::new();
+    for (name, base) in network.base {
+        let Some(node) = fabric.id(name).map(|id| fabric.node(id)) else { continue };
+        let is_met = |translation: &&Translation| {
+            let leaving = translation.hook == TranslationHook::Leaving;
+            node.ports().any(|(id, port)| {
+                (id == Node::TUNNEL || port.cable.is_some())
+                    && translation.port.as_ref().is_none_or(|own| *own == port.name)
+                    && !(leaving && node.returns_translated(id))
+            })
+        };
+        let disguises = base.translations.iter().filter(|translation| translation.into != NewAddress::Own);
+        found.extend(disguises.filter(is_met).map(|translation| (name.clone(), translation.clone())));
+    }
+    found
 }
 
 fn places_of(asking: &PrefixIndex<Place>, prefix: Prefix) -> BTreeSet<Place> {

@@ -109,8 +109,8 @@ impl Coverage {
         "ICMP errors about packets to a site that come from elsewhere than its own addresses",
         "ICMP errors from addresses of a site about packets that were not for it",
         "by which routes the outer packets of tunnels go, and what packet filters do to them",
-        "what owners' packet filters drop, or give a site's address in the place of another one",
-        "how replies get to where owners' packet filters translate addresses back",
+        "what owners' packet filters drop, and what filters at ports (tc, XDP) do",
+        "how replies get to where owners' packet filters translate addresses back, and their sources from there on",
         "whether an element that steers also forwards by itself, which its driver refuses",
     ];
     /// Where customers' own routers are not driven.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use catena_model::address::Prefix;
+use catena_model::base::{Translation, TranslationHook};
 use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
 
@@ -89,7 +90,7 @@ pub fn site(
         spots: Spots::default(),
     };
     if served.gates.is_empty() || outside.external().is_empty() {
-        visitor.undecided("the inventory does not say where packets come in");
+        visitor.undecided(Direction::Up, "the inventory does not say where packets come in");
     }
     for prefix in &served.site.prefixes {
         let entered = visitor.enter_all(outside, *prefix);
@@ -103,6 +104,7 @@ pub fn site(
     }
     visitor.paths();
     visitor.forged(outside);
+    visitor.disguised(outside);
     visitor.strays(outside, strays);
     let mut findings = visitor.findings;
     findings.retain_mut(Finding::is_about_routed_packets);
@@ -138,8 +140,8 @@ struct Taken<'v> {
 }
 
 impl<'v> Visitor<'v> {
-    fn undecided(&mut self, what: &str) {
-        let (fault, direction) = (Fault::undecided(what), Direction::Up);
+    fn undecided(&mut self, direction: Direction, what: impl Into<String>) {
+        let fault = Fault::undecided(what);
         self.findings.push(Finding {
             fault,
             chain: 0,
@@ -425,6 +427,18 @@ impl<'v> Visitor<'v> {
         }
         for suspects in outside.at_ports_of(self.served) {
             self.suspects(outside, suspects, Direction::Up);
+        }
+    }
+
+    /// Others' packets are not given an address of the site's on their way: from then on nobody knows who is who.
+    fn disguised(&mut self, outside: &Outside) {
+        for (node, Translation { hook, rule, .. }) in outside.disguising(self.served.site) {
+            let direction = match hook {
+                TranslationHook::Arriving => Direction::Down,
+                TranslationHook::Leaving => Direction::Up,
+            };
+            let what = "the owner's packet filter may give others' packets an address of the site";
+            self.undecided(direction, format!("{node}: {what}: {rule}"));
         }
     }
 

@@ -4,7 +4,8 @@
 
 mod world;
 
-use catena_model::base::{BaseRuleAction, Translation, TranslationHook};
+use catena_model::address::Family;
+use catena_model::base::{BaseRuleAction, NewAddress, Translation, TranslationHook};
 use catena_model::forwarding::{Direction, Object};
 use catena_model::resource::Engine;
 use catena_verify::{Property, Report, Verdict, Verifier};
@@ -19,6 +20,7 @@ fn masquerade(port: &str) -> Translation {
         port: Some(port.parse().unwrap()),
         from: None,
         to: None,
+        into: NewAddress::Own,
         rule: MASQUERADE.to_owned(),
     }
 }
@@ -27,9 +29,14 @@ fn forwarding(port: &str, to: Option<&str>) -> Translation {
     Translation {
         hook: TranslationHook::Arriving,
         to: to.map(|to| to.parse().unwrap()),
+        into: within("10.23.0.9/32"),
         rule: "dnat in chain prerouting of table ip nat".to_owned(),
         ..masquerade(port)
     }
+}
+
+fn within(prefix: &str) -> NewAddress {
+    NewAddress::Within(prefix.parse().unwrap())
 }
 
 fn with(mut world: World, element: &str, translation: Translation) -> Report {
@@ -142,4 +149,60 @@ fn destinations_that_are_exchanged_on_the_way() {
     assert_undecided(&report, "dnat");
     let report = with(World::paper(), "core", forwarding("inet", Some("172.16.0.0/12")));
     assert_undecided(&report, "dnat");
+}
+
+/// The sites of which it is said that others' packets may be given an address of theirs, and where.
+fn disguised(world: &World, element: &str, translation: Translation) -> Vec<(String, Direction)> {
+    let report = with(world.clone(), element, translation.clone());
+    if report.undecided.is_empty() {
+        assert_proven(&report);
+    }
+    let told = report.undecided.iter().map(|undecided| {
+        let what =
+            format!("{element}: the owner's packet filter may give others' packets an address of the site: ");
+        assert_eq!(undecided.what, what + &translation.rule, "{}", in_words(&report));
+        (undecided.site.to_string(), undecided.direction)
+    });
+    told.collect()
+}
+
+/// Whoever asks for the address that is exchanged comes to a site round its chain; nobody else's packets are concerned.
+#[test]
+fn packets_that_are_given_a_sites_address() {
+    let (acme, globex) = ("acme-hq".to_owned(), "globex-hq".to_owned());
+    let world = World::paper();
+    let asked = || forwarding("inet", Some("203.0.113.77/32"));
+    let into = |into| Translation { into, ..asked() };
+    let found = |element, translation| disguised(&world, element, translation);
+    let down = |site: &String| (site.clone(), Direction::Down);
+    assert_eq!(found("core", into(within("172.16.1.10/32"))), [down(&acme)]);
+    assert_eq!(
+        found(
+            "gateway",
+            Translation { port: Some("wan".parse().unwrap()), ..into(within("172.16.1.128/25")) }
+        ),
+        [down(&acme)]
+    );
+    assert_eq!(found("core", into(within("172.16.0.0/16"))), [down(&acme), down(&globex)]);
+    assert_eq!(found("core", into(NewAddress::Any)), [down(&acme), down(&globex)]);
+    assert_eq!(found("core", Translation { family: Some(Family::V6), ..into(within("172.16.1.10/32")) }), []);
+    for harmless in [within("10.23.0.9/32"), NewAddress::Own] {
+        assert_eq!(found("core", into(harmless)), []);
+    }
+    assert_eq!(
+        found("core", Translation { port: Some("unused".parse().unwrap()), ..into(NewAddress::Any) }),
+        []
+    );
+
+    let hidden = |port| {
+        let from = Some("192.0.2.0/24".parse().unwrap());
+        Translation { from, into: within("172.16.1.99/32"), ..masquerade(port) }
+    };
+    assert_eq!(found("access-b", hidden("metro")), [(acme.clone(), Direction::Up)]);
+    assert_eq!(found("access-b", Translation { into: NewAddress::Own, ..hidden("metro") }), []);
+    // On the Internet nobody is taken for the site; but the routing engine is asked for replies before they are translated back.
+    assert_eq!(found("core", hidden("inet")), []);
+    let mut world = World::paper();
+    world.engine("core", Engine::Steer);
+    assert_eq!(disguised(&world, "core", hidden("inet")), [(acme, Direction::Up)]);
 }
