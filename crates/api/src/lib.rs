@@ -14,7 +14,7 @@
 //! | GET | `/v1alpha1/counters` | | [`CountersReport`](types::CountersReport) |
 //! | GET | `/v1alpha1/functions` | | [`FunctionsReport`](types::FunctionsReport): what went in, what came out |
 //! | GET | `/v1alpha1/events` | `?after=ID`: later ones alone; `?follow=true`: goes on | [`EventReport`](types::EventReport)s, one JSON a line |
-//! | POST | `/v1alpha1/trace` | [`TraceRequest`](types::TraceRequest) | [`Trace`](types::Trace) |
+//! | POST | `/v1alpha1/trace` | [`Packet`](types::Packet), sent by the node that has its source address | [`Trace`](types::Trace) |
 //! | GET | `/v1alpha1/verify` | `?observed=true`: what is installed; `?tenant=NAME`: its chains alone | [`VerifyReport`](types::VerifyReport) |
 //! | GET | `/v1alpha1/verify/network` | the same | [`VerifiedNetwork`](types::VerifiedNetwork): the report, and the network of which it is |
 //! | GET | `/v1alpha1/explain/{chain}` | | [`Explanation`](types::Explanation) |

@@ -23,7 +23,7 @@ use crate::error::ApiError;
 use crate::metrics::{self, Operation, RequestDurations};
 use crate::types::{
     ApplyReport, ApplyRequest, CountersReport, DeleteRequest, EventReport, Explanation, FunctionsReport,
-    ResourceReport, SourceText, StatusReport, TraceRequest, VerifiedNetwork, VerifyReport,
+    Packet, ResourceReport, SourceText, StatusReport, VerifiedNetwork, VerifyReport,
 };
 
 /// Ten thousand tenants in one file have room in it.
@@ -203,10 +203,10 @@ fn following(
 
 async fn trace(
     State(api): State<Api>,
-    request: Result<Json<TraceRequest>, JsonRejection>,
+    packet: Result<Json<Packet>, JsonRejection>,
 ) -> Result<Json<Trace>, ApiError> {
-    let Json(request) = request?;
-    Ok(Json(api.controller.trace(request.packet()).await))
+    let Json(packet) = packet?;
+    Ok(Json(api.controller.trace(packet).await))
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,13 +1,11 @@
 //! The JSON of the API: what is asked, what is answered. Names are camelCase; fields are only ever added.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
-use catena_model::address::{Dscp, Protocol};
-use catena_model::packet::Packet;
 use serde::{Deserialize, Serialize};
 
 pub use catena_control::report::*;
+pub use catena_model::packet::Packet;
 pub use catena_model::resource::Diagnostic;
 pub use catena_verify::{Property, Report as VerifyReport, Trace, Undecided, Violation};
 
@@ -53,35 +51,6 @@ pub struct ResourceName {
     /// As written in the file, in any case: `Chain`, `chain`, `chains`.
     pub kind: String,
     pub name: String,
-}
-
-/// `POST /v1alpha1/trace` → [`Trace`]: a packet, sent by the node that has its source address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TraceRequest {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub protocol: Protocol,
-    #[serde(default)]
-    pub source_port: u16,
-    #[serde(default)]
-    pub destination_port: u16,
-    /// Of the packet, and so of its flow. The reply is taken for one of this flow, whatever it is marked with.
-    #[serde(default)]
-    pub dscp: Dscp,
-}
-
-impl TraceRequest {
-    pub fn packet(&self) -> Packet {
-        Packet {
-            source: self.source,
-            destination: self.destination,
-            protocol: self.protocol,
-            source_port: self.source_port,
-            destination_port: self.destination_port,
-            dscp: self.dscp,
-        }
-    }
 }
 
 /// Every answer that is not a success.

@@ -13,8 +13,8 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
 use catena_api::types::{
     ApplyReport, ApplyRequest, CountersReport, DeleteRequest, ErrorReport, EventKind, EventReport,
-    FunctionsReport, Outcome, Property, ResourceName, ResourceReport, SourceText, StatusReport, Timestamp,
-    Trace, TraceRequest, VerifiedNetwork, VerifyReport, Violation,
+    FunctionsReport, Outcome, Packet, Property, ResourceName, ResourceReport, SourceText, StatusReport,
+    Timestamp, Trace, VerifiedNetwork, VerifyReport, Violation,
 };
 use catena_api::{BODY_LIMIT, ListenError, Listener, router, serve};
 use catena_control::{Controller, Drivers, Settings};
@@ -129,7 +129,7 @@ async fn every_question_has_its_answer() {
     let functions: FunctionsReport = get(&router, "/v1alpha1/functions").await.unwrap();
     assert_eq!(functions.functions.len(), 3);
 
-    let packet = TraceRequest {
+    let packet = Packet {
         source: "172.16.1.10".parse().unwrap(),
         destination: "198.51.100.10".parse().unwrap(),
         protocol: "tcp".parse().unwrap(),

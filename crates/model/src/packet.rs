@@ -9,7 +9,7 @@ use crate::forwarding::{Direction, InstanceId, Member, Stickiness};
 
 /// The header fields that steering looks at. Ports are 0 for protocols without ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Packet {
     pub source: IpAddr,
     pub destination: IpAddr,
@@ -18,6 +18,7 @@ pub struct Packet {
     pub source_port: u16,
     #[serde(default)]
     pub destination_port: u16,
+    /// Of the packet, and so of its flow. The reply is taken for one of this flow, whatever it is marked with.
     #[serde(default)]
     pub dscp: Dscp,
 }

@@ -1,6 +1,6 @@
 //! `trace`: the way of one packet, and of its reply.
 
-use catena_api::types::{Trace, TraceRequest};
+use catena_api::types::{Packet, Trace};
 use catena_control::Mode;
 use catena_verify::{Decision, End, Walk};
 
@@ -10,7 +10,7 @@ use crate::error::CliError;
 use crate::output::{self, BAD, FAINT, GOOD, PLAIN, STRONG, WARN, styled};
 
 pub async fn trace(connection: &Connection, arguments: &arguments::Trace) -> Result<(), CliError> {
-    let request = TraceRequest {
+    let packet = Packet {
         source: arguments.from,
         destination: arguments.to,
         protocol: arguments.protocol,
@@ -18,7 +18,7 @@ pub async fn trace(connection: &Connection, arguments: &arguments::Trace) -> Res
         destination_port: arguments.port,
         dscp: arguments.dscp,
     };
-    let trace: Trace = Client::connect(connection, Mode::Look).await?.post("trace", &request).await?;
+    let trace: Trace = Client::connect(connection, Mode::Look).await?.post("trace", &packet).await?;
     output::answer(arguments.output.output, &trace, shown)
 }
 
