@@ -608,7 +608,8 @@ fn is_ours(cause: Cause) -> bool {
     )
 }
 
-fn not_understood(seen: &Seen, unknown: Unknown) -> Fault {
+/// That it is not known what becomes of packets.
+pub fn not_understood(seen: &Seen, unknown: Unknown) -> Fault {
     let why = match unknown {
         Unknown::ForeignRule => "a foreign rule decides that is not understood",
         Unknown::EqualRules => "two rules of equal priority lead to different places",

@@ -15,7 +15,7 @@ use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{By, Cause, End, Pass, Translating, Walker, Way, stops_forged, stops_outer};
+use crate::symbolic::{By, Cause, End, Pass, Translating, Unknown, Walker, Way, stops_forged, stops_outer};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
 
@@ -421,7 +421,7 @@ impl<'v> Visitor<'v> {
                 for way in enter(walker, &gate, ServedSite::forged_packets(*prefix)) {
                     self.classes += way.classes.len();
                     self.spots.pass(&way, Direction::Up);
-                    self.trespass(outside, &gate, Direction::Up, &way);
+                    self.trespass_or_unknown(outside, &gate, Direction::Up, &way);
                 }
             }
         }
@@ -451,14 +451,27 @@ impl<'v> Visitor<'v> {
         let walker = Walker { home, translating: Translating::Ignored, ..Walker::new(self.fabric) };
         let ways = walker.walk(classes.clone(), place);
         ways.iter().for_each(|way| self.spots.pass(way, direction));
-        if !ways.iter().any(|way| way.passes.iter().any(|pass| pass.direction == Direction::Up)) {
+        let goes_up = |way: &Way| way.passes.iter().any(|pass| pass.direction == Direction::Up);
+        if !ways.iter().any(|way| goes_up(way) || not_understood(way).is_some()) {
             return;
         }
         for gate in entries {
             for way in enter(walker, gate, classes.clone()) {
                 self.spots.pass(&way, direction);
-                self.trespass(outside, gate, direction, &way);
+                match way.hops.iter().any(|hop| hop.place == place) {
+                    true => self.trespass_or_unknown(outside, gate, direction, &way),
+                    false => drop(self.trespass(outside, gate, direction, &way)),
+                }
             }
+        }
+    }
+
+    /// The same of packets that come to something which asks for them: there it may be undecided whether they enter a chain.
+    fn trespass_or_unknown(&mut self, outside: &Outside, gate: &Gate, direction: Direction, way: &Way) {
+        let is_trespass = self.trespass(outside, gate, direction, way);
+        if let (false, Some(unknown)) = (is_trespass, not_understood(way)) {
+            let seen = Seen::new(self.fabric, self.served, direction, gate.place, way, &way.classes);
+            self.found(property::not_understood(&seen, unknown), 0, direction, gate, way, &way.classes);
         }
     }
 
@@ -534,11 +547,16 @@ impl<'v> Visitor<'v> {
         }
         let seen = Seen::new(self.fabric, self.served, stray.direction, gate.place, &way, &way.classes);
         let by_us = way.hops.iter().any(|hop| matches!(hop.by, By::Rule(_) | By::Path(_) | By::Transit(_)));
-        let astray = by_us && !property::of_unclaimed(&seen, ClaimedBy::Nothing).is_empty();
-        let diverted = astray
-            || (!way.passes.is_empty() && by_us)
-            || matches!(way.end, End::Dropped(Cause::NoTable | Cause::OtherPort));
-        if diverted {
+        let is_diverted = match way.end {
+            _ if !way.passes.is_empty() && by_us => true,
+            End::Dropped(Cause::NoTable | Cause::OtherPort) => true,
+            End::Undecided(unknown) => {
+                let fault = property::not_understood(&seen, unknown);
+                return self.found(fault, 0, stray.direction, gate, &way, &way.classes);
+            }
+            _ => by_us && !property::of_unclaimed(&seen, ClaimedBy::Nothing).is_empty(),
+        };
+        if is_diverted {
             let what = "packets that are not the site's are led the way of its chain";
             self.findings.push(strayed(stray, Property::UnclaimedUntouched, what, gate, way));
         }
@@ -569,6 +587,14 @@ pub fn enter(walker: Walker, gate: &Gate, mut classes: Vec<Class>) -> Vec<Way> {
         ways.push(Way::lost(classes, Cause::NoTunnel));
     }
     ways
+}
+
+/// Why it is not known whether packets that have come into no chain will come into one.
+fn not_understood(way: &Way) -> Option<Unknown> {
+    match way.end {
+        End::Undecided(unknown) if way.passes.is_empty() => Some(unknown),
+        _ => None,
+    }
 }
 
 fn strayed(stray: &Stray, property: Property, what: &str, gate: &Gate, way: Way) -> Finding {

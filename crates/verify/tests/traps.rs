@@ -10,7 +10,7 @@ use catena_model::forwarding::{Action, Direction, FlowMatch, Object, OnFailure};
 use catena_model::numbering::PathOwner;
 use catena_model::packet::Packet;
 use catena_model::resource::Engine;
-use catena_verify::{Decision, End, Kind, Probe, Property, Report, Verdict, Violation};
+use catena_verify::{Decision, End, Kind, Probe, Property, Report, Undecided, Verdict, Violation};
 use world::{World, assert_proven, in_words, properties, way};
 
 fn the(report: &Report, property: Property) -> &Violation {
@@ -437,6 +437,46 @@ fn a_host_of_the_providers_that_forges_sources() {
         rule.action = BaseRuleAction::Drop;
     });
     assert_proven(&world.verify());
+}
+
+/// A rule that may or may not stop them: nobody knows whether forged packets enter the chain.
+#[test]
+fn a_guard_against_forged_sources_that_asks_for_ports() {
+    let mut world = World::acme(include_str!("world/host.yaml"));
+    for family in Family::BOTH {
+        world.foreign_rule("qrouter-1234", |rule| {
+            rule.family = family;
+            rule.in_port = Some("dns".parse().unwrap());
+            rule.action = BaseRuleAction::Drop;
+            rule.opaque = vec!["ipproto tcp".to_owned()];
+        });
+    }
+    let report = world.verify();
+    assert_eq!(report.verdict, Verdict::Undecided, "{}", in_words(&report));
+    assert_undecided_at(&report, "qrouter-1234 dns", "ipproto tcp");
+}
+
+/// Two rules of equal priority, the one of ours for what is not the site's: nobody knows which comes first.
+#[test]
+fn a_rule_for_others_packets_as_good_as_a_foreign_one() {
+    let mut world = World::paper();
+    let others: Prefix = "192.0.2.128/25".parse().unwrap();
+    let down = |object: &Object| matches!(object, Object::Rule(rule) if rule.selector.to == Some("172.16.1.0/24".parse().unwrap()));
+    let Object::Rule(mut rule) = world.objects("core", down)[0].clone() else { panic!("no rule") };
+    rule.selector.to = Some(others);
+    let priority = world.base("core").our_priority + u32::from(rule.order);
+    world.element("core").insert(Object::Rule(rule));
+    assert_eq!(properties(&world.verify()), [Property::UnclaimedUntouched]);
+    world.foreign_rule("core", |rule| (rule.priority, rule.to) = (priority, Some(others)));
+    assert_undecided_at(&world.verify(), "core inet", "priority");
+}
+
+#[track_caller]
+fn assert_undecided_at(report: &Report, entry: &str, what: &str) {
+    let is_told = |undecided: &Undecided| {
+        undecided.entry.as_ref() == Some(&entry.entry()) && undecided.what.contains(what)
+    };
+    assert!(report.undecided.iter().any(is_told), "{}", in_words(report));
 }
 
 /// A path leaves by the exits of the site that it is rendered for.
