@@ -23,6 +23,7 @@ use serde_json::{Map, Value, json};
 
 use world::World;
 use world::damage::Dice;
+use world::damage::damage;
 use world::hunt::hunt;
 
 /// Measures the verifier, on one core.
@@ -245,7 +246,7 @@ fn objects_by_site(world: &World, names: &World) -> BTreeMap<SiteName, Vec<(Node
 fn mutants(wanted: usize) -> (usize, usize) {
     let (mut shown, mut missed) = (0, 0);
     for seed in 2.. {
-        let bag = hunt(seed, 500, true);
+        let bag = hunt(damage, seed, 500, true);
         shown += bag.shown;
         missed += bag.missed.len();
         for mutant in &bag.missed {

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use catena_model::address::{Family, Prefix, Protocol};
-use catena_model::base::BaseRuleAction;
+use catena_model::base::{BaseRuleAction, NewAddress, Translation, TranslationHook};
 use catena_model::forwarding::{Action, Direction, Insertion, Object, OnFailure, PathId, Purpose};
 use catena_model::name::{NodeName, PortName};
 use catena_model::resource::Engine;
 
 use super::World;
+use super::exchange::Exchange;
+use super::hunt::addresses;
 
 /// A generator of numbers that are the same in every run (SplitMix64, public domain, Sebastiano Vigna).
 pub struct Dice(pub u64);
@@ -37,6 +39,9 @@ pub fn damage(world: &World, dice: &mut Dice) -> Option<(String, World)> {
     if dice.roll(8) == 0 {
         let what = foreign(&mut mutant, &element, dice);
         return Some((format!("{element} with {engine:?}: {what}"), mutant));
+    }
+    if dice.roll(8) == 0 {
+        return exchanging(mutant, &element, dice);
     }
     if dice.roll(16) == 0 {
         let ports: Vec<PortName> =
@@ -98,6 +103,60 @@ fn foreign(mutant: &mut World, element: &NodeName, dice: &mut Dice) -> String {
         what = format!("{rule:?}");
     });
     what
+}
+
+/// An owner who gives packets other addresses, somewhere.
+pub fn exchange(world: &World, dice: &mut Dice) -> Option<(String, World)> {
+    let mut mutant = world.clone();
+    let elements: Vec<NodeName> = world.state.elements.keys().cloned().collect();
+    let element = dice.one(&elements)?;
+    mutant.engine(element.as_str(), *dice.one(&[Engine::Rules, Engine::Nft, Engine::Steer])?);
+    exchanging(mutant, element, dice)
+}
+
+fn exchanging(mut mutant: World, element: &NodeName, dice: &mut Dice) -> Option<(String, World)> {
+    let exchange = any_exchange(&mutant, element, dice)?;
+    let what = format!("{exchange:?}, {:?}", mutant.model.elements[element].driver);
+    mutant.exchange = Some(exchange);
+    Some((what, mutant))
+}
+
+/// A masquerade, snat or dnat at a port of the element's.
+fn any_exchange(world: &World, element: &NodeName, dice: &mut Dice) -> Option<Exchange> {
+    let cables: Vec<_> = world.topology.cables(element).collect();
+    let near = &dice.one(&cables)?.near;
+    let family = *dice.one(&Family::BOTH)?;
+    let own = near.addresses.iter().map(|own| own.addr()).find(|own| Family::of(*own) == family);
+    let sites = world.model.sites.values().flat_map(|site| &site.prefixes);
+    let sites: Vec<Prefix> = sites.copied().filter(|prefix| prefix.family() == family).collect();
+    let others = match family {
+        Family::V4 => ["203.0.113.99", "198.51.100.0/24"],
+        Family::V6 => ["2001:db8:2::99", "2001:db8:ffff::/48"],
+    };
+    let address = match dice.roll(3) {
+        0 => None,
+        1 => Some(others[0].parse().unwrap()),
+        _ => Some(addresses(*dice.one(&sites)?)[1]),
+    };
+    let hook = match address {
+        Some(_) if dice.roll(2) == 0 => TranslationHook::Arriving,
+        _ => TranslationHook::Leaving,
+    };
+    let into = match address {
+        None => NewAddress::Own,
+        Some(_) if dice.roll(4) == 0 => NewAddress::Any,
+        Some(address) => NewAddress::Within(Prefix::host(address)),
+    };
+    let from = match dice.roll(4) {
+        0 => Some(*dice.one(&sites)?),
+        1 => Some(others[1].parse().unwrap()),
+        _ => None,
+    };
+    // A port of the element's is forwarded; or all that comes in is.
+    let to = own.map(Prefix::host).filter(|_| hook == TranslationHook::Arriving && dice.roll(4) > 0);
+    let (port, rule) = (Some(near.port.clone()), "a rule of the owner's".to_owned());
+    let translation = Translation { hook, family: Some(family), port, from, to, into, rule };
+    Some(Exchange { element: element.clone(), translation, address })
 }
 
 /// What a careless hand makes of an object.

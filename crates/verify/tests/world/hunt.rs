@@ -3,7 +3,7 @@
 //! Who says so is the walk of single packets, which knows nothing of the verifier's classes. A mutant counts if a packet
 //! that a chain claims passes other functions or comes to another end, if its answer comes back through other instances, if
 //! one that no chain claims is treated neither as in health nor as without us, or if one goes up a chain that did not come in
-//! at the chain's site.
+//! at the chain's site. Where an owner gives packets other addresses it is asked what becomes of them (`exchange`).
 
 use std::net::IpAddr;
 
@@ -14,7 +14,8 @@ use catena_model::packet::Packet;
 use catena_model::resource::{Site, Traffic};
 use catena_verify::{Decision, End, Entry, Kind, Probe, Verdict, Walk};
 
-use super::damage::{Dice, damage};
+use super::damage::Dice;
+use super::exchange::Exchanged;
 use super::{World, assert_proven, in_words, way};
 
 /// A node, a port, and the site out of whose tunnel packets come.
@@ -164,9 +165,10 @@ impl Arena {
     /// A packet that the mutant treats otherwise than it should.
     fn shown(&self, mutant: &World) -> Option<(&Sample, Walk)> {
         let without_us = World { state: ForwardingState::default(), ..mutant.clone() };
-        self.samples.iter().find_map(|sample| {
-            let walk = mutant.walk(&sample.entry, sample.probe);
-            let now = treated(mutant, &walk);
+        let shown = self.samples.iter().find_map(|sample| {
+            let exchanged = mutant.walk_exchanged(&sample.entry, sample.probe)?;
+            let walk = &exchanged.walk;
+            let now = treated(mutant, walk);
             let before = || treated_plainly(&without_us, &sample.entry, sample.probe);
             // What its owner's routing drops anyway need not be led anywhere.
             let differs = match sample.asked {
@@ -180,26 +182,44 @@ impl Arena {
             let otherwise = differs
                 && !is_dropped_anyway(&now, before().as_ref())
                 && (sample.claimed || Some(&now) != before().as_ref());
-            if otherwise || goes_up_elsewhere(sample, &walk) {
-                return Some((sample, walk));
+            if otherwise || goes_up_elsewhere(sample, walk) {
+                return Some((sample, exchanged.walk));
             }
-            self.comes_back_otherwise(mutant, sample, &walk).map(|back| (sample, back))
+            self.comes_back_otherwise(mutant, sample, &exchanged).map(|back| (sample, back))
+        });
+        shown.or_else(|| self.comes_to_site_otherwise(mutant))
+    }
+
+    /// The way of a packet to an element that is given a site's address, if that passes other functions than the others to it do.
+    fn comes_to_site_otherwise(&self, mutant: &World) -> Option<(&Sample, Walk)> {
+        let asked = mutant.exchange.as_ref()?.translation.to?.address();
+        self.samples.iter().filter(|sample| sample.claimed && sample.site.is_none()).find_map(|sample| {
+            let packet = Packet { destination: asked, ..sample.probe.packet };
+            if Family::of(asked) != packet.family() {
+                return None;
+            }
+            let Exchanged { walk, sent } =
+                mutant.walk_exchanged(&sample.entry, Probe { packet, ..sample.probe })?;
+            let gets_there = sent == sample.probe.packet && !matches!(walk.end, End::Dropped { .. });
+            (gets_there && treated(mutant, &walk) != sample.treated).then_some((sample, walk))
         })
     }
 
     /// The way of the answer, if that passes other instances.
-    fn comes_back_otherwise(&self, mutant: &World, sample: &Sample, there: &Walk) -> Option<Walk> {
+    fn comes_back_otherwise(&self, mutant: &World, sample: &Sample, there: &Exchanged) -> Option<Walk> {
         let Probe { packet, kind } = sample.probe;
         let reply = Probe { packet: packet.reply(), kind };
         let is_answer = |other: &&Sample| other.site.is_none() && other.probe == reply;
         let answer =
             self.samples.iter().find(is_answer).filter(|_| sample.claimed && sample.site.is_some())?;
-        let back = mutant.walk(&answer.entry, answer.probe);
+        let back = mutant.walk_answer(&answer.entry, there, answer.probe)?;
         let mut passed = back.functions();
         passed.reverse();
-        let both_get_through =
-            treated(mutant, there) == sample.treated && treated(mutant, &back) == answer.treated;
-        (both_get_through && passed != there.functions()).then_some(back)
+        let gets_through = treated(mutant, &there.walk) == sample.treated;
+        let comes_back = treated(mutant, &back) == answer.treated;
+        // Without an exchange, the answer is a sample itself.
+        let differs = if comes_back { passed != there.walk.functions() } else { there.sent != packet };
+        (gets_through && differs).then_some(back)
     }
 }
 
@@ -244,7 +264,7 @@ fn treated(world: &World, walk: &Walk) -> Treated {
 /// Without us nothing comes out of a tunnel; what would come out of it then is looked at as if it had come by a cable.
 fn treated_plainly(without_us: &World, entry: &Entry, probe: Probe) -> Option<Treated> {
     let entry = Entry { tunnel: None, ..entry.clone() };
-    Some(treated(without_us, &without_us.walk(&entry, probe)))
+    Some(treated(without_us, &without_us.walk_exchanged(&entry, probe)?.walk))
 }
 
 /// The kinds of packets that are sent with these addresses and ports, from the site and back: one flow of all, fragments of some.
@@ -262,7 +282,7 @@ fn kinds(up: &Packet) -> Vec<(Kind, Kind)> {
     kinds
 }
 
-fn addresses(prefix: Prefix) -> Vec<IpAddr> {
+pub fn addresses(prefix: Prefix) -> Vec<IpAddr> {
     let net = prefix.net();
     let tenth = match net.addr() {
         IpAddr::V4(address) => IpAddr::V4((u32::from(address) + 10).into()),
@@ -347,7 +367,12 @@ pub struct Bag {
 
 /// Verifies `count` mutants of each world. None that is proven should treat a packet otherwise than it should: those are
 /// missed. With `count_shown` it is also asked of those that are not proven, which takes longer.
-pub fn hunt(seed: u64, count: usize, count_shown: bool) -> Bag {
+pub fn hunt(
+    damage: impl Fn(&World, &mut Dice) -> Option<(String, World)>,
+    seed: u64,
+    count: usize,
+    count_shown: bool,
+) -> Bag {
     let mut bag = Bag::default();
     for arena in arenas() {
         let mut dice = Dice(seed);

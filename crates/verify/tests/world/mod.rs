@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 pub mod damage;
+pub mod exchange;
 pub mod hunt;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use catena_model::resource::{DriverSpec, Engine, LinuxSpec, Model, Source, load}
 use catena_model::topology::Topology;
 use catena_render::render;
 use catena_verify::{Entry, Network, Probe, Property, Report, Verdict, Walk, verify, walk_from};
+use exchange::Exchange;
 
 #[derive(Clone)]
 pub struct World {
@@ -24,6 +26,8 @@ pub struct World {
     pub state: ForwardingState,
     pub base: BTreeMap<NodeName, BaseRouting>,
     pub numbering: Numbering,
+    /// What a packet filter of an owner's does, which is told to the verifier alone: walks of single packets know nothing of it.
+    pub exchange: Option<Exchange>,
 }
 
 impl World {
@@ -34,7 +38,7 @@ impl World {
         let topology = Topology::of(&model);
         let mut numbering = Numbering::default();
         let state = render(&model, &mut numbering).unwrap();
-        Self { model, topology, state, base: BTreeMap::new(), numbering }
+        Self { model, topology, state, base: BTreeMap::new(), numbering, exchange: None }
     }
 
     /// Files of one of the examples.
@@ -169,12 +173,17 @@ spec:
     }
 
     pub fn network(&self) -> Network<'_> {
-        let Self { model, topology, state, base, numbering } = self;
+        let Self { model, topology, state, base, numbering, .. } = self;
         Network { model, topology, state, base, numbering }
     }
 
     pub fn verify(&self) -> Report {
-        verify(&self.network(), None)
+        let Some(Exchange { element, translation, .. }) = &self.exchange else {
+            return verify(&self.network(), None);
+        };
+        let mut world = self.clone();
+        world.base(element.as_str()).translations.push(translation.clone());
+        verify(&world.network(), None)
     }
 
     pub fn walk(&self, entry: &Entry, probe: impl Into<Probe>) -> Walk {
