@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod lab;
+
 use std::collections::BTreeMap;
-use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use lab::printed;
 
 /// What is said and seen in the example's network, from the lines that begin with the word before the colon.
 const SCRIPT: &str = r#"
@@ -32,15 +35,9 @@ rm -r "$scratch"
 "#;
 
 fn run() -> Vec<(String, String)> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/insertion");
-    let catena = env!("CARGO_BIN_EXE_catena");
-    let mut lab = Command::new(catena);
-    lab.args(["lab", "run", "-f", "network.yaml", "--", "sh", "-e", "-c", SCRIPT]).current_dir(folder);
-    lab.env("CATENA", catena).env_remove("RUST_LOG").stdin(Stdio::null());
-    let output = lab.output().unwrap();
-    let [said, told] =
-        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    assert!(output.status.success(), "{}\n{said}\n{told}", output.status);
+    let output = lab::run(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/insertion"), SCRIPT);
+    assert!(output.status.success(), "{}", printed(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
     let lines = said.lines().filter_map(|line| line.split_once(": "));
     lines.map(|(what, value)| (what.to_owned(), value.to_owned())).collect()
 }

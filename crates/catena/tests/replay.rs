@@ -3,12 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod lab;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use catena::linux::OfCopies;
@@ -24,6 +26,8 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use lab::printed;
 
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
 
@@ -63,11 +67,6 @@ impl Files {
         command.env_remove("RUST_LOG").stdin(Stdio::null());
         command
     }
-}
-
-fn printed(output: &Output) -> String {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    format!("exit code {}\n{}{}", output.status, text(&output.stdout), text(&output.stderr))
 }
 
 #[test]
@@ -154,11 +153,7 @@ fn replayed_with_a_rule_in_front(engine: &str) -> Value {
     });
     let network = fs::read_to_string(files.path().join("network.yaml")).unwrap();
     let nodes = network.lines().filter(|line| ["kind: Element", "kind: Host"].contains(line)).count();
-    let catena = env!("CARGO_BIN_EXE_catena");
-    let mut lab = Command::new(catena);
-    lab.args(["lab", "run", "-f", "network.yaml", "--", "sh", "-e", "-c", SCRIPT]).current_dir(files.path());
-    lab.env("CATENA", catena).env("NODES", nodes.to_string()).env_remove("RUST_LOG").stdin(Stdio::null());
-    let output = lab.output().unwrap();
+    let output = lab::run(files.path(), &format!("NODES={nodes}\n{SCRIPT}"));
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let packets = answer["replay"]["packets"].as_array().unwrap();

@@ -2,32 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::process::{Command, Stdio};
+mod lab;
 
-/// Somebody's rule leads into a table of theirs, which is empty at first. Prints after how many milliseconds the verdict
-/// was another one, each time that there is something else in the table.
-const ROUTE: &str = r#"
-"$CATENA" serve 2> /dev/null & daemon=$!
-until "$CATENA" status > /dev/null 2>&1; do sleep 0.05; done
-"$CATENA" apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml > /dev/null
-ip -n access-a rule add from 172.16.1.0/24 lookup 100 priority 100
-is() { "$CATENA" status -o json | tr -d ' \n' | grep -q "\"verdict\":\"$1\""; }
-now() { date +%s%3N; }
-until is proven; do sleep 0.05; done
-# Until the rule has been looked at, too.
-sleep 1
-for deed in 'add violated' 'del proven'; do
-  set -- $deed
-  begin="$(now)"
-  ip -n access-a route "$1" 198.51.100.0/24 via 203.0.113.1 table 100
-  until is "$2"; do [ $(($(now) - begin)) -lt 20000 ]; done
-  echo "$2 $(($(now) - begin))"
-done
-kill "$daemon"
-"#;
+use lab::printed;
 
-/// A port of the switch is set down, then the end of its cable that is the function's. Says what the verdict was each time.
-const LINK: &str = r#"
+/// The paper's chain is there, and a daemon. `is VERDICT` asks for the chain's verdict, `soon VERDICT` waits for it.
+const BEGIN: &str = r#"
 "$CATENA" serve 2> /dev/null & daemon=$!
 until "$CATENA" status > /dev/null 2>&1; do sleep 0.05; done
 "$CATENA" apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml > /dev/null
@@ -35,6 +15,26 @@ is() { "$CATENA" status -o json | tr -d '\n' | grep -q "\"verdict\": *\"$1\""; }
 now() { date +%s%3N; }
 soon() { begin="$(now)"; until is "$1"; do [ $(($(now) - begin)) -lt 20000 ]; done; }
 soon proven
+"#;
+
+const END: &str = r#"kill "$daemon""#;
+
+/// Somebody's rule leads into a table of theirs, which is empty at first. Prints after how many milliseconds the verdict
+/// was another one, each time that there is something else in the table.
+const ROUTE: &str = r#"
+ip -n access-a rule add from 172.16.1.0/24 lookup 100 priority 100
+# Until the rule has been looked at, too.
+sleep 1
+for deed in 'add violated' 'del proven'; do
+  set -- $deed
+  ip -n access-a route "$1" 198.51.100.0/24 via 203.0.113.1 table 100
+  soon "$2"
+  echo "$2 $(($(now) - begin))"
+done
+"#;
+
+/// A port of the switch is set down, then the end of its cable that is the function's. Says what the verdict was each time.
+const LINK: &str = r#"
 for end in 'br-int fw1-in' 'fw-1 in'; do
   set -- $end
   ip -n "$1" link set "$2" down
@@ -48,19 +48,12 @@ for end in 'br-int fw1-in' 'fw-1 in'; do
   soon proven
 done
 "$CATENA" events | grep -c 'port fw1-in of br-int is down'
-kill "$daemon"
 "#;
 
 /// Sources are hidden where the Internet is, then at the gateway, then before the functions. Says what the verdict was each time,
 /// who the answering side takes the customer for, and how many packets have come back through the web filter.
 const NAT: &str = r#"
-"$CATENA" serve 2> /dev/null & daemon=$!
-until "$CATENA" status > /dev/null 2>&1; do sleep 0.05; done
-"$CATENA" apply -f network.yaml -f functions.yaml -f tenants.yaml -f chain.yaml > /dev/null
 on() { netns="/run/netns/$1"; shift; nsenter --net="$netns" "$@"; }
-is() { "$CATENA" status -o json | tr -d '\n' | grep -q "\"verdict\": *\"$1\""; }
-now() { date +%s%3N; }
-soon() { begin="$(now)"; until is "$1"; do [ $(($(now) - begin)) -lt 20000 ]; done; }
 down() { "$CATENA" get counters | awk '/web-1 +acme-web.* down / { print $(NF - 1) }'; }
 for end in 'core inet' 'gateway wan' 'qrouter-1234 qr-abc'; do
   set -- $end
@@ -73,7 +66,6 @@ for end in 'core inet' 'gateway wan' 'qrouter-1234 qr-abc'; do
   down
   on "$1" nft delete table ip nat
 done
-kill "$daemon"
 "#;
 
 #[test]
@@ -117,14 +109,10 @@ fn addresses_that_are_translated_are_seen_where_they_matter() {
 
 /// Runs a script in a lab with the paper's network; what it prints.
 fn run(script: &str) -> String {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper");
-    let catena = env!("CARGO_BIN_EXE_catena");
-    let mut lab = Command::new(catena);
-    lab.args(["lab", "run", "-f", "network.yaml", "--", "sh", "-e", "-c", script]).current_dir(folder);
-    lab.env("CATENA", catena).env_remove("RUST_LOG").stdin(Stdio::null());
-    let output = lab.output().unwrap();
-    let [said, told] =
-        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    assert!(output.status.success(), "{}\n{said}\n{told}", output.status);
-    said
+    let output = lab::run(
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/paper"),
+        &format!("{BEGIN}{script}{END}"),
+    );
+    assert!(output.status.success(), "{}", printed(&output));
+    String::from_utf8(output.stdout).unwrap()
 }
