@@ -134,10 +134,10 @@ pub struct Verifier {
     tails: Tails,
     outside: Outside,
     /// The sites that have a chain.
-    sites: BTreeMap<SiteName, Known>,
+    sites: HashMap<SiteName, Known>,
     by_prefix: PrefixIndex<SiteName>,
-    chains_of: BTreeMap<SiteName, BTreeSet<ChainName>>,
-    sites_of: BTreeMap<ChainName, BTreeSet<SiteName>>,
+    chains_of: HashMap<SiteName, BTreeSet<ChainName>>,
+    sites_of: HashMap<ChainName, BTreeSet<SiteName>>,
     /// Whose ways pass where.
     passing: QuickMap<Spot, BTreeSet<SiteName>>,
     /// For how many addresses of packets each site's objects are.
@@ -158,10 +158,10 @@ impl Verifier {
             fabric,
             tails: Tails::default(),
             outside,
-            sites: BTreeMap::new(),
+            sites: HashMap::new(),
             by_prefix: PrefixIndex::default(),
-            chains_of: BTreeMap::new(),
-            sites_of: BTreeMap::new(),
+            chains_of: HashMap::new(),
+            sites_of: HashMap::new(),
             passing: QuickMap::default(),
             owned: HashMap::new(),
             report: summary.report(),
@@ -226,8 +226,7 @@ impl Verifier {
         }
         let mut sites = BTreeSet::new();
         for chain in &touched.chains {
-            sites.extend(self.forget_chain(chain));
-            sites.extend(self.know_chain(network, chain));
+            sites.extend(self.follow_chain(network, chain));
         }
         let intended = sites.clone();
         for name in &intended {
@@ -476,6 +475,17 @@ impl Verifier {
         for prefix in network.model.sites.get(name).into_iter().flat_map(|site| &site.prefixes) {
             self.by_prefix.remove(*prefix, name);
         }
+    }
+
+    /// Whose chain this was, and whose it is.
+    fn follow_chain(&mut self, network: &Network, chain: &ChainName) -> BTreeSet<SiteName> {
+        let now = network.model.chains.get(chain).map(|chain| &chain.sites);
+        if let Some(same) = self.sites_of.get(chain).filter(|before| Some(*before) == now) {
+            return same.clone();
+        }
+        let mut sites = self.forget_chain(chain);
+        sites.extend(self.know_chain(network, chain));
+        sites
     }
 
     /// Forgets whose chain this is, and gives back whose it was.
