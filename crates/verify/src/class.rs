@@ -306,7 +306,7 @@ impl Class {
         let mut others = Vec::new();
         if let Some(all) = Self::of_fragments(matches, family) {
             let same_ports = FlowMatch { dscp: None, ..matches.clone() };
-            all.minus(&Self::of_flow(&same_ports, family).unwrap_or(all), &mut others);
+            all.split(&Self::of_flow(&same_ports, family).unwrap_or(all), &mut others);
         }
         others
     }
@@ -318,7 +318,7 @@ impl Class {
         matches: impl Iterator<Item = (&'m FlowMatch, T)> + Clone,
         family: Family,
     ) -> Vec<(Self, T)> {
-        let mut asked = Vec::new();
+        let mut asked = Vec::with_capacity(3 * matches.clone().count());
         // Where all say the same, it is all one which match fragments go by: so they do not fall apart by ports.
         let first = matches.clone().next().map(|(_, says)| says);
         let alike = matches.clone().all(|(flow, says)| Some(says) == first && flow.dscp.is_none());
@@ -386,12 +386,27 @@ impl Class {
         (class.dscps != 0).then_some(class)
     }
 
-    /// Adds what is in `self` and not in `other`, as disjoint boxes.
-    pub fn minus(&self, other: &Self, pieces: &mut Vec<Self>) {
-        match self.intersection(other) {
-            Some(common) => self.minus_part(&common, pieces),
+    /// Whether all of `other` is in `self`.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.family == other.family
+            && other.kinds.minus(self.kinds).is_empty()
+            && other.protocols.minus(self.protocols).is_empty()
+            && self.destination_ports.covers(&other.destination_ports)
+            && self.source_ports.covers(&other.source_ports)
+            && other.dscps & !self.dscps == 0
+            && self.senders.covers(&other.senders)
+            && self.source.covers(&other.source)
+            && self.destination.covers(&other.destination)
+    }
+
+    /// What is in both; adds what is in `self` alone, as disjoint boxes.
+    pub fn split(&self, other: &Self, pieces: &mut Vec<Self>) -> Option<Self> {
+        let common = self.intersection(other);
+        match &common {
+            Some(common) => self.minus_part(common, pieces),
             None => pieces.push(*self),
         }
+        common
     }
 
     /// The same without what is a part of it: field by field, what differs in this one, and agrees in all before it.
@@ -465,6 +480,13 @@ impl Class {
     }
 
     /// The site's end, if the packets go in this direction.
+    pub fn site_end(&self, direction: Direction) -> Span<u128> {
+        match direction {
+            Direction::Up => self.source,
+            Direction::Down => self.destination,
+        }
+    }
+
     pub fn site_end_mut(&mut self, direction: Direction) -> &mut Span<u128> {
         match direction {
             Direction::Up => &mut self.source,
@@ -558,7 +580,9 @@ pub fn take(classes: &mut Vec<Class>, asks: &Class, mut then: impl FnMut(Class))
     for nth in 0..count {
         match classes[nth].intersection(asks) {
             None => {
-                classes.swap(left, nth);
+                if left < nth {
+                    classes.swap(left, nth);
+                }
                 left += 1;
             }
             Some(common) => {
@@ -569,6 +593,16 @@ pub fn take(classes: &mut Vec<Class>, asks: &Class, mut then: impl FnMut(Class))
         }
     }
     classes.drain(left..count);
+}
+
+/// What the classes have of `asks`; leaves the rest.
+pub fn take_out(classes: &mut Vec<Class>, asks: &Class) -> Vec<Class> {
+    if classes.iter().all(|class| asks.covers(class)) {
+        return std::mem::take(classes);
+    }
+    let mut taken = Vec::new();
+    take(classes, asks, |class| taken.push(class));
+    taken
 }
 
 /// The packets that are in both: each disjoint, and so is what they have in common.
@@ -710,7 +744,7 @@ mod tests {
             let (in_a, in_b) = (a.contains(&probe), b.contains(&probe));
             prop_assert_eq!(a.intersection(&b).is_some_and(|both| both.contains(&probe)), in_a && in_b);
             let mut pieces = Vec::new();
-            a.minus(&b, &mut pieces);
+            a.split(&b, &mut pieces);
             let holding = pieces.iter().filter(|piece| piece.contains(&probe)).count();
             prop_assert_eq!(holding, usize::from(in_a && !in_b));
             let reply = Probe { packet: probe.packet.reply(), ..probe };

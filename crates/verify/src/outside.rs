@@ -504,7 +504,9 @@ impl Stray {
                 let own = Class::of_end(*prefix, self.direction);
                 if classes.iter().any(|class| class.intersection(&own).is_some()) {
                     let mut left = Vec::new();
-                    classes.iter().for_each(|class| class.minus(&own, &mut left));
+                    for class in &classes {
+                        class.split(&own, &mut left);
+                    }
                     classes = left;
                 }
             }

@@ -19,7 +19,7 @@ use catena_model::forwarding::{
 };
 use catena_model::resource::Engine;
 
-use crate::class::{Class, Kinds, Span, take};
+use crate::class::{Class, Kinds, Span, take, take_out};
 use crate::fabric::{
     Fabric, ForeignAction, NextHop, Node, NodeId, OurRule, Place, PortId, Route, RouteAction, Translates,
 };
@@ -213,12 +213,8 @@ impl Branches {
         self.of(lead).push(class);
     }
 
-    fn add_all(&mut self, mut classes: Vec<Class>, lead: Lead) {
-        let there = self.of(lead);
-        match there.is_empty() {
-            true => *there = classes,
-            false => there.append(&mut classes),
-        }
+    fn add_all(&mut self, classes: Vec<Class>, lead: Lead) {
+        join(self.of(lead), classes);
     }
 
     /// Those that are led on so. It may stay empty.
@@ -235,6 +231,14 @@ fn list_of<K: PartialEq>(lists: &mut Vec<(K, Vec<Class>)>, key: K) -> &mut Vec<C
         lists.len() - 1
     });
     &mut lists[nth].1
+}
+
+/// Adds classes to others, of which most often there are none.
+fn join(list: &mut Vec<Class>, mut classes: Vec<Class>) {
+    match list.is_empty() {
+        true => *list = classes,
+        false => list.append(&mut classes),
+    }
 }
 
 impl<'f> Walker<'f> {
@@ -354,18 +358,17 @@ impl<'f> Walker<'f> {
         classes: &mut Vec<Class>,
         branches: &mut Branches,
     ) {
-        let Some(around) = Around::of(classes) else { return };
+        let Some((family, ends)) = hull_of(classes, |class| class.site_end(direction)) else { return };
         let node = self.fabric.node(place.node);
-        let found = node.policies_by_prefix.overlapping(around.family, *around.site_end(direction));
+        let found = node.policies_by_prefix.overlapping(family, ends);
         let mut found: Vec<(u8, SiteId, Span<u128>)> =
             found.map(|found| (found.length, *found.thing, found.span)).collect();
         found.sort_unstable_by_key(|(length, site, _)| std::cmp::Reverse((*length, *site)));
         for (_, site, span) in found {
-            let mut asks = Class::all(around.family);
+            let mut asks = Class::all(family);
             *asks.site_end_mut(direction) = span;
             let Some(policy) = node.policies.get(&site) else { continue };
-            let mut of_site = Vec::new();
-            take(classes, &asks, |class| of_site.push(class));
+            let of_site = take_out(classes, &asks);
             if !of_site.is_empty() {
                 self.classify(place, policy, direction, purpose, of_site, branches);
             }
@@ -382,7 +385,7 @@ impl<'f> Walker<'f> {
         mut classes: Vec<Class>,
         branches: &mut Branches,
     ) {
-        let Some(family) = classes.first().map(|class| class.family) else { return };
+        let Some(family) = family_of(&classes) else { return };
         // Claimed, or of no use here: not released.
         let mut claimed = Vec::new();
         let mut steered: Vec<(PathId, Vec<Class>)> = Vec::new();
@@ -521,7 +524,7 @@ impl<'f> Walker<'f> {
         }
         if self.with_us {
             for OurRule { priority, from, to, unless_released, table } in
-                node.rules(family, place.port, around.senders, around.destination)
+                node.rules(family, place.port, around.sources, around.destinations)
             {
                 let ends = Ends { from, to };
                 if !(unless_released && released) && around.meets(ends) {
@@ -553,8 +556,7 @@ impl<'f> Walker<'f> {
                 break;
             }
             take_disputed(&lines[nth..], classes, branches);
-            let mut taken = Vec::new();
-            ends.take(classes, |class| taken.push(class));
+            let mut taken = ends.take_out(classes);
             match *line {
                 Line::Ours(path) => self.by_our_rule(place.node, path, taken, branches),
                 Line::Foreign(ForeignAction::Drop) => {
@@ -565,7 +567,7 @@ impl<'f> Walker<'f> {
                 }
                 Line::Foreign(ForeignAction::Lookup(table)) => {
                     self.by_base_table(place, table, guard, &mut taken, branches);
-                    classes.append(&mut taken);
+                    join(classes, taken);
                 }
             }
         }
@@ -585,10 +587,9 @@ impl<'f> Walker<'f> {
             lines.iter().copied().partition(|(.., line)| matches!(line, Line::Ours(_)));
         for (nth, (_, ends, line)) in ours.iter().enumerate() {
             take_disputed(&ours[nth..], classes, branches);
-            let mut chosen = Vec::new();
-            ends.take(classes, |class| chosen.push(class));
-            let (Line::Ours(path), Some(around)) = (*line, Around::of(&chosen)) else { continue };
-            let Some(hop) = node.tables.get(&(path, around.family)) else {
+            let mut chosen = ends.take_out(classes);
+            let (Line::Ours(path), Some(family)) = (*line, family_of(&chosen)) else { continue };
+            let Some(hop) = node.tables.get(&(path, family)) else {
                 branches.add_all(chosen, Lead::end(End::Dropped(Cause::NoTable)));
                 continue;
             };
@@ -606,7 +607,7 @@ impl<'f> Walker<'f> {
     }
 
     fn by_our_rule(&self, id: NodeId, path: PathId, classes: Vec<Class>, branches: &mut Branches) {
-        let Some(family) = classes.first().map(|class| class.family) else { return };
+        let Some(family) = family_of(&classes) else { return };
         match self.fabric.node(id).tables.get(&(path, family)) {
             None => branches.add_all(classes, Lead::end(End::Dropped(Cause::NoTable))),
             Some(next_hop) => self.forward(id, *next_hop, By::Rule(path), classes, branches),
@@ -622,11 +623,11 @@ impl<'f> Walker<'f> {
         classes: &mut Vec<Class>,
         branches: &mut Branches,
     ) {
-        let Some(around) = Around::of(classes) else { return };
+        let Some((family, destinations)) = hull_of(classes, |class| class.destination) else { return };
         let node = self.fabric.node(place.node);
         let Some(table) = node.base_tables.get(&table) else { return };
         let mut routes: Vec<(u8, Span<u128>, Route)> = table
-            .overlapping(around.family, around.destination)
+            .overlapping(family, destinations)
             .map(|found| (found.length, found.span, *found.thing))
             .collect();
         routes.sort_by_key(|(length, _, route)| (std::cmp::Reverse(*length), route.metric));
@@ -639,8 +640,7 @@ impl<'f> Walker<'f> {
             };
             let several =
                 routes[nth + 1..].iter().take_while(equal).any(|(_, _, other)| other.action != route.action);
-            let mut taken = Vec::new();
-            Ends::to(*span).take(classes, |class| taken.push(class));
+            let taken = Ends::to(*span).take_out(classes);
             let end = match route.action {
                 _ if several => End::Undecided(Unknown::EqualRoutes),
                 RouteAction::Local => End::Delivered,
@@ -673,7 +673,7 @@ impl<'f> Walker<'f> {
             let leaving = Place { node: id, port };
             self.take_translated(leaving, TranslationHook::Leaving, &mut classes, branches);
         }
-        let Some(around) = Around::of(&classes) else { return };
+        let Some(family) = family_of(&classes) else { return };
         if let Some(end) = self.fabric.cut(Place { node: id, port }) {
             let lost = Next::End(End::Dropped(Cause::PortDown(end)));
             return branches.add_all(classes, Lead::new(by, lost));
@@ -686,7 +686,7 @@ impl<'f> Walker<'f> {
         };
         let go = Next::Go(far.place);
         if via.is_none() || (far.external && !far.driven) {
-            for address in far.addresses.iter().filter(|address| Family::of(**address) == around.family) {
+            for address in far.addresses.iter().filter(|address| Family::of(**address) == family) {
                 let asks = Ends::to(Span::host(*address));
                 asks.take(&mut classes, |class| branches.add(class, Lead::new(by, go)));
             }
@@ -729,18 +729,17 @@ impl<'f> Walker<'f> {
 
     /// Into the tunnel that has the destination at its far end, and out of it there.
     fn tunnel(&self, id: NodeId, by: By, mut classes: Vec<Class>, branches: &mut Branches) {
-        let Some(around) = Around::of(&classes) else { return };
+        let Some((family, destinations)) = hull_of(&classes, |class| class.destination) else { return };
         let node = self.fabric.node(id);
         let lost_for = |cause| Lead::new(by, Next::End(End::Dropped(cause)));
         let lost = lost_for(Cause::NoTunnel);
-        let found = node.tunnels_by_prefix.overlapping(around.family, around.destination);
+        let found = node.tunnels_by_prefix.overlapping(family, destinations);
         let mut found: Vec<(u8, SiteId, Span<u128>)> =
             found.map(|found| (found.length, *found.thing, found.span)).collect();
         found.sort_unstable_by_key(|(length, site, _)| std::cmp::Reverse((*length, *site)));
         for (_, site, span) in found {
             let Some(entry) = node.tunnels.get(&site) else { continue };
-            let mut taken = Vec::new();
-            Ends::to(span).take(&mut classes, |class| taken.push(class));
+            let mut taken = Ends::to(span).take_out(&mut classes);
             let other_end = self.fabric.other_end(entry);
             let stopped = |(id, tunnel)| stops_outer(self.fabric, id, tunnel);
             let end = match (stopped((id, entry)).or_else(|| other_end.and_then(stopped)), other_end) {
@@ -762,11 +761,11 @@ impl<'f> Walker<'f> {
     /// Takes what may come out of the tunnel of a site, by its sources, and leaves the rest.
     pub fn decapsulated(&self, id: NodeId, site: SiteId, classes: &mut Vec<Class>) -> Vec<Class> {
         let mut let_in = Vec::new();
-        let Some(around) = Around::of(classes) else { return let_in };
+        let Some((family, sources)) = hull_of(classes, Class::header_sources) else { return let_in };
         let node = self.fabric.node(id);
-        let found = node.tunnels_by_prefix.overlapping(around.family, around.senders);
+        let found = node.tunnels_by_prefix.overlapping(family, sources);
         for found in found.filter(|found| *found.thing == site) {
-            Ends::from(found.span).take(classes, |class| let_in.push(class));
+            join(&mut let_in, Ends::from(found.span).take_out(classes));
         }
         let_in
     }
@@ -809,7 +808,7 @@ fn disagrees(node: &Node, family: Family, lines: &[(u32, Ends, Line)]) -> bool {
 /// Takes what the routing engine does not send on itself (`drivers/steer/bpf/route.bpf.c`): options, odd addresses, what may be
 /// for the node.
 fn take_left_to_kernel(node: &Node, classes: &mut Vec<Class>) -> Vec<Class> {
-    let Some(Around { family, destination, .. }) = Around::of(classes) else { return Vec::new() };
+    let Some((family, destinations)) = hull_of(classes, |class| class.destination) else { return Vec::new() };
     if node.has_own_networks {
         return std::mem::take(classes);
     }
@@ -821,7 +820,7 @@ fn take_left_to_kernel(node: &Node, classes: &mut Vec<Class>) -> Vec<Class> {
         Ends::to(*odd).take(classes, |class| left.push(class));
     }
     let own = node.base_tables.get(&LOCAL_TABLE).into_iter();
-    for found in own.flat_map(|table| table.overlapping(family, destination)) {
+    for found in own.flat_map(|table| table.overlapping(family, destinations)) {
         if found.length == family.bits() {
             Ends::to(found.span).take(classes, |class| left.push(class));
         }
@@ -867,8 +866,17 @@ impl Ends {
         Some(Self { from: both(self.from, other.from)?, to: both(self.to, other.to)? })
     }
 
-    /// Does `then` with what classes of one family have of them, and leaves the rest. Of ICMP errors it is the senders that are
-    /// asked for.
+    /// What classes of one family have of them; leaves the rest. Of ICMP errors it is the senders that are asked for.
+    fn take_out(self, classes: &mut Vec<Class>) -> Vec<Class> {
+        if classes.iter().all(|class| self.cover(class)) {
+            return std::mem::take(classes);
+        }
+        let mut taken = Vec::new();
+        self.take(classes, |class| taken.push(class));
+        taken
+    }
+
+    /// Does `then` with each of that.
     fn take(self, classes: &mut Vec<Class>, mut then: impl FnMut(Class)) {
         let (count, mut left) = (classes.len(), 0);
         for nth in 0..count {
@@ -877,12 +885,12 @@ impl Ends {
             let meets = |asks: Option<Span<u128>>, span: Span<u128>| {
                 asks.is_none_or(|asks| asks.intersection(&span).is_some())
             };
-            let covers =
-                |asks: Option<Span<u128>>, span: Span<u128>| asks.is_none_or(|asks| asks.covers(&span));
             if !meets(self.from, sources) || !meets(self.to, class.destination) {
-                classes[left] = class;
+                if left < nth {
+                    classes[left] = class;
+                }
                 left += 1;
-            } else if covers(self.from, sources) && covers(self.to, class.destination) {
+            } else if self.cover(&class) {
                 then(class);
             } else {
                 self.take_parts(&class, classes, &mut then);
@@ -891,55 +899,56 @@ impl Ends {
         classes.drain(left..count);
     }
 
+    fn cover(self, class: &Class) -> bool {
+        self.from.is_none_or(|from| from.covers(&class.header_sources()))
+            && self.to.is_none_or(|to| to.covers(&class.destination))
+    }
+
     fn take_parts(self, class: &Class, rest: &mut Vec<Class>, then: &mut impl FnMut(Class)) {
         let mut asks = Class::all(class.family);
         asks.destination = self.to.unwrap_or(asks.destination);
+        let Some(from) = self.from else {
+            class.split(&asks, rest).into_iter().for_each(then);
+            return;
+        };
         let mut parts = vec![*class];
-        match self.from {
-            None => take(&mut parts, &asks, then),
-            Some(from) => {
-                take(&mut parts, &Class { kinds: Kinds::OF_FLOWS, source: from, ..asks }, &mut *then);
-                take(&mut parts, &Class { kinds: Kinds::ERRORS, senders: from, ..asks }, then);
-            }
-        }
+        take(&mut parts, &Class { kinds: Kinds::OF_FLOWS, source: from, ..asks }, &mut *then);
+        take(&mut parts, &Class { kinds: Kinds::ERRORS, senders: from, ..asks }, then);
         rest.append(&mut parts);
     }
 }
 
-/// The least that all of some classes of one family are in: what looks things up by addresses asks for this.
+/// The least that the headers' addresses of some classes of one family are in: by these rules are looked up.
 struct Around {
     family: Family,
-    source: Span<u128>,
-    /// What stands in the headers.
-    senders: Span<u128>,
-    destination: Span<u128>,
+    sources: Span<u128>,
+    destinations: Span<u128>,
 }
 
 impl Around {
     /// `None`: there is no class.
     fn of(classes: &[Class]) -> Option<Self> {
-        let (first, others) = classes.split_first()?;
-        let Class { family, source, destination, .. } = *first;
-        let begun = Self { family, source, senders: first.header_sources(), destination };
-        Some(others.iter().fold(begun, |around, class| Self {
-            source: around.source.hull(&class.source),
-            senders: around.senders.hull(&class.header_sources()),
-            destination: around.destination.hull(&class.destination),
-            ..around
-        }))
-    }
-
-    fn site_end(&self, direction: Direction) -> &Span<u128> {
-        match direction {
-            Direction::Up => &self.source,
-            Direction::Down => &self.destination,
-        }
+        let (family, sources) = hull_of(classes, Class::header_sources)?;
+        let (_, destinations) = hull_of(classes, |class| class.destination)?;
+        Some(Self { family, sources, destinations })
     }
 
     fn meets(&self, ends: Ends) -> bool {
-        ends.from.is_none_or(|from| from.intersection(&self.senders).is_some())
-            && ends.to.is_none_or(|to| to.intersection(&self.destination).is_some())
+        ends.from.is_none_or(|from| from.intersection(&self.sources).is_some())
+            && ends.to.is_none_or(|to| to.intersection(&self.destinations).is_some())
     }
+}
+
+/// The family of some classes, which is the same, and the least span that these addresses of theirs are in; `None`: there is
+/// no class.
+fn hull_of(classes: &[Class], addresses: impl Fn(&Class) -> Span<u128>) -> Option<(Family, Span<u128>)> {
+    let (first, others) = classes.split_first()?;
+    let hull = others.iter().fold(addresses(first), |hull, class| hull.hull(&addresses(class)));
+    Some((first.family, hull))
+}
+
+fn family_of(classes: &[Class]) -> Option<Family> {
+    classes.first().map(|class| class.family)
 }
 
 /// Why a tunnel's outer packets neither leave nor come by the port that it names, or what was in them gets no further; `None`
