@@ -29,6 +29,8 @@ pub struct ServedSite<'a> {
     /// The customer's end of the attachment: what gets there is with the site.
     pub home: Option<NodeId>,
     home_is_driven: bool,
+    /// The addresses of the site.
+    addresses: Vec<(Family, Span<u128>)>,
 }
 
 pub struct ServedChain<'a> {
@@ -112,7 +114,9 @@ impl<'a> ServedSite<'a> {
         chains.sort_by_key(|served| std::cmp::Reverse(served.chain.priority));
         let home = home(model, site).and_then(|node| fabric.id(node));
         let home_is_driven = home.is_some_and(|node| fabric.node(node).role.is_some());
-        Some(Self { site, id, chains, gates: gates(network, fabric, site, id), home, home_is_driven })
+        let gates = gates(network, fabric, site, id);
+        let addresses = site.prefixes.iter().map(|own| (own.family(), Span::of(*own))).collect();
+        Some(Self { site, id, chains, gates, home, home_is_driven, addresses })
     }
 }
 
@@ -181,8 +185,7 @@ impl ServedSite<'_> {
 
     /// Whether all these addresses are the site's.
     pub fn has(&self, family: Family, addresses: Span<u128>) -> bool {
-        let own = self.site.prefixes.iter().filter(|prefix| prefix.family() == family);
-        own.map(|prefix| Span::of(*prefix)).any(|own| own.covers(&addresses))
+        self.addresses.iter().any(|(of, own)| *of == family && own.covers(&addresses))
     }
 }
 

@@ -93,11 +93,12 @@ pub fn site(
         visitor.undecided(Direction::Up, "the inventory does not say where packets come in");
     }
     for prefix in &served.site.prefixes {
-        let entered = visitor.enter_all(outside, *prefix);
-        for claim in served.claims(*prefix) {
-            for entered in &entered {
+        let claims = served.claims(*prefix);
+        let mut entered = visitor.enter_all(outside, *prefix, &claims);
+        for (nth, claim) in claims.iter().enumerate() {
+            for entered in &mut entered {
                 if !entered.translated || matches!(claim.by, ClaimedBy::Chain(_)) {
-                    visitor.ways(*prefix, entered, &claim);
+                    visitor.ways(*prefix, entered, nth, claim);
                 }
             }
         }
@@ -115,9 +116,46 @@ pub fn site(
 struct Entered<'g> {
     gate: &'g Gate,
     direction: Direction,
-    ways: Vec<Way>,
+    ways: Vec<Divided>,
     /// They were translated back there: nobody can tell claimed ones from others before the switch.
     translated: bool,
+}
+
+/// A way, and what each claim has of its packets, in the order of the claims.
+struct Divided {
+    way: Way,
+    shares: Vec<Vec<Class>>,
+}
+
+impl Divided {
+    /// `asked`: what is claimed, and by which claim; no packet is claimed twice.
+    fn new(way: Way, asked: &[(usize, Class)], claims: usize) -> Self {
+        let mut shares = vec![Vec::new(); claims];
+        for class in &way.classes {
+            for (nth, asks) in asked {
+                let Some(common) = class.intersection(asks) else { continue };
+                let share: &mut Vec<Class> = &mut shares[*nth];
+                if share.is_empty() {
+                    // Most ways are one claim's.
+                    share.reserve(way.classes.len());
+                }
+                share.push(common);
+                if common == *class {
+                    break;
+                }
+            }
+        }
+        Self { way, shares }
+    }
+
+    /// Of packets in a direction.
+    fn all(ways: Vec<Way>, claims: &[Claim], direction: Direction) -> Vec<Self> {
+        let mut asked = Vec::new();
+        for (nth, claim) in claims.iter().enumerate() {
+            asked.extend(claim.classes.iter().map(|class| (nth, class.seen_from_site(direction))));
+        }
+        ways.into_iter().map(|way| Self::new(way, &asked, claims.len())).collect()
+    }
 }
 
 /// Goes through the packets of one site.
@@ -153,7 +191,7 @@ impl<'v> Visitor<'v> {
     }
 
     /// The ways of all packets from a prefix of the site, and of all to it, whoever claims them.
-    fn enter_all(&mut self, outside: &'v Outside, prefix: Prefix) -> Vec<Entered<'v>> {
+    fn enter_all(&mut self, outside: &'v Outside, prefix: Prefix, claims: &[Claim]) -> Vec<Entered<'v>> {
         let up = self.served.gates.iter().map(|gate| (gate, Direction::Up));
         let down = outside.external().iter().map(|gate| (gate, Direction::Down));
         let mut entered = Vec::new();
@@ -163,6 +201,7 @@ impl<'v> Visitor<'v> {
             let mut ways = self.entered(walker, gate, prefix, direction);
             // What else is wrong with those that trespass comes of that.
             ways.retain(|way| !self.trespass(outside, gate, direction, way));
+            let ways = Divided::all(ways, claims, direction);
             entered.push(Entered { gate, direction, ways, translated: false });
         }
         for gate in self.hiding(outside, prefix, &entered) {
@@ -171,6 +210,7 @@ impl<'v> Visitor<'v> {
             let mut ways = self.entered(walker, gate, prefix, Direction::Down);
             // Whoever is answered is no site: that such sources come from elsewhere is asked where they come in.
             ways.retain(|way| self.intrusion(outside, gate, way).is_none());
+            let ways = Divided::all(ways, claims, Direction::Down);
             entered.push(Entered { gate, direction: Direction::Down, ways, translated: true });
         }
         entered
@@ -187,7 +227,7 @@ impl<'v> Visitor<'v> {
     /// Where the sources of packets that went up are hidden behind the functions.
     fn hiding(&self, outside: &'v Outside, prefix: Prefix, entered: &[Entered<'v>]) -> Vec<&'v Gate> {
         let ways = entered.iter().flat_map(|entered| &entered.ways);
-        let left = ways.filter_map(|way| match way.end {
+        let left = ways.filter_map(|Divided { way, .. }| match way.end {
             End::Beyond(place) => Some(place),
             _ => None,
         });
@@ -196,13 +236,12 @@ impl<'v> Visitor<'v> {
     }
 
     /// Looks at what of these ways is one claim's.
-    fn ways(&mut self, prefix: Prefix, entered: &Entered<'v>, claim: &Claim) {
-        let (Claim { classes, by }, Entered { gate, direction, ways, .. }) = (claim, entered);
+    fn ways(&mut self, prefix: Prefix, entered: &mut Entered<'v>, nth: usize, claim: &Claim) {
+        let Entered { gate, direction, ways, .. } = entered;
         let direction = *direction;
-        let claim: Vec<Class> = classes.iter().map(|class| class.seen_from_site(direction)).collect();
         let mut claimed = true;
-        for way in ways {
-            let classes = both(&way.classes, &claim);
+        for Divided { way, shares } in ways {
+            let classes = std::mem::take(&mut shares[nth]);
             if classes.is_empty() {
                 continue;
             }
@@ -216,12 +255,14 @@ impl<'v> Visitor<'v> {
             let classes: Vec<Class> =
                 classes.into_iter().filter_map(|class| self.what_matters(direction, class)).collect();
             if !classes.is_empty() {
-                self.look(gate, direction, way, classes, *by);
+                self.look(gate, direction, way, classes, claim.by);
             }
         }
-        if let (ClaimedBy::Chain(chain), false) = (by, claimed) {
-            let packets = both(&self.served.packets(prefix, direction), &claim);
-            self.without_claims(gate, direction, packets, *chain);
+        if let (ClaimedBy::Chain(chain), false) = (claim.by, claimed) {
+            let claimed: Vec<Class> =
+                claim.classes.iter().map(|class| class.seen_from_site(direction)).collect();
+            let packets = both(&self.served.packets(prefix, direction), &claimed);
+            self.without_claims(gate, direction, packets, chain);
         }
     }
 
