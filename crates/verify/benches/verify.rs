@@ -22,8 +22,7 @@ use nix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
 
 use world::World;
-use world::damage::Dice;
-use world::damage::damage;
+use world::damage::{Dice, damage};
 use world::hunt::hunt;
 
 /// Measures the verifier, on one core.

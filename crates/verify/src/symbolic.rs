@@ -175,9 +175,15 @@ pub enum Translating<'f> {
     Ignored,
 }
 
-/// Where packets leave with other sources than they came with, and of which sources that is so.
-pub type HidingPlaces = Vec<(Place, Option<Span<u128>>)>;
-pub type Hidden = RefCell<HidingPlaces>;
+/// Where packets to these destinations leave with other sources than they came with, and of which sources that is so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hiding {
+    pub place: Place,
+    pub from: Option<Span<u128>>,
+    pub to: Span<u128>,
+}
+
+pub type Hidden = RefCell<Vec<Hiding>>;
 
 /// What becomes of packets at a place.
 #[derive(Clone, Copy, PartialEq)]
@@ -717,7 +723,9 @@ impl<'f> Walker<'f> {
                 Translating::Noted(hidden)
                     if hook == TranslationHook::Leaving && node.engine != Engine::Steer =>
                 {
-                    hidden.borrow_mut().push((place, *from));
+                    let asked = to.unwrap_or(Span::all(family));
+                    let met = classes.iter().filter_map(|class| class.destination.intersection(&asked));
+                    hidden.borrow_mut().extend(met.map(|to| Hiding { place, from: *from, to }));
                 }
                 Translating::Unknown | Translating::Noted(_) => {
                     let unknown = Lead::end(End::Undecided(Unknown::Translated));

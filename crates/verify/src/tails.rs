@@ -9,14 +9,14 @@ use crate::class::{Class, Span, both};
 use crate::fabric::{Fabric, Place};
 use crate::property::{gets_out, gets_to_somebody};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{End, Hidden, HidingPlaces, Translating, Walker, Way};
+use crate::symbolic::{End, Hidden, Hiding, Translating, Walker, Way};
 
 /// Whether what leaves the functions is well off from there on, by where it leaves and where it had come in.
 #[derive(Debug, Default)]
 pub struct Tails {
     known: RefCell<QuickMap<(Place, Place, Family), bool>>,
     /// Where sources are hidden on the way from a place.
-    hidden: RefCell<QuickMap<(Place, Family), HidingPlaces>>,
+    hidden: RefCell<QuickMap<(Place, Family), Vec<Hiding>>>,
     /// Where packets came on all these ways, with their destinations.
     places: RefCell<QuickMap<Place, Destinations>>,
 }
@@ -46,13 +46,12 @@ impl Tails {
 
     /// Where packets with sources of a prefix are given other ones behind `place`, which [`are_well`](Self::are_well) from there on:
     /// there replies to them are given the prefix's addresses back.
-    pub fn hide(&self, place: Place, prefix: Prefix) -> Vec<Place> {
+    pub fn hide(&self, place: Place, prefix: Prefix) -> Vec<Hiding> {
         let hidden = self.hidden.borrow();
         let all = hidden.get(&(place, prefix.family())).into_iter().flatten();
-        let meets = |from: &Option<Span<u128>>| {
-            from.is_none_or(|from| from.intersection(&Span::of(prefix)).is_some())
-        };
-        all.filter(|(_, from)| meets(from)).map(|(place, _)| *place).collect()
+        let meets =
+            |hiding: &&Hiding| hiding.from.is_none_or(|from| from.intersection(&Span::of(prefix)).is_some());
+        all.filter(meets).copied().collect()
     }
 
     fn look(&self, fabric: &Fabric, place: Place, entry: Place, family: Family) -> bool {

@@ -1,6 +1,6 @@
 //! The verifier: walks all packets that chains are about, and holds their ways against what the chains promise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catena_model::address::Prefix;
 use catena_model::base::{Translation, TranslationHook};
@@ -15,7 +15,9 @@ use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{By, Cause, End, Pass, Translating, Unknown, Walker, Way, stops_forged, stops_outer};
+use crate::symbolic::{
+    By, Cause, End, Hiding, Pass, Translating, Unknown, Walker, Way, stops_forged, stops_outer,
+};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
 
@@ -198,16 +200,19 @@ impl<'v> Visitor<'v> {
         for (gate, direction) in up.chain(down) {
             let tails = (direction == Direction::Up).then_some((self.tails, gate.place));
             let walker = Walker { tails, ..Walker::new(self.fabric) };
-            let mut ways = self.entered(walker, gate, prefix, direction);
+            let classes = self.served.packets(prefix, direction);
+            let mut ways = self.entered(walker, gate, classes, direction);
             // What else is wrong with those that trespass comes of that.
             ways.retain(|way| !self.trespass(outside, gate, direction, way));
             let ways = Divided::all(ways, claims, direction);
             entered.push(Entered { gate, direction, ways, translated: false });
         }
-        for gate in self.hiding(outside, prefix, &entered) {
+        for (gate, answering) in self.hiding(outside, prefix, &entered) {
             // Programs have seen the replies before they were translated back.
             let walker = Walker { unclaiming: Some(gate.place.node), ..Walker::new(self.fabric) };
-            let mut ways = self.entered(walker, gate, prefix, Direction::Down);
+            let (mut all, mut replies) = (self.served.packets(prefix, Direction::Down), Vec::new());
+            answering.iter().for_each(|answers| take(&mut all, answers, |class| replies.push(class)));
+            let mut ways = self.entered(walker, gate, replies, Direction::Down);
             // Whoever is answered is no site: that such sources come from elsewhere is asked where they come in.
             ways.retain(|way| self.intrusion(outside, gate, way).is_none());
             let ways = Divided::all(ways, claims, Direction::Down);
@@ -216,23 +221,47 @@ impl<'v> Visitor<'v> {
         entered
     }
 
-    fn entered(&mut self, walker: Walker, gate: &Gate, prefix: Prefix, direction: Direction) -> Vec<Way> {
+    fn entered(
+        &mut self,
+        walker: Walker,
+        gate: &Gate,
+        classes: Vec<Class>,
+        direction: Direction,
+    ) -> Vec<Way> {
         let walker = Walker { home: self.served.stop(direction), ..walker };
-        let mut ways = enter(walker, gate, self.served.packets(prefix, direction));
+        let mut ways = enter(walker, gate, classes);
         ways.iter().for_each(|way| self.spots.pass(way, direction));
         ways.retain(|way| !self.is_stopped(way));
         ways
     }
 
-    /// Where the sources of packets that went up are hidden behind the functions.
-    fn hiding(&self, outside: &'v Outside, prefix: Prefix, entered: &[Entered<'v>]) -> Vec<&'v Gate> {
+    /// Where the sources of packets that went up are hidden behind the functions, and what comes from whom they were sent to: what
+    /// elements, or other customers, answer passes no functions anyway.
+    fn hiding(
+        &self,
+        outside: &'v Outside,
+        prefix: Prefix,
+        entered: &[Entered<'v>],
+    ) -> Vec<(&'v Gate, Vec<Class>)> {
+        let family = prefix.family();
         let ways = entered.iter().flat_map(|entered| &entered.ways);
         let left = ways.filter_map(|Divided { way, .. }| match way.end {
             End::Beyond(place) => Some(place),
             _ => None,
         });
-        let hiding: BTreeSet<Place> = left.flat_map(|place| self.tails.hide(place, prefix)).collect();
-        hiding.into_iter().filter_map(|place| outside.hiding(place)).collect()
+        let mut answering: BTreeMap<Place, Vec<Class>> = BTreeMap::new();
+        for left in left.collect::<BTreeSet<Place>>() {
+            for Hiding { place, to, .. } in self.tails.hide(left, prefix) {
+                let is_inside = self.fabric.is_inner(family, to) || self.fabric.is_of_customers(family, to);
+                let answers = Class { source: to, ..Class::all(family) };
+                let known = answering.entry(place).or_default();
+                if !is_inside && !known.contains(&answers) {
+                    known.push(answers);
+                }
+            }
+        }
+        let gates = answering.into_iter();
+        gates.filter_map(|(place, answering)| Some((outside.hiding(place)?, answering))).collect()
     }
 
     /// Looks at what of these ways is one claim's.

@@ -113,6 +113,15 @@ fn replies_that_are_translated_back_and_go_round_the_functions() {
     assert_eq!(broken_at_gateway(&world), [(Property::NoBypass, Direction::Down, "wan".to_owned())]);
 }
 
+/// By other ports than the Internet's packets take, only elements and other customers answer.
+#[test]
+fn sources_that_are_hidden_from_what_is_not_on_the_internet() {
+    for (element, port) in [("core", "e"), ("core", "a"), ("gateway", "vr")] {
+        let from = Some("172.16.0.0/12".parse().unwrap());
+        assert_proven(&with(World::paper(), element, Translation { from, ..masquerade(port) }));
+    }
+}
+
 /// What becomes of packets without us is asked as if they kept their addresses: it is not forgotten that they got somewhere.
 #[test]
 fn a_loss_is_one_though_sources_were_hidden_before() {
