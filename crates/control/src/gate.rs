@@ -13,6 +13,7 @@ use catena_model::name::{ChainName, NodeName, SiteName};
 use catena_verify::{Broken, Network, Property, Report, Undecided, Violation};
 use serde::{Deserialize, Serialize};
 
+use crate::by_site::BySite;
 use crate::error::{ApplyError, Refusal};
 use crate::hold::{Digest, Judgement};
 use crate::intent::{Intent, Terms};
@@ -75,13 +76,13 @@ fn weigh(
     before: impl FnOnce() -> Vec<Broken>,
 ) -> Result<Judged, Refusal> {
     let mut waivers = still_used(waivers, &broken, &report);
-    let settled = || waivers.iter().flat_map(|waiver| &waiver.broken);
-    let unsettled = broken.iter().filter_map(|broken| broken.beyond(settled()));
+    let settled = BySite::new(waivers.iter().flat_map(|waiver| &waiver.broken));
+    let unsettled = broken.iter().filter_map(|broken| broken.beyond(settled.of(&broken.site)));
     let (allowed, others): (Vec<Broken>, Vec<Broken>) =
         unsettled.partition(|broken| terms.allow.contains(&broken.property));
     if !others.is_empty() {
         let before = before();
-        let refused: Vec<Broken> = others.iter().filter_map(|broken| broken.beyond(&before)).collect();
+        let refused = beyond(&others, &before);
         if !refused.is_empty() {
             return Err(told(&refused, &report, network));
         }
@@ -90,37 +91,37 @@ fn weigh(
     Ok(Judged { report, waivers, broken })
 }
 
+/// What is broken beyond what was so `before`.
+pub fn beyond(broken: &[Broken], before: &[Broken]) -> Vec<Broken> {
+    let before = BySite::new(before);
+    broken.iter().filter_map(|broken| broken.beyond(before.of(&broken.site))).collect()
+}
+
 /// Of `waivers` those that something still needs of which this was found, as far as it does.
 pub fn still_used(waivers: &[Waiver], broken: &[Broken], report: &Report) -> Vec<Waiver> {
-    waivers.iter().filter_map(|waiver| waiver.still_used(broken, report)).collect()
+    let (broken, undecided) = (BySite::new(broken), BySite::new(&report.undecided));
+    waivers.iter().filter_map(|waiver| waiver.still_used(&broken, &undecided)).collect()
 }
 
 /// What is put on record: each promise once.
 fn given_up(allowed: Vec<Broken>, terms: &Terms) -> Vec<Waiver> {
     let at = Timestamp::now();
-    let mut waivers: Vec<Waiver> = Vec::new();
+    let mut promises: BTreeMap<Promise, Vec<Broken>> = BTreeMap::new();
     for broken in allowed {
-        let promise = Promise::of(&broken);
-        match waivers.iter_mut().find(|waiver| waiver.given_up.promise == promise) {
-            Some(waiver) => waiver.broken.push(broken),
-            None => {
-                let given_up = GivenUp { promise, by: terms.by.clone(), at };
-                waivers.push(Waiver { given_up, broken: vec![broken] });
-            }
-        }
+        promises.entry(Promise::of(&broken)).or_default().push(broken);
     }
-    waivers
+    let given_up = |promise| GivenUp { promise, by: terms.by.clone(), at };
+    promises.into_iter().map(|(promise, broken)| Waiver { given_up: given_up(promise), broken }).collect()
 }
 
 impl Waiver {
     /// As far as what it gave up is broken still, or cannot be told; `None` if all of that holds again.
-    fn still_used(&self, broken: &[Broken], report: &Report) -> Option<Self> {
+    fn still_used(&self, broken: &BySite<Broken>, undecided: &BySite<Undecided>) -> Option<Self> {
         let Promise { chain, site, direction, .. } = &self.given_up.promise;
-        let unknown = |undecided: &Undecided| {
-            (&undecided.chain, &undecided.site, &undecided.direction) == (chain, site, direction)
-        };
-        let mut still: Vec<Broken> = broken.iter().filter_map(|broken| broken.within(&self.broken)).collect();
-        if report.undecided.iter().any(unknown) {
+        let is_its = |undecided: &Undecided| (&undecided.chain, &undecided.direction) == (chain, direction);
+        let mut still: Vec<Broken> =
+            broken.of(site).filter_map(|broken| broken.within(&self.broken)).collect();
+        if undecided.of(site).any(is_its) {
             still.clone_from(&self.broken);
         }
         let given_up = GivenUp { promise: Promise::of(still.first()?), ..self.given_up.clone() };
@@ -129,39 +130,38 @@ impl Waiver {
 }
 
 /// Each promise that is refused once, with a packet that shows it, if there is one.
-fn told(refused: &[Broken], report: &Report, network: &Network) -> Refusal {
+pub fn told(refused: &[Broken], report: &Report, network: &Network) -> Refusal {
     let mut refusal = Refusal::default();
-    let mut promises: Vec<Promise> = Vec::new();
-    for broken in refused {
-        let promise = Promise::of(broken);
-        if promises.contains(&promise) {
-            continue;
+    let (violations, undecided) = (BySite::new(&report.violations), BySite::new(&report.undecided));
+    for of_site in BySite::new(refused).sites() {
+        let mut promises: Vec<Promise> = Vec::new();
+        for broken in of_site {
+            let promise = Promise::of(broken);
+            if promises.contains(&promise) {
+                continue;
+            }
+            let known: Vec<&Violation> =
+                violations.of(&broken.site).filter(|known| promise.is_broken_by(known)).collect();
+            let is_shown = |broken: &&Broken| {
+                known.iter().find(|known| {
+                    known.without == broken.without && broken.has(&known.entry, &known.walk.packet)
+                })
+            };
+            let of_promise = |broken: &&&Broken| Promise::of(broken) == promise;
+            let shown = of_site.iter().filter(of_promise).find_map(is_shown).map(|known| (*known).clone());
+            match shown.or_else(|| with_another_packet(broken, &known, network)) {
+                Some(violation) => refusal.violations.push(violation),
+                None => refusal.undecided.push(without_packet(broken, undecided.of(&broken.site))),
+            }
+            promises.push(promise);
         }
-        let is_shown = |broken: &Broken| {
-            report.violations.iter().find(|violation| {
-                promise.is_broken_by(violation)
-                    && violation.without == broken.without
-                    && broken.has(&violation.entry, &violation.walk.packet)
-            })
-        };
-        let of_promise = |broken: &&Broken| Promise::of(broken) == promise;
-        let shown = refused.iter().filter(of_promise).find_map(is_shown).cloned();
-        match shown.or_else(|| with_another_packet(broken, report, network)) {
-            Some(violation) => refusal.violations.push(violation),
-            None => refusal.undecided.push(without_packet(broken, report)),
-        }
-        promises.push(promise);
     }
     refusal
 }
 
-/// What the report tells with a packet for which it stood before, with one for which it did not.
-fn with_another_packet(broken: &Broken, report: &Report, network: &Network) -> Option<Violation> {
-    let promise = Promise::of(broken);
-    let known = report
-        .violations
-        .iter()
-        .find(|violation| promise.is_broken_by(violation) && violation.without == broken.without)?;
+/// What is `known` by a packet for which it stood before, with one for which it did not.
+fn with_another_packet(broken: &Broken, known: &[&Violation], network: &Network) -> Option<Violation> {
+    let known = *known.iter().find(|known| known.without == broken.without)?;
     if broken.without.is_some() {
         return Some(known.clone());
     }
@@ -170,9 +170,9 @@ fn with_another_packet(broken: &Broken, report: &Report, network: &Network) -> O
     Some(Violation { chain: broken.chain.clone(), what, entry, walk, ..known.clone() })
 }
 
-fn without_packet(broken: &Broken, report: &Report) -> Undecided {
+fn without_packet<'u>(broken: &Broken, mut undecided: impl Iterator<Item = &'u Undecided>) -> Undecided {
     let promise = Promise::of(broken);
-    let known = report.undecided.iter().find(|undecided| promise.is_feared_by(undecided));
+    let known = undecided.find(|undecided| promise.is_feared_by(undecided));
     known.cloned().unwrap_or_else(|| Undecided {
         property: Some(broken.property),
         chain: broken.chain.clone(),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     fn feared(broken: &Broken) -> Undecided {
-        without_packet(broken, &report(Vec::new()))
+        without_packet(broken, std::iter::empty())
     }
 
     fn report(undecided: Vec<Undecided>) -> Report {

@@ -9,6 +9,7 @@
 //! publishes. Start reading at `core.rs`, then `apply.rs` and `converge.rs`.
 
 mod apply;
+mod by_site;
 mod conservation;
 mod controller;
 mod converge;

@@ -45,7 +45,7 @@ pub struct ApplyReport {
 }
 
 /// Something that a chain promises of one site's packets in one direction.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Promise {
     pub property: Property,

@@ -9,11 +9,12 @@ use catena_model::base::{BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::forwarding::{ElementState, ForwardingState, Object};
 use catena_model::name::{NodeName, TenantName};
 use catena_model::packet::Packet;
-use catena_verify::{Report, Trace, trace, verify};
+use catena_verify::{Broken, Report, Trace, Violation, trace, verify};
 use futures::future::join_all;
 
 use crate::error::{UnknownTenant, chain_of};
 use crate::execute::{Connections, observe};
+use crate::gate::{beyond, told};
 use crate::intent::Intent;
 use crate::prover::{Proof, Prover};
 use crate::report::VerifiedNetwork;
@@ -126,10 +127,14 @@ impl PartialEq for Observed {
 }
 
 impl Observed {
-    /// What holds of all chains; what is as `prover` saw it last is not looked at again.
-    pub fn prove(&self, prover: &mut Prover) -> Proof {
+    /// What holds of all chains; what is as `prover` saw it last is not looked at again. Beside it, what is broken beyond what was
+    /// `before`, with packets that show it.
+    pub fn prove(&self, prover: &mut Prover, before: &[Broken]) -> (Proof, Vec<Violation>) {
         let (state, base) = self.as_far_as_read();
-        prover.prove(&self.intent, &state, &base)
+        let proof = prover.prove(&self.intent, &state, &base);
+        let more = beyond(&proof.broken, before);
+        let more = told(&more, &proof.report, &self.intent.network(&state, &base)).violations;
+        (proof, more)
     }
 
     fn verify(&self, tenant: Option<&TenantName>) -> Report {

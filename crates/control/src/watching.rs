@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use catena_model::name::ChainName;
 use catena_model::resource::Chain;
-use catena_verify::{Report, Undecided, Verdict, Violation};
+use catena_verify::{Broken, Report, Undecided, Verdict, Violation};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
+use crate::by_site::BySite;
 use crate::core::Message;
 use crate::events::{About, EventLog};
 use crate::gate::{is_of_site, still_used};
@@ -79,6 +80,7 @@ impl Watcher {
     async fn watch(mut self) {
         let mut last: Option<(u64, Arc<Observed>)> = None;
         let mut prover = Prover::default();
+        let mut broken: Vec<Broken> = Vec::new();
         loop {
             let seen = last.as_ref().map(|(stirs, _)| *stirs);
             // `Err`: the core is gone.
@@ -101,11 +103,16 @@ impl Watcher {
             last = Some((now.stirs, Arc::clone(&observed)));
             let mut found = self.verdicts.borrow().found.clone();
             if !is_known {
-                let prove = move || (observed.prove(&mut prover), prover);
-                let proof: Proof;
-                (proof, prover) = think(prove).await;
-                found = next(&found, &now, &proof.report, &self.events);
+                let before = std::mem::take(&mut broken);
+                let prove = move || {
+                    let (proof, more) = observed.prove(&mut prover, &before);
+                    (proof, more, before, prover)
+                };
+                let (proof, more, before);
+                (proof, more, before, prover) = think(prove).await;
+                found = next(&found, &now, &Findings::of(&proof.report, &more), &self.events);
                 self.tell_what_holds_again(&now, &proof).await;
+                broken = still_feared(proof, before);
             }
             for Found { verdict, .. } in found.values_mut() {
                 (verdict.revision, verdict.as_of) = (now.revision, as_of);
@@ -150,22 +157,68 @@ async fn supervise<T: Future<Output = ()> + Send + 'static>(
     }
 }
 
-/// What is found after `report`; what has become worse or better is told.
+/// What is broken, and what was `before` at sites of which it cannot be told whether it still is.
+fn still_feared(Proof { report, mut broken }: Proof, before: Vec<Broken>) -> Vec<Broken> {
+    let undecided = BySite::new(&report.undecided);
+    broken.extend(before.into_iter().filter(|broken| undecided.of(&broken.site).next().is_some()));
+    broken
+}
+
+/// What is to be said of chains.
+struct Findings<'r> {
+    violations: BySite<'r, Violation>,
+    undecided: BySite<'r, Undecided>,
+    /// What is broken for more packets than it was.
+    more: BySite<'r, Violation>,
+}
+
+impl<'r> Findings<'r> {
+    fn of(report: &'r Report, more: &'r [Violation]) -> Self {
+        let Report { violations, undecided, .. } = report;
+        Self {
+            violations: BySite::new(violations),
+            undecided: BySite::new(undecided),
+            more: BySite::new(more),
+        }
+    }
+
+    fn violations_of(&self, chain: &Chain) -> impl Iterator<Item = &'r Violation> {
+        told_of(chain, &self.violations)
+    }
+
+    /// Those that are broken for more packets.
+    fn grown_of(&self, chain: &Chain) -> impl Iterator<Item = &'r Violation> {
+        told_of(chain, &self.more)
+    }
+
+    /// What is not understood on a site's way may concern all that comes by there.
+    fn undecided_of(&self, chain: &Chain) -> impl Iterator<Item = &'r Undecided> {
+        chain.sites.iter().flat_map(|site| self.undecided.of(site))
+    }
+}
+
+/// What is told of a site as a whole is true of each of its chains, by whichever of them it is told.
+fn told_of<'r>(chain: &Chain, all: &BySite<'r, Violation>) -> impl Iterator<Item = &'r Violation> {
+    let all = chain.sites.iter().flat_map(|site| all.of(site));
+    all.filter(|violation| violation.chain == chain.name || is_of_site(violation.property))
+}
+
+/// What is known after these findings; what has become worse or better is told.
 fn next(
     former: &BTreeMap<ChainName, Found>,
     view: &View,
-    report: &Report,
+    findings: &Findings,
     events: &EventLog,
 ) -> BTreeMap<ChainName, Found> {
     let now = Timestamp::now();
     let found = |chain: &Chain| {
         let former = former.get(&chain.name);
-        let (verdict, why) = verdict_of(chain, report);
+        let (verdict, why) = verdict_of(chain, findings);
         let since = former.filter(|former| former.verdict.verdict == verdict);
         let since = since.map_or(now, |former| former.verdict.since);
         let verdict = ChainVerdict { verdict, since, why, revision: view.revision, as_of: now };
-        let found = Found { verdict, broken: broken_of(chain, former, report) };
-        if let Some(what) = news(chain, former, &found, report) {
+        let found = Found { verdict, broken: broken_of(chain, former, findings) };
+        if let Some(what) = news(chain, former, &found, findings) {
             tell(&chain.name, found.verdict.verdict, what, events);
         }
         found
@@ -174,9 +227,9 @@ fn next(
 }
 
 /// The promises that are broken, each once; one that was, for as long as it cannot be told whether it is.
-fn broken_of(chain: &Chain, former: Option<&Found>, report: &Report) -> Vec<Promise> {
-    let shown = violations_of(chain, report).map(Promise::broken_by);
-    let is_unknown = undecided_of(chain, report).next().is_some();
+fn broken_of(chain: &Chain, former: Option<&Found>, findings: &Findings) -> Vec<Promise> {
+    let shown = findings.violations_of(chain).map(Promise::broken_by);
+    let is_unknown = findings.undecided_of(chain).next().is_some();
     let feared = former.filter(|_| is_unknown).into_iter().flat_map(|former| former.broken.iter().cloned());
     let mut broken: Vec<Promise> = Vec::new();
     for promise in shown.chain(feared) {
@@ -191,13 +244,16 @@ fn is_among(promise: &Promise, promises: &[Promise]) -> bool {
     promises.iter().any(|other| other.is_about(promise))
 }
 
-/// What is to be told of a chain, if anything: one more promise that is broken, another verdict, or one promise of several
-/// that holds again. That a new chain is as it should be is said by what made it.
-fn news(chain: &Chain, former: Option<&Found>, found: &Found, report: &Report) -> Option<String> {
+/// What is to be told of a chain, if anything: one more promise that is broken, one that is broken for more packets, another
+/// verdict, or one promise of several that holds again. That a new chain is as it should be is said by what made it.
+fn news(chain: &Chain, former: Option<&Found>, found: &Found, findings: &Findings) -> Option<String> {
     let known = former.map(|former| former.broken.as_slice()).unwrap_or_default();
     let is_new = |violation: &&Violation| !is_among(&Promise::broken_by(violation), known);
-    if let Some(violation) = violations_of(chain, report).find(is_new) {
+    if let Some(violation) = findings.violations_of(chain).find(is_new) {
         return Some(told(violation));
+    }
+    if let Some(violation) = findings.grown_of(chain).next() {
+        return Some(format!("for more packets than before: {}", told(violation)));
     }
     let ChainVerdict { verdict, why, .. } = &found.verdict;
     if former.map_or(Verdict::Proven, |former| former.verdict.verdict) != *verdict {
@@ -209,25 +265,9 @@ fn news(chain: &Chain, former: Option<&Found>, found: &Found, report: &Report) -
     (!mended.is_empty()).then(|| format!("no longer broken: {}{}", mended.join(", "), still()))
 }
 
-/// What is told of a site as a whole is true of each of its chains, by whichever of them it is told.
-fn violations_of<'r>(chain: &Chain, report: &'r Report) -> impl Iterator<Item = &'r Violation> {
-    report.violations.iter().filter(move |violation| {
-        violation.chain == chain.name
-            || (is_of_site(violation.property) && chain.sites.contains(&violation.site))
-    })
-}
-
-/// What is not understood on a site's way may concern all that comes by there.
-fn undecided_of<'r>(chain: &Chain, report: &'r Report) -> impl Iterator<Item = &'r Undecided> {
-    report
-        .undecided
-        .iter()
-        .filter(move |undecided| undecided.chain == chain.name || chain.sites.contains(&undecided.site))
-}
-
-fn verdict_of(chain: &Chain, report: &Report) -> (Verdict, Option<String>) {
-    let violation = violations_of(chain, report).next();
-    let undecided = undecided_of(chain, report).min_by_key(|undecided| undecided.property.is_none());
+fn verdict_of(chain: &Chain, findings: &Findings) -> (Verdict, Option<String>) {
+    let violation = findings.violations_of(chain).next();
+    let undecided = findings.undecided_of(chain).min_by_key(|undecided| undecided.property.is_none());
     match (violation, undecided) {
         (Some(violation), _) => (Verdict::Violated, Some(told(violation))),
         // It is broken, although no packet was found to show it.
@@ -322,7 +362,10 @@ mod tests {
     #[test]
     fn what_is_broken_for_a_site_is_broken_for_all_of_its_chains() {
         let chains = [chain("web", "hq"), chain("dns", "hq"), chain("far", "branch")];
-        let verdicts = |report: &Report| chains.each_ref().map(|chain| verdict_of(chain, report).0);
+        let verdicts = |report: &Report| {
+            let findings = Findings::of(report, &[]);
+            chains.each_ref().map(|chain| verdict_of(chain, &findings).0)
+        };
         use Verdict::{Proven, Undecided as Unknown, Violated};
         for property in [Property::Isolation, Property::UnclaimedUntouched] {
             let report = report(vec![broken(property)], Vec::new());
@@ -339,7 +382,9 @@ mod tests {
         intent.model.chains.insert("web".parse().unwrap(), chain("web", "hq"));
         let view = View { intent: Arc::new(intent), ..View::default() };
         let mut found = BTreeMap::new();
-        reports.iter().for_each(|report| found = next(&found, &view, report, &events));
+        for report in reports {
+            found = next(&found, &view, &Findings::of(report, &[]), &events);
+        }
         events.all().into_iter().map(|event| format!("{}: {}", event.kind, event.message)).collect()
     }
 

@@ -70,6 +70,28 @@ async fn a_foreign_rule_is_found_and_its_end_too() {
     assert_eq!(told(&controller), [EventKind::Violated, EventKind::Proven]);
 }
 
+/// A promise that is broken for some packets can break for others.
+#[tokio::test(start_paused = true)]
+async fn what_is_broken_for_more_packets_is_told_again() {
+    let world = World::new(1);
+    let controller = chained(&world).await;
+    verdict(&controller).await;
+    for prefix in ["198.51.100.64/26", "198.51.100.0/24", "198.51.100.64/26"] {
+        divert_to(&world, "edge", prefix);
+        stir(&world, "edge");
+        assert_eq!(verdict(&controller).await.verdict, Verdict::Violated);
+    }
+    let messages: Vec<String> = controller
+        .events()
+        .into_iter()
+        .filter(|event| event.kind == EventKind::Violated)
+        .map(|event| event.message)
+        .collect();
+    let [first, grown] = &messages[..] else { panic!("{messages:#?}") };
+    assert!(!first.contains("more packets"), "{first}");
+    assert!(grown.starts_with("for more packets than before: "), "{grown}");
+}
+
 /// Leave to break a promise ends with the need for it: the next break is nobody's leave.
 #[tokio::test(start_paused = true)]
 async fn what_was_given_up_is_taken_back_once_it_is_seen_to_hold() {
