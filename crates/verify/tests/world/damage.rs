@@ -116,7 +116,12 @@ pub fn exchange(world: &World, dice: &mut Dice) -> Option<(String, World)> {
 
 fn exchanging(mut mutant: World, element: &NodeName, dice: &mut Dice) -> Option<(String, World)> {
     let exchange = any_exchange(&mutant, element, dice)?;
-    let what = format!("{exchange:?}, {:?}", mutant.model.elements[element].driver);
+    let Exchange { translation, address, .. } = &exchange;
+    let what = format!(
+        "{element} with {:?}: {translation:?} gives {address:?}",
+        mutant.model.elements[element].driver
+    );
+    mutant.base(element.as_str()).translations.push(translation.clone());
     mutant.exchange = Some(exchange);
     Some((what, mutant))
 }
@@ -156,7 +161,7 @@ fn any_exchange(world: &World, element: &NodeName, dice: &mut Dice) -> Option<Ex
     let to = own.map(Prefix::host).filter(|_| hook == TranslationHook::Arriving && dice.roll(4) > 0);
     let (port, rule) = (Some(near.port.clone()), "a rule of the owner's".to_owned());
     let translation = Translation { hook, family: Some(family), port, from, to, into, rule };
-    Some(Exchange { element: element.clone(), translation, address })
+    Some(Exchange { element: element.clone(), translation, address, base: world.base.clone() })
 }
 
 /// What a careless hand makes of an object.

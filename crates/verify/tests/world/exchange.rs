@@ -1,9 +1,10 @@
 //! What an owner's packet filter makes of single packets, plainly, as netfilter does it: the first packet of a connection is given an
 //! address, all others of it as well, and replies are given the old one back. The verifier's own walks do not walk on from there.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use catena_model::base::{Translation, TranslationHook};
+use catena_model::base::{BaseRouting, Translation, TranslationHook};
 use catena_model::forwarding::Object;
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
@@ -19,6 +20,8 @@ pub struct Exchange {
     pub translation: Translation,
     /// `None`: the port's own.
     pub address: Option<IpAddr>,
+    /// The owners' routing, as if the rule were not there.
+    pub base: BTreeMap<NodeName, BaseRouting>,
 }
 
 /// A packet that went through a network, and how it went on from where it was given another address.

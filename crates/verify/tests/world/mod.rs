@@ -26,7 +26,7 @@ pub struct World {
     pub state: ForwardingState,
     pub base: BTreeMap<NodeName, BaseRouting>,
     pub numbering: Numbering,
-    /// What a packet filter of an owner's does, which is told to the verifier alone: walks of single packets know nothing of it.
+    /// What a packet filter of an owner's does.
     pub exchange: Option<Exchange>,
 }
 
@@ -178,16 +178,13 @@ spec:
     }
 
     pub fn verify(&self) -> Report {
-        let Some(Exchange { element, translation, .. }) = &self.exchange else {
-            return verify(&self.network(), None);
-        };
-        let mut world = self.clone();
-        world.base(element.as_str()).translations.push(translation.clone());
-        verify(&world.network(), None)
+        verify(&self.network(), None)
     }
 
+    /// A single packet, which keeps its addresses: see [`walk_exchanged`](Self::walk_exchanged).
     pub fn walk(&self, entry: &Entry, probe: impl Into<Probe>) -> Walk {
-        walk_from(&self.network(), entry, probe)
+        let base = self.exchange.as_ref().map_or(&self.base, |exchange| &exchange.base);
+        walk_from(&Network { base, ..self.network() }, entry, probe)
     }
 
     pub fn element(&mut self, name: &str) -> &mut ElementState {
