@@ -12,7 +12,8 @@ use catena_model::name::PortName;
 use catena_model::packet::Packet;
 
 use super::generate::{Random, claims, complete};
-use super::model::{Choice, Expected, Fate, Flow, FlowKey, Model, World};
+use super::model::{Choice, Expected, Fate, Flow, FlowKey, Model};
+use super::objects::World;
 use super::sight::Frame;
 use super::worlds::Element;
 use super::{model, safety};

@@ -6,7 +6,7 @@ use catena_driver::Counted;
 use catena_model::forwarding::{Direction, Insertion, Instance, NshMetadata, Purpose};
 use catena_model::name::PortName;
 
-use super::model::World;
+use super::objects::World;
 use super::sight::{ETHERNET, Frame, IPV4, IPV6, array};
 
 /// xorshift64*, so that a failure can be repeated.

@@ -5,8 +5,12 @@
 //! stay that it needs.
 
 mod bench;
+mod functions;
 mod generate;
 mod model;
+mod objects;
+mod outer;
+mod places;
 mod safety;
 mod sight;
 mod worlds;

@@ -9,7 +9,8 @@ use catena_model::name::PortName;
 use catena_model::packet::Packet;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use super::model::{Expected, Fate, World};
+use super::model::{Expected, Fate};
+use super::objects::World;
 use super::sight::Frame;
 
 /// Says what is wrong if a frame that came in at `port` went round a function.

@@ -9,7 +9,7 @@ use catena_model::forwarding::PathId;
 use catena_model::name::PortName;
 use catena_model::packet::Packet;
 
-use super::model::World;
+use super::objects::World;
 
 pub(super) const ETHERNET: usize = 14;
 pub(super) const IPV4: u16 = 0x0800;
