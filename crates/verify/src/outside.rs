@@ -11,7 +11,7 @@ use catena_model::resource::{Engine, Site};
 
 use crate::Network;
 use crate::class::{Class, Kinds, Span};
-use crate::fabric::{Fabric, Node, NodeId, Place};
+use crate::fabric::{Fabric, Node, NodeId, Place, PortId};
 use crate::intent::{Gate, Intent, ServedSite, external_gates, gates};
 use crate::prefix_index::PrefixIndex;
 use crate::quick_hash::QuickMap;
@@ -26,6 +26,8 @@ pub struct Outside {
     hiding: Vec<Gate>,
     /// What may give packets other addresses than the element's own.
     disguising: Vec<(NodeName, Translation)>,
+    /// What may hide packets behind a site's address where programs see replies before they are translated back.
+    confusing: Vec<(NodeName, Translation)>,
     /// The sites whose packets come in at an entry.
     owners: QuickMap<(Place, Option<SiteId>), Vec<SiteId>>,
     /// The tunnels that sites' packets come out of, and where they end.
@@ -85,7 +87,11 @@ impl Outside {
             external: external.len(),
             entries: external,
             hiding: hiding_places(fabric).map(|place| Gate::at(fabric, place)).collect(),
-            disguising: disguising(network, fabric),
+            disguising: translations(network, fabric, disguises),
+            confusing: translations(network, fabric, |node, port, translation| {
+                confuses(node, port, translation)
+                    && network.model.sites.values().any(|site| may_give(translation, site))
+            }),
             owners: QuickMap::default(),
             tunnels: QuickMap::default(),
             tunnel_ends: BTreeSet::new(),
@@ -128,8 +134,16 @@ impl Outside {
 
     /// Who may give others' packets an address of the site's on their way, and by which rule.
     pub fn disguising<'o>(&'o self, site: &'o Site) -> impl Iterator<Item = &'o (NodeName, Translation)> {
-        let gives = |translation: &Translation| site.prefixes.iter().any(|own| translation.may_give(*own));
-        self.disguising.iter().filter(move |(_, translation)| gives(translation))
+        self.disguising.iter().filter(move |(_, translation)| may_give(translation, site))
+    }
+
+    /// Who may have replies to the site taken for another one's, and by which rule.
+    pub fn confusing<'o>(&'o self, site: &'o Site) -> impl Iterator<Item = &'o (NodeName, Translation)> {
+        let is_for = |Translation { family, from, .. }: &Translation, own: &Prefix| {
+            family.is_none_or(|family| family == own.family()) && from.is_none_or(|from| from.overlaps(*own))
+        };
+        let hides = move |translation: &Translation| site.prefixes.iter().any(|own| is_for(translation, own));
+        self.confusing.iter().filter(move |(_, translation)| hides(translation))
     }
 
     /// Where any packets come in: of sites without chains by cables alone.
@@ -437,24 +451,43 @@ fn hiding_places(fabric: &Fabric) -> impl Iterator<Item = Place> {
     })
 }
 
-/// Where packets are given addresses that may be somebody's. Who leaves towards the Internet and gets its answers back as before
-/// is taken for nobody else in here.
-fn disguising(network: &Network, fabric: &Fabric) -> Vec<(NodeName, Translation)> {
+/// What owners do to packets at some port by which they come in or leave.
+fn translations(
+    network: &Network,
+    fabric: &Fabric,
+    is_meant: impl Fn(&Node, PortId, &Translation) -> bool,
+) -> Vec<(NodeName, Translation)> {
     let mut found = Vec::new();
     for (name, base) in network.base {
         let Some(node) = fabric.id(name).map(|id| fabric.node(id)) else { continue };
         let is_met = |translation: &&Translation| {
-            let leaving = translation.hook == TranslationHook::Leaving;
             node.ports().any(|(id, port)| {
                 (id == Node::TUNNEL || port.cable.is_some())
                     && translation.port.as_ref().is_none_or(|own| *own == port.name)
-                    && !(leaving && node.returns_translated(id))
+                    && is_meant(node, id, translation)
             })
         };
-        let disguises = base.translations.iter().filter(|translation| translation.into != NewAddress::Own);
-        found.extend(disguises.filter(is_met).map(|translation| (name.clone(), translation.clone())));
+        found.extend(base.translations.iter().filter(is_met).map(|known| (name.clone(), known.clone())));
     }
     found
+}
+
+/// Whether packets are given others' addresses. Who leaves towards the Internet, and gets its answers back as before, is taken for
+/// nobody else in here.
+fn disguises(node: &Node, port: PortId, translation: &Translation) -> bool {
+    let leaves = translation.hook == TranslationHook::Leaving && node.returns_translated(port);
+    translation.into != NewAddress::Own && !leaves
+}
+
+/// Whether a program sees whom replies are addressed to in the place of whom they are for: what it releases for the one stays released
+/// for the other.
+fn confuses(node: &Node, port: PortId, translation: &Translation) -> bool {
+    let leaves = translation.hook == TranslationHook::Leaving && node.returns_translated(port);
+    translation.into != NewAddress::Own && leaves && node.ingresses.contains_key(&port)
+}
+
+fn may_give(translation: &Translation, site: &Site) -> bool {
+    site.prefixes.iter().any(|own| translation.may_give(*own))
 }
 
 fn places_of(asking: &PrefixIndex<Place>, prefix: Prefix) -> BTreeSet<Place> {

@@ -510,6 +510,10 @@ impl<'v> Visitor<'v> {
             let what = "the owner's packet filter may give others' packets an address of the site";
             self.undecided(direction, format!("{node}: {what}: {rule}"));
         }
+        for (node, Translation { rule, .. }) in outside.confusing(self.served.site) {
+            let what = "the owner's packet filter may have replies to the site taken for another one's";
+            self.undecided(Direction::Down, format!("{node}: {what}: {rule}"));
+        }
     }
 
     /// Looks first at what may become of packets at a place, wherever they came in. If that is bad, it is asked of each

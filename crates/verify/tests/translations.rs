@@ -215,3 +215,24 @@ fn packets_that_are_given_a_sites_address() {
     world.engine("core", Engine::Steer);
     assert_eq!(disguised(&world, "core", hidden("inet")), [(acme, Direction::Up)]);
 }
+
+/// Replies come to the Internet's side with acme's address in the place of globex's: what is released as none of acme's chain is
+/// released from globex's, too.
+#[test]
+fn replies_that_are_taken_for_another_sites() {
+    let confused = |from: &str, into| {
+        let from = Some(from.parse().unwrap());
+        let report = with(World::paper(), "core", Translation { from, into, ..masquerade("inet") });
+        let what = "core: the owner's packet filter may have replies to the site taken for another one's: "
+            .to_owned();
+        assert!(report.violations.is_empty(), "{}", in_words(&report));
+        assert!(report.undecided.iter().all(|undecided| undecided.what == what.clone() + MASQUERADE));
+        report.undecided.iter().map(|undecided| undecided.site.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(confused("172.16.2.0/24", within("172.16.1.99/32")), ["globex-hq"]);
+    assert_eq!(confused("172.16.2.0/24", NewAddress::Any), ["globex-hq"]);
+    assert_eq!(confused("172.16.0.0/16", within("172.16.1.99/32")), ["acme-hq", "globex-hq"]);
+    assert_eq!(confused("172.16.2.0/24", within("203.0.113.99/32")), [""; 0]);
+    assert_eq!(confused("172.16.2.0/24", NewAddress::Own), [""; 0]);
+    assert_eq!(confused("192.0.2.0/24", within("172.16.1.99/32")), [""; 0]);
+}
