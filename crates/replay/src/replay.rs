@@ -125,7 +125,7 @@ fn volleys<W>(replica: &Replica<W>, violations: &[&Violation]) -> Vec<Vec<Shot>>
         flow.sort_unstable();
         let expected = violation.walk.arrivals(&replica.model, &replica.topology);
         let options = violation.walk.kind == Kind::Options;
-        let shot = Shot { entry: violation.entry.clone(), packet, options, expected };
+        let shot = Shot { entry: violation.entry.clone(), packet, options, translated: false, expected };
         match volleys.last_mut() {
             Some(volley) if volley.len() < AT_ONCE && flows.insert(flow) => volley.push(shot),
             _ => {

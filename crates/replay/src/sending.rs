@@ -34,6 +34,8 @@ pub struct Shot {
     pub packet: Packet,
     /// With IP options.
     pub options: bool,
+    /// Its addresses and ports may be exchanged on the way: it is told by its number alone.
+    pub translated: bool,
     pub expected: Arrivals,
 }
 
@@ -91,7 +93,8 @@ impl Sender {
     ) -> Result<BTreeMap<u32, Arrivals>, ReplayError> {
         let is_ours = |arrival: &probe::Arrival| {
             shots.get(&arrival.probe.number).is_some_and(|shot| {
-                (shot.packet, shot.options) == (arrival.probe.packet, arrival.probe.options)
+                (shot.translated || shot.packet == arrival.probe.packet)
+                    && shot.options == arrival.probe.options
             })
         };
         let counts =

@@ -8,6 +8,7 @@
 //!
 //! - later packets of flows that were there before an edit, which stay on their old path;
 //! - where a chain looks at the DSCP, packets that answer nothing: the switch takes them for claimed whatever their own;
+//! - where an owner's packet filter exchanges addresses, what has no ports, and answers that it would not take for ones;
 //! - packets to or from nodes' own addresses, which nodes and functions keep or drop;
 //! - what a chain claims of what one site sends to another: a function that routes may send it back by its own routes, and then
 //!   it is dropped.
@@ -124,6 +125,7 @@ fn all(seeds: &[u64], packets: usize) -> Tally {
 /// One network: some packets, a change, others.
 fn one(seed: u64, packets: usize, runtime: &Handle) -> Tally {
     let mut chance = Chance::new(seed);
+    let mut owner = Chance::new(!seed);
     let mut network = Network::random(&mut chance);
     let mut tally = Tally::default();
     let mut story = vec![format!("seed {seed}")];
@@ -146,6 +148,10 @@ fn one(seed: u64, packets: usize, runtime: &Handle) -> Tally {
             tally.disagreements.push(format!("{}: not installed: {error}", story.join(", ")));
             break;
         }
+        if round == ROUNDS - 1 && owner.percent(60) {
+            story.push(translate(&mut world, &mut owner));
+            world.look();
+        }
         let count = packets / ROUNDS + usize::from(round < packets % ROUNDS);
         let sent = traffic.send(count, &world, &network, &entries, &mut sender, &mut chance);
         tally.packets += sent.packets;
@@ -158,6 +164,33 @@ fn one(seed: u64, packets: usize, runtime: &Handle) -> Tally {
         std::fs::write(format!("{folder}/{seed}.yaml"), network.text()).unwrap();
     }
     tally
+}
+
+/// The owner of an element has its packet filter exchange addresses; says what. Where the Internet is, sources are hidden most often.
+fn translate(world: &mut World, chance: &mut Chance) -> String {
+    let cables = world.model.elements.keys().flat_map(|name| world.topology.cables(name));
+    let (outside, inside): (Vec<_>, Vec<_>) = cables.partition(|cable| cable.near.external);
+    let cables = if chance.percent(70) { outside } else { inside };
+    let near = &chance.of(&cables).near;
+    let (port, name) = (&near.port, near.node.clone());
+    let v6 = near.addresses.iter().any(|own| own.addr().is_ipv6()) && chance.percent(30);
+    let (family, sites, asked, given, site) = match v6 {
+        true => ("ip6", "2001:db8:a0::/44", "2001:db8:ffff::66", "2001:db8:ffff::99", "2001:db8:a1::99"),
+        false => ("ip", "172.16.0.0/12", "198.51.100.66", "198.51.100.99", "172.16.1.99"),
+    };
+    let from = if chance.percent(50) { format!("{family} saddr {sites} ") } else { String::new() };
+    let given = if chance.percent(70) { given } else { site };
+    let (hook, rule) = match chance.below(4) {
+        0 | 1 => ("postrouting", format!("oifname {port} {from}masquerade")),
+        2 => ("postrouting", format!("oifname {port} {from}snat to {given}")),
+        _ => ("prerouting", format!("iifname {port} {from}{family} daddr {asked} dnat to {given}")),
+    };
+    let chain = format!("chain {hook} {{ type nat hook {hook} priority 100; {rule}; }}");
+    let command = format!("nft 'table {family} nat {{ {chain}; }}'");
+    run(&world.namespaces[&name], &command);
+    // Programs hear of it.
+    std::thread::sleep(Duration::from_millis(50));
+    format!("{command} on {name}")
 }
 
 /// Somebody else does something to an element, or takes away what is ours; says what.

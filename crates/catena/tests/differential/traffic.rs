@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use catena_model::address::{Dscp, Protocol};
-use catena_model::forwarding::Direction;
+use catena_model::base::{NewAddress, Translation, TranslationHook};
+use catena_model::forwarding::{Direction, ForwardingState, Key};
 use catena_model::name::{NodeName, PortName};
 use catena_model::packet::Packet;
 use catena_replay::{Sender, Shot, agree};
@@ -52,6 +53,8 @@ pub struct Sent {
 struct Sending {
     walk: Walk,
     shot: Shot,
+    /// The source that it has for the Internet, if that is another one.
+    hidden: Option<IpAddr>,
 }
 
 impl Traffic {
@@ -72,6 +75,8 @@ impl Traffic {
             let request = Self::sending(Probe { packet, kind }, &entries.0[station], world);
             if network.looks_at_dscp() && is_told_by_history(&request.walk, &[])
                 || network.is_of_a_site(packet.destination) && is_steered_up(&request.walk)
+                // Two that have no ports cannot share an address.
+                || request.hidden.is_some() && packet.protocol == Protocol(89)
             {
                 continue;
             }
@@ -83,11 +88,22 @@ impl Traffic {
             };
             let from_site = station != entries.internet();
             let asked = places(&request.walk);
+            let hidden = request.hidden;
+            // Of echo requests, and of what it does not understand, connection tracking knows no answer that we could send. What
+            // becomes of answers to another site's address is undecided.
+            let can_answer = |hidden: IpAddr| {
+                [Protocol::TCP, Protocol::UDP].contains(&packet.protocol) && !network.is_of_a_site(hidden)
+            };
+            let answered = answered && hidden.is_none_or(can_answer);
             requests.push(request);
             let is_room = requests.len() + replies.len() < count;
             if answered && from_site && is_room && chance.percent(70) {
                 let reply = Probe { packet: packet.reply(), kind };
-                let reply = Self::sending(reply, &entries.0[entries.internet()], world);
+                let entry = &entries.0[entries.internet()];
+                let reply = match hidden {
+                    Some(hidden) => Self::sending_to(hidden, reply, entry, world),
+                    None => Self::sending(reply, entry, world),
+                };
                 if !(network.looks_at_dscp() && is_told_by_history(&reply.walk, &asked)) {
                     replies.push(reply);
                 }
@@ -106,10 +122,27 @@ impl Traffic {
     }
 
     fn sending(probe: Probe, entry: &Entry, world: &World) -> Sending {
+        Self::predicted(probe, entry, world, &world.installed)
+    }
+
+    /// An answer to whom an element has put in the place of whom it is for. The programs at the element's ports, which see it before
+    /// it is given its destination back, release nothing.
+    fn sending_to(hidden: IpAddr, probe: Probe, entry: &Entry, world: &World) -> Sending {
+        let mut installed = world.installed.clone();
+        if let Some(element) = installed.elements.get_mut(&entry.node) {
+            element.remove(&Key::Ingress(entry.port.clone()));
+        }
+        let mut sending = Self::predicted(probe, entry, world, &installed);
+        sending.shot.packet.destination = hidden;
+        sending.shot.translated = true;
+        sending
+    }
+
+    fn predicted(probe: Probe, entry: &Entry, world: &World, installed: &ForwardingState) -> Sending {
         let verified = Verified {
             model: &world.model,
             topology: &world.topology,
-            state: &world.installed,
+            state: installed,
             base: &world.base,
             numbering: &world.numbering,
         };
@@ -117,7 +150,9 @@ impl Traffic {
         let expected = walk.arrivals(&world.model, &world.topology);
         let Probe { packet, kind } = probe;
         let options = kind == Kind::Options;
-        Sending { walk, shot: Shot { entry: entry.clone(), packet, options, expected } }
+        let hidden = hidden(&walk, world);
+        let translated = hidden.is_some();
+        Sending { walk, shot: Shot { entry: entry.clone(), packet, options, translated, expected }, hidden }
     }
 
     /// Of a flow that there has not been yet, and from where it comes.
@@ -182,6 +217,28 @@ impl Traffic {
     }
 }
 
+/// The source that a packet is given on its way.
+fn hidden(walk: &Walk, world: &World) -> Option<IpAddr> {
+    let Packet { source, destination, .. } = walk.packet;
+    walk.visits.iter().find_map(|Visit { node, decisions, .. }| {
+        let (Decision::Routed { port, .. } | Decision::Base { port, .. }) = decisions.last()? else {
+            return None;
+        };
+        let mut translations = world.base.get(node)?.translations.iter();
+        let leaving = |known: &&Translation| {
+            known.hook == TranslationHook::Leaving && known.may_be_for(Some(port), source, destination)
+        };
+        match translations.find(leaving)?.into {
+            NewAddress::Within(prefix) => Some(prefix.address()),
+            NewAddress::Own => {
+                let own = &world.topology.cable(node, port)?.near.addresses;
+                own.iter().map(|own| own.addr()).find(|own| own.is_ipv4() == source.is_ipv4())
+            }
+            NewAddress::Any => None,
+        }
+    })
+}
+
 fn is_steered_up(walk: &Walk) -> bool {
     let mut decisions = walk.visits.iter().flat_map(|visit| &visit.decisions);
     decisions.any(|decision| matches!(decision, Decision::Steered { direction: Direction::Up, .. }))
@@ -223,7 +280,7 @@ fn is_told_by_history(walk: &Walk, asked: &[(NodeName, Option<PortName>)]) -> bo
 
 /// What is wrong with where a packet was seen; `None` if nothing is.
 fn disagreement(sending: &Sending, seen: &Arrivals) -> Option<String> {
-    let Sending { walk, shot: Shot { packet, expected, .. } } = sending;
+    let Sending { walk, shot: Shot { packet, expected, .. }, .. } = sending;
     (!agree(expected, seen)).then(|| {
         let line = |ports: &[Arrival]| {
             let ports: Vec<String> =
