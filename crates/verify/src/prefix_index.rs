@@ -3,14 +3,15 @@
 use std::collections::BTreeSet;
 
 use catena_model::address::{Family, Prefix};
+use smallvec::SmallVec;
 
 use crate::class::{Span, number};
 use crate::quick_hash::QuickMap;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrefixIndex<T> {
-    /// Those of one prefix in order.
-    things: QuickMap<Key, Vec<T>>,
+    /// Those of one prefix in order; most often it is one.
+    things: QuickMap<Key, SmallVec<[T; 1]>>,
     /// The prefixes that have things: what lies within a span is next to each other here. Most spans lie within one prefix, and
     /// then nothing is looked for here.
     prefixes: BTreeSet<Key>,
@@ -36,7 +37,7 @@ impl<T: Ord> PrefixIndex<T> {
                 Ok(place) => lengths[place].1 += 1,
                 Err(place) => lengths.insert(place, (prefix.length(), 1)),
             }
-            Vec::new()
+            SmallVec::new()
         });
         // Where things stand does not tell when they came.
         let place = things.partition_point(|other| *other <= thing);
@@ -86,7 +87,7 @@ impl<T> PrefixIndex<T> {
         around.chain(within).flat_map(|key| {
             let (family, first, length) = key;
             let span = Span { first, last: first | host_bits(family, length) };
-            let things = self.things.get(&key).map(Vec::as_slice).unwrap_or_default();
+            let things = self.things.get(&key).map(SmallVec::as_slice).unwrap_or_default();
             things.iter().map(move |thing| Found { span, length, thing })
         })
     }
@@ -161,7 +162,7 @@ mod tests {
             }
             let mut found: Vec<usize> = index.overlapping(Family::V4, span).map(|found| *found.thing).collect();
             found.sort_unstable();
-            let overlaps = |prefix: &Prefix| Span::of(*prefix).intersection(&span).is_some();
+            let overlaps = |prefix: &Prefix| Span::of(*prefix).meets(&span);
             let wanted: Vec<usize> = (0..).zip(&prefixes).filter(|(_, prefix)| overlaps(prefix)).map(|(nth, _)| nth).collect();
             prop_assert_eq!(found, wanted);
         }
