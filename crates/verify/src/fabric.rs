@@ -2,7 +2,7 @@
 //! addresses that they are about.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -93,7 +93,7 @@ pub struct Node {
     pub instances: QuickMap<InstanceId, Placed>,
     /// Who gets what leaves by the exits of each site's policy, on the way up and on the way down.
     pub exits: QuickMap<SiteId, (Taker, Taker)>,
-    pub tunnels: BTreeMap<SiteId, Tunnel>,
+    pub tunnels: QuickMap<SiteId, Tunnel>,
     pub tunnels_by_prefix: PrefixIndex<SiteId>,
 }
 
@@ -409,17 +409,10 @@ impl Fabric {
                 node.paths.insert(path.id, path.clone());
             }
             Object::Policy(policy) => {
-                if let Some(exits) = &policy.exits {
-                    let [up, down] = [&exits.up, &exits.down].map(|side| node.reach(side).taker);
-                    node.exits.insert(policy.site, (up, down));
-                }
                 for prefix in &policy.prefixes {
                     node.policies_by_prefix.insert(*prefix, policy.site);
                 }
-                for path in paths_of(policy) {
-                    node.policies_of.entry(path).or_default().insert(policy.site);
-                }
-                node.policies.insert(policy.site, policy.clone());
+                node.put_policy(policy);
             }
             Object::Tunnel(tunnel) => {
                 node.port(&tunnel.underlay);
@@ -454,13 +447,9 @@ impl Fabric {
                 }
             }
             Key::Policy(site) => {
-                let Some(policy) = node.policies.remove(site) else { return };
-                node.exits.remove(site);
+                let Some(policy) = node.take_policy(*site) else { return };
                 for prefix in &policy.prefixes {
                     node.policies_by_prefix.remove(*prefix, site);
-                }
-                for path in paths_of(&policy) {
-                    forget(&mut node.policies_of, path, site);
                 }
             }
             Key::Tunnel(site) => {
@@ -471,6 +460,18 @@ impl Fabric {
                 let identity = (tunnel.local, tunnel.remote, tunnel.key);
                 forget(&mut self.tunnel_ends, identity, &(id, *site));
             }
+        }
+    }
+
+    /// Has `object` in the place of one that is [for the same packets](are_for_the_same): it is found as that one was.
+    pub fn replace(&mut self, id: NodeId, object: &Object) {
+        let node = &mut self.nodes[id.0 as usize];
+        match object {
+            Object::Policy(policy) => {
+                node.take_policy(policy.site);
+                node.put_policy(policy);
+            }
+            _ => self.put(id, object),
         }
     }
 
@@ -536,6 +537,16 @@ impl Fabric {
     }
 }
 
+/// Whether two objects of one key are for the same packets, wherever they lead them.
+pub fn are_for_the_same(old: &Object, new: &Object) -> bool {
+    match (old, new) {
+        (Object::Table(_), Object::Table(_)) => true,
+        (Object::Path(old), Object::Path(new)) => old.vlan == new.vlan,
+        (Object::Policy(old), Object::Policy(new)) => old.prefixes == new.prefixes,
+        _ => false,
+    }
+}
+
 fn paths_of(policy: &Policy) -> impl Iterator<Item = PathId> {
     policy.rules.iter().filter_map(|rule| match rule.action {
         Action::Path(path) => Some(path),
@@ -579,7 +590,7 @@ impl Node {
             policies_of: QuickMap::default(),
             instances: QuickMap::default(),
             exits: QuickMap::default(),
-            tunnels: BTreeMap::new(),
+            tunnels: QuickMap::default(),
             tunnels_by_prefix: PrefixIndex::default(),
         };
         node.port(&PortName::tunnel());
@@ -666,6 +677,27 @@ impl Node {
         self.ports.push(Port { name: name.clone(), cable: None, is_down: self.down.contains(name) });
         self.port_ids.insert(name.clone(), id);
         id
+    }
+
+    /// But for the prefixes by which it is found.
+    fn put_policy(&mut self, policy: &Policy) {
+        if let Some(exits) = &policy.exits {
+            let [up, down] = [&exits.up, &exits.down].map(|side| self.reach(side).taker);
+            self.exits.insert(policy.site, (up, down));
+        }
+        for path in paths_of(policy) {
+            self.policies_of.entry(path).or_default().insert(policy.site);
+        }
+        self.policies.insert(policy.site, policy.clone());
+    }
+
+    fn take_policy(&mut self, site: SiteId) -> Option<Policy> {
+        let policy = self.policies.remove(&site)?;
+        self.exits.remove(&site);
+        for path in paths_of(&policy) {
+            forget(&mut self.policies_of, path, &site);
+        }
+        Some(policy)
     }
 
     fn put_rule(&mut self, rule: &Rule) {

@@ -18,7 +18,7 @@ use catena_model::resource::{Chain, Model, Role};
 use crate::Network;
 use crate::broken::Broken;
 use crate::class::Span;
-use crate::fabric::{Fabric, Node, NodeId, Place};
+use crate::fabric::{Fabric, Node, NodeId, Place, are_for_the_same};
 use crate::intent::{Intent, ServedSite};
 use crate::known::{Known, Spot, Summary};
 use crate::outside::Outside;
@@ -232,8 +232,9 @@ impl Verifier {
         for name in &intended {
             self.follow_service(network, name, &mut sites)?;
         }
-        for (element, key) in &touched.objects {
-            self.follow_object(network, element, key, &mut sites)?;
+        let objects: Vec<&(NodeName, Key)> = touched.objects.iter().collect();
+        for of_element in objects.chunk_by(|(one, _), (other, _)| one == other) {
+            self.follow_element(network, of_element, &mut sites)?;
         }
         // What is left of a site without chains is somebody else's from now on.
         let is_over = |name: &SiteName| !self.chains_of.contains_key(name) && self.owns(name);
@@ -267,18 +268,38 @@ impl Verifier {
         Some(())
     }
 
+    /// Objects of one element.
+    fn follow_element(
+        &mut self,
+        network: &Network,
+        objects: &[&(NodeName, Key)],
+        sites: &mut BTreeSet<SiteName>,
+    ) -> Option<()> {
+        let Some((element, _)) = objects.first() else { return Some(()) };
+        let Some(node) = self.fabric.id(element) else { return Some(()) };
+        let state = network.state.element(element);
+        for (_, key) in objects {
+            let (old, new) = (self.fabric.object(node, key), state.get(key));
+            if old.as_ref() != new {
+                self.follow_object(network, node, key, (old, new), sites)?;
+            }
+        }
+        Some(())
+    }
+
     fn follow_object(
         &mut self,
         network: &Network,
-        element: &NodeName,
+        node: NodeId,
         key: &Key,
+        (old, new): (Option<Object>, Option<&Object>),
         sites: &mut BTreeSet<SiteName>,
     ) -> Option<()> {
-        let Some(node) = self.fabric.id(element) else { return Some(()) };
-        let old = self.fabric.object(node, key);
-        let new = network.state.element(element).get(key);
-        if old.as_ref() == new {
-            return Some(());
+        if let (Some(old), Some(new)) = (&old, new)
+            && are_for_the_same(old, new)
+        {
+            self.fabric.replace(node, new);
+            return self.about(node, new, sites);
         }
         if let Some(old) = old {
             self.about(node, &old, sites)?;
