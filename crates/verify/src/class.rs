@@ -27,6 +27,10 @@ impl<T: Copy + Ord> Span<T> {
         self.first <= other.first && other.last <= self.last
     }
 
+    pub fn meets(&self, other: &Self) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     pub fn intersection(&self, other: &Self) -> Option<Self> {
         let (first, last) = (self.first.max(other.first), self.last.min(other.last));
         (first <= last).then_some(Self { first, last })
@@ -117,7 +121,8 @@ impl Protocols {
     }
 
     pub fn is_empty(self) -> bool {
-        self == Self::NONE
+        let [low, high] = self.0;
+        low | high == 0
     }
 
     pub fn first(self) -> Option<Protocol> {
@@ -251,7 +256,7 @@ impl Class {
             Direction::Up => self.destination,
             Direction::Down => self.source,
         };
-        routed_spans(self.family).iter().any(|routed| routed.intersection(&far_end).is_some())
+        routed_spans(self.family).iter().any(|routed| routed.meets(&far_end))
     }
 
     /// All packets from the site's end `prefix` on the way up; all to it on the way down.

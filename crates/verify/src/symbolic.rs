@@ -890,9 +890,8 @@ impl Ends {
         for nth in 0..count {
             let class = classes[nth];
             let sources = class.header_sources();
-            let meets = |asks: Option<Span<u128>>, span: Span<u128>| {
-                asks.is_none_or(|asks| asks.intersection(&span).is_some())
-            };
+            let meets =
+                |asks: Option<Span<u128>>, span: Span<u128>| asks.is_none_or(|asks| asks.meets(&span));
             if !meets(self.from, sources) || !meets(self.to, class.destination) {
                 if left < nth {
                     classes[left] = class;
@@ -942,8 +941,8 @@ impl Around {
     }
 
     fn meets(&self, ends: Ends) -> bool {
-        ends.from.is_none_or(|from| from.intersection(&self.sources).is_some())
-            && ends.to.is_none_or(|to| to.intersection(&self.destinations).is_some())
+        ends.from.is_none_or(|from| from.meets(&self.sources))
+            && ends.to.is_none_or(|to| to.meets(&self.destinations))
     }
 }
 

@@ -28,9 +28,10 @@ impl Tails {
     /// different for them.
     pub fn pass(&self, place: Place, family: Family, destinations: Option<Prefix>) -> bool {
         let destinations = destinations.map_or(Span::all(family), Span::of);
-        self.places.borrow().get(&place).is_some_and(|passed| {
-            passed.iter().any(|(of, span)| *of == family && span.intersection(&destinations).is_some())
-        })
+        self.places
+            .borrow()
+            .get(&place)
+            .is_some_and(|passed| passed.iter().any(|(of, span)| *of == family && span.meets(&destinations)))
     }
 
     /// Whether all packets that come to `place`, whatever they are, go on without meeting functions again, and none of them
@@ -49,8 +50,7 @@ impl Tails {
     pub fn hide(&self, place: Place, prefix: Prefix) -> Vec<Hiding> {
         let hidden = self.hidden.borrow();
         let all = hidden.get(&(place, prefix.family())).into_iter().flatten();
-        let meets =
-            |hiding: &&Hiding| hiding.from.is_none_or(|from| from.intersection(&Span::of(prefix)).is_some());
+        let meets = |hiding: &&Hiding| hiding.from.is_none_or(|from| from.meets(&Span::of(prefix)));
         all.filter(meets).copied().collect()
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catena_model::address::Prefix;
+use catena_model::address::{Family, Prefix};
 use catena_model::base::{Translation, TranslationHook};
 use catena_model::forwarding::Direction;
 use catena_model::name::TenantName;
@@ -447,8 +447,9 @@ impl<'v> Visitor<'v> {
         let (up, down): (Vec<&Taken>, Vec<&Taken>) =
             passes.iter().partition(|taken| taken.pass.direction == Direction::Up);
         for back in &down {
+            let is_answered = |there: &&&Taken| (there.chain, there.family()) == (back.chain, back.family());
             let is_other = |there: &&&Taken| property::can_differ(self.fabric, &there.pass, &back.pass);
-            for there in up.iter().filter(|there| there.chain == back.chain).filter(is_other) {
+            for there in up.iter().filter(is_answered).filter(is_other) {
                 let of_flows =
                     |taken: &Taken| taken.classes.iter().map(Class::of_same_flows).collect::<Vec<_>>();
                 let replies_to: Vec<Class> = of_flows(back).iter().map(Class::reply).collect();
@@ -638,6 +639,10 @@ impl<'v> Visitor<'v> {
 }
 
 impl Taken<'_> {
+    fn family(&self) -> Option<Family> {
+        self.classes.first().map(|class| class.family)
+    }
+
     fn finding(&self, fault: Fault, classes: Vec<Class>) -> Finding {
         let (gate, direction) = (Some(self.gate.clone()), self.pass.direction);
         Finding { fault, chain: self.chain, direction, gate, classes, way: None }
