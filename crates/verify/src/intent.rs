@@ -69,8 +69,9 @@ pub enum ClaimedBy {
     /// By the chain that stands here among the site's.
     Chain(usize),
     Nothing,
-    /// By no chain, for its DSCP alone: only the switch tells that, so they may go that way.
-    NothingForItsDscp,
+    /// By no chain, which only the switch can tell: for its DSCP, or where a program before it sees another address. They may go that
+    /// way.
+    NothingAtTheSwitch,
 }
 
 impl<'a> Intent<'a> {
@@ -158,7 +159,7 @@ impl ServedSite<'_> {
         for (asks, nth) in Class::in_turn(flows.iter().map(|(flow, nth)| (flow, *nth)), family) {
             part(&mut rest, &asks, &mut claims[nth]);
         }
-        let mut unmarked = claim(ClaimedBy::NothingForItsDscp);
+        let mut unmarked = claim(ClaimedBy::NothingAtTheSwitch);
         for (flow, _) in flows.into_iter().filter(|(flow, _)| flow.dscp.is_some()) {
             if let Some(asks) = Class::of_flow(&FlowMatch { dscp: None, ..flow }, family) {
                 part(&mut rest, &asks, &mut unmarked);

@@ -343,7 +343,7 @@ pub fn of_unclaimed(seen: &Seen, by: ClaimedBy) -> Vec<Fault> {
     if plain && !unknown && !ours {
         return Vec::new();
     }
-    let may_differ = by == ClaimedBy::NothingForItsDscp
+    let may_differ = by == ClaimedBy::NothingAtTheSwitch
         || (seen.direction == Direction::Up && !seen.served.claims_at_gates());
     if matches!(way.end, End::Beyond(_)) && may_differ {
         return Vec::new();

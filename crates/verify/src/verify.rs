@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catena_model::address::{Family, Prefix};
 use catena_model::base::{Translation, TranslationHook};
-use catena_model::forwarding::Direction;
+use catena_model::forwarding::{Direction, Ingress, Purpose};
 use catena_model::name::TenantName;
 
 use crate::Network;
-use crate::class::{Class, both, take};
-use crate::fabric::{Fabric, Place};
+use crate::class::{Class, Span, both, take};
+use crate::fabric::{Fabric, Place, Translates};
 use crate::intent::{Claim, ClaimedBy, Gate, Intent, ServedSite};
 use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
@@ -99,7 +99,8 @@ pub fn site(
         let mut entered = visitor.enter_all(outside, *prefix, &claims);
         for (nth, claim) in claims.iter().enumerate() {
             for entered in &mut entered {
-                if !entered.translated || matches!(claim.by, ClaimedBy::Chain(_)) {
+                // What is claimed is not released anyway.
+                if entered.back != Back::Unseen || !matches!(claim.by, ClaimedBy::Chain(_)) {
                     visitor.ways(*prefix, entered, nth, claim);
                 }
             }
@@ -119,8 +120,16 @@ struct Entered<'g> {
     gate: &'g Gate,
     direction: Direction,
     ways: Vec<Divided>,
-    /// They were translated back there: nobody can tell claimed ones from others before the switch.
-    translated: bool,
+    back: Back,
+}
+
+/// Whether packets were translated back where they came in: then nobody can tell claimed ones from others before the switch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Back {
+    AsSent,
+    Translated,
+    /// A program was there that saw the other address, and released nothing.
+    Unseen,
 }
 
 /// A way, and what each claim has of its packets, in the order of the claims.
@@ -205,9 +214,12 @@ impl<'v> Visitor<'v> {
             // What else is wrong with those that trespass comes of that.
             ways.retain(|way| !self.trespass(outside, gate, direction, way));
             let ways = Divided::all(ways, claims, direction);
-            entered.push(Entered { gate, direction, ways, translated: false });
+            entered.push(Entered { gate, direction, ways, back: Back::AsSent });
         }
-        for (gate, answering) in self.hiding(outside, prefix, &entered) {
+        let mut hiding = self.hiding(outside, prefix, &entered);
+        let unseen = outside.external().iter().filter(|gate| self.is_unseen(gate.place, prefix));
+        hiding.extend(unseen.map(|gate| (gate, vec![Class::all(prefix.family())])));
+        for (gate, answering) in hiding {
             // Programs have seen the replies before they were translated back.
             let walker = Walker { unclaiming: Some(gate.place.node), ..Walker::new(self.fabric) };
             let (mut all, mut replies) = (self.served.packets(prefix, Direction::Down), Vec::new());
@@ -216,7 +228,8 @@ impl<'v> Visitor<'v> {
             // Whoever is answered is no site: that such sources come from elsewhere is asked where they come in.
             ways.retain(|way| self.intrusion(outside, gate, way).is_none());
             let ways = Divided::all(ways, claims, Direction::Down);
-            entered.push(Entered { gate, direction: Direction::Down, ways, translated: true });
+            let back = if self.is_unseen(gate.place, prefix) { Back::Unseen } else { Back::Translated };
+            entered.push(Entered { gate, direction: Direction::Down, ways, back });
         }
         entered
     }
@@ -264,10 +277,28 @@ impl<'v> Visitor<'v> {
         gates.filter_map(|(place, answering)| Some((outside.hiding(place)?, answering))).collect()
     }
 
+    /// Whether a program that claims sees replies to the prefix before they are translated back, where the Internet's packets come in.
+    fn is_unseen(&self, place: Place, prefix: Prefix) -> bool {
+        let node = self.fabric.node(place.node);
+        let hides = |known: &Translates| {
+            known.is_at(TranslationHook::Leaving, prefix.family(), place.port)
+                && known.from.is_none_or(|from| from.intersection(&Span::of(prefix)).is_some())
+        };
+        let claims = |ingress: &Ingress| ingress.purpose == Purpose::Claim;
+        node.translations.iter().any(hides)
+            && node.returns_translated(place.port)
+            && node.ingresses.get(&place.port).is_some_and(claims)
+    }
+
     /// Looks at what of these ways is one claim's.
     fn ways(&mut self, prefix: Prefix, entered: &mut Entered<'v>, nth: usize, claim: &Claim) {
-        let Entered { gate, direction, ways, .. } = entered;
+        let Entered { gate, direction, ways, back } = entered;
         let direction = *direction;
+        let by = match (claim.by, *back) {
+            (ClaimedBy::Nothing, Back::Translated | Back::Unseen) => ClaimedBy::NothingAtTheSwitch,
+            (by, _) => by,
+        };
+        let known = self.findings.len();
         let mut claimed = true;
         for Divided { way, shares } in ways {
             let classes = std::mem::take(&mut shares[nth]);
@@ -284,9 +315,12 @@ impl<'v> Visitor<'v> {
             let classes: Vec<Class> =
                 classes.into_iter().filter_map(|class| self.what_matters(direction, class)).collect();
             if !classes.is_empty() {
-                self.look(gate, direction, way, classes, claim.by);
+                self.look(gate, direction, way, classes, by);
             }
         }
+        // A single packet that shows it has another destination when it comes in.
+        let found = self.findings[known..].iter_mut().filter(|_| *back == Back::Unseen);
+        found.for_each(|finding| finding.fault.is_doubtful = true);
         if let (ClaimedBy::Chain(chain), false) = (claim.by, claimed) {
             let claimed: Vec<Class> =
                 claim.classes.iter().map(|class| class.seen_from_site(direction)).collect();
@@ -361,7 +395,7 @@ impl<'v> Visitor<'v> {
         let seen = Seen::new(self.fabric, self.served, direction, gate.place, way, classes);
         match by {
             ClaimedBy::Chain(nth) => property::of_claimed(&seen, &self.served.chains[nth]),
-            ClaimedBy::Nothing | ClaimedBy::NothingForItsDscp => property::of_unclaimed(&seen, by),
+            ClaimedBy::Nothing | ClaimedBy::NothingAtTheSwitch => property::of_unclaimed(&seen, by),
         }
     }
 

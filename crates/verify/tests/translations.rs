@@ -4,7 +4,7 @@
 
 mod world;
 
-use catena_model::address::Family;
+use catena_model::address::{Family, Protocol};
 use catena_model::base::{BaseRuleAction, NewAddress, Translation, TranslationHook};
 use catena_model::forwarding::{Direction, Object};
 use catena_model::resource::Engine;
@@ -214,6 +214,33 @@ fn packets_that_are_given_a_sites_address() {
     let mut world = World::paper();
     world.engine("core", Engine::Steer);
     assert_eq!(disguised(&world, "core", hidden("inet")), [(acme, Direction::Up)]);
+}
+
+/// The program at the Internet's port cannot release what it sees with another address. So what no chain claims comes to the switch,
+/// too, which has to pass it on.
+#[test]
+fn replies_that_are_not_claimed_and_come_to_the_switch() {
+    let mut world = World::paper();
+    let of_acme = |object: &Object| matches!(object, Object::Policy(policy) if policy.prefixes.iter().any(|prefix| prefix.to_string() == "172.16.1.0/24"));
+    world.change("br-int", of_acme, |object| {
+        let Object::Policy(policy) = object else { return };
+        let mut rule = policy.rules[0].clone();
+        rule.matches.protocol = Some(Protocol::UDP);
+        policy.rules.push(rule);
+    });
+    let broken = |world: &World| -> Vec<(Property, Direction, String)> {
+        let verifier = Verifier::new(&world.network());
+        let broken = verifier.broken();
+        broken.map(|broken| (broken.property, broken.direction, broken.entry.to_string())).collect()
+    };
+    assert_eq!(broken(&world), []);
+    world.base("core").translations.push(masquerade("inet"));
+    let found = broken(&world);
+    let expected = (Property::UnclaimedUntouched, Direction::Down, "inet of core".to_owned());
+    assert!(found.contains(&expected) && found.iter().all(|found| *found == expected), "{found:?}");
+    let report = world.verify();
+    assert_eq!(report.undecided.len(), 1, "{}", in_words(&report));
+    assert_eq!(report.undecided[0].what, "packets that no chain claims pass its functions");
 }
 
 /// Replies come to the Internet's side with acme's address in the place of globex's: what is released as none of acme's chain is
