@@ -7,7 +7,7 @@ mod world;
 use catena_model::forwarding::{Object, OnFailure};
 use catena_model::name::{ChainName, FunctionName};
 use catena_model::numbering::Numbering;
-use catena_model::resource::Model;
+use catena_model::resource::{Engine, Model};
 use catena_render::render;
 use catena_verify::{Touched, Verdict, Verifier};
 use proptest::prelude::*;
@@ -22,7 +22,12 @@ fn worlds() -> [World; 4] {
 fn edit(healthy: &Model, world: &World, dice: &mut Dice) -> Option<(String, World)> {
     let mut edited = world.clone();
     match dice.roll(10) {
-        0..5 => return damage(world, dice),
+        // Another engine has everything looked at again.
+        0..4 => {
+            let same = |(_, damaged): &(String, World)| damaged.model.elements == world.model.elements;
+            return (0..8).find_map(|_| damage(world, dice).filter(same));
+        }
+        4 => return damage(world, dice),
         5 => return healed(world, dice),
         6 => {
             let chains: Vec<ChainName> = healthy.chains.keys().cloned().collect();
@@ -99,6 +104,10 @@ fn follow(seed: u64, which: usize, changes: usize) -> Result<usize, TestCaseErro
     let mut dice = Dice(seed);
     let healthy = worlds()[which].clone();
     let mut world = healthy.clone();
+    for element in healthy.model.elements.keys() {
+        let engines = [Engine::Rules, Engine::Nft, Engine::Steer];
+        world.engine(element.as_str(), engines[dice.roll(engines.len())]);
+    }
     let mut verifier = Verifier::new(&world.network());
     let mut story = Vec::new();
     let mut few = 0;
