@@ -15,10 +15,10 @@ use crate::fabric::Fabric;
 use crate::intent::{Gate, ServedSite};
 use crate::kind::Probe;
 use crate::property::Gone;
-use crate::symbolic::{self, Way};
 use crate::verdict::{Loss, Property, Undecided, Violation};
 use crate::verify::Finding;
 use crate::walk::walk_from;
+use crate::way::{self, Way};
 use crate::{End, Network, Walk};
 
 /// How many packets of a class are tried.
@@ -202,18 +202,18 @@ pub fn agree(fabric: &Fabric, way: &Way, walk: &Walk) -> bool {
         (&node.name, &node.port_of(hop.place.port).name)
     });
     let visits = walk.visits.iter().filter_map(|visit| Some((&visit.node, visit.in_port.as_ref()?)));
-    if matches!(way.end, symbolic::End::Home | symbolic::End::Beyond(_)) {
+    if matches!(way.end, way::End::Home | way::End::Beyond(_)) {
         return visits.take(way.hops.len()).eq(places);
     }
     let same_end = matches!(
         (way.end, &walk.end),
-        (symbolic::End::Delivered, End::Delivered { .. })
-            | (symbolic::End::Internet, End::Internet { .. })
-            | (symbolic::End::Link(_), End::Link { .. })
-            | (symbolic::End::Site(_), End::Site { .. })
-            | (symbolic::End::Dropped(_), End::Dropped { .. })
-            | (symbolic::End::Loop, End::Loop { .. })
-            | (symbolic::End::Undecided(_), End::Undecided { .. })
+        (way::End::Delivered, End::Delivered { .. })
+            | (way::End::Internet, End::Internet { .. })
+            | (way::End::Link(_), End::Link { .. })
+            | (way::End::Site(_), End::Site { .. })
+            | (way::End::Dropped(_), End::Dropped { .. })
+            | (way::End::Loop, End::Loop { .. })
+            | (way::End::Undecided(_), End::Undecided { .. })
     );
     // Where packets loop, the last place is told once by the one walk and twice by the other.
     same_end && places.eq(visits)

@@ -14,10 +14,10 @@ use crate::fabric::{Fabric, Node, NodeId, Place};
 use crate::intent::ServedSite;
 use crate::outside::{Outside, Stray};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{Cause, End, Way};
 use crate::tails::Tails;
 use crate::verdict::{Coverage, Report, Verdict};
 use crate::verify::{SiteFindings, site};
+use crate::way::{Cause, End, Way};
 
 /// Something on the ways of a site that is not found by the site's own addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

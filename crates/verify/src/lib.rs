@@ -13,7 +13,8 @@
 //!
 //! - [`class`](mod@class): sets of packets, and how they are split;
 //! - [`fabric`](mod@fabric): the network with its rules found by the addresses that they are about, [`prefix_index`];
-//! - [`symbolic`](mod@symbolic): the walk of whole classes; [`tails`](mod@tails): what all sites' ways have in common;
+//! - [`symbolic`](mod@symbolic): the walk of whole classes, at switches and at routers, and the [`way`](mod@way)s that come of it;
+//!   [`tails`](mod@tails): what all sites' ways have in common;
 //! - [`intent`](mod@intent): whose packets come in where, and which chain claims them;
 //! - [`property`](mod@property): what chains promise, each as a function over ways;
 //! - [`verify`](mod@verify): goes through all packets that chains are about; [`known`](mod@known): what it found, site by site;
@@ -45,6 +46,7 @@ mod verdict;
 mod verifier;
 mod verify;
 mod walk;
+mod way;
 
 use std::collections::BTreeMap;
 

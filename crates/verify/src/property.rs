@@ -11,8 +11,9 @@ use crate::class::Class;
 use crate::fabric::{Fabric, FunctionSide, NodeId, Place};
 use crate::intent::{ClaimedBy, ServedChain, ServedSite};
 use crate::kind::Probe;
-use crate::symbolic::{By, Cause, End, Pass, Translating, Unknown, Walker, Way, in_order, is_up};
+use crate::symbolic::{Translating, Walker, in_order, is_up};
 use crate::verdict::Property;
+use crate::way::{By, Cause, End, Pass, Unknown, Way};
 
 /// Something that is wrong.
 #[derive(Clone, Debug)]

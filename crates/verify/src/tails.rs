@@ -9,7 +9,8 @@ use crate::class::{Class, Span, both};
 use crate::fabric::{Fabric, Place};
 use crate::property::{gets_out, gets_to_somebody};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{End, Hidden, Hiding, Translating, Walker, Way};
+use crate::symbolic::{Hidden, Hiding, Translating, Walker};
+use crate::way::{End, Way};
 
 /// Whether what leaves the functions is well off from there on, by where it leaves and where it had come in.
 #[derive(Debug, Default)]

@@ -15,11 +15,10 @@ use crate::known::{Known, Spots, Summary};
 use crate::outside::{Outside, Stray, Suspects};
 use crate::property::{self, Fault, Gone, Seen};
 use crate::quick_hash::QuickMap;
-use crate::symbolic::{
-    By, Cause, End, Hiding, Pass, Translating, Unknown, Walker, Way, stops_forged, stops_outer,
-};
+use crate::symbolic::{Hiding, Translating, Walker, stops_forged, stops_outer};
 use crate::tails::Tails;
 use crate::verdict::{Property, Report};
+use crate::way::{By, Cause, End, Pass, Unknown, Way};
 
 /// Verifies the chains of a tenant, or of all.
 pub fn verify(network: &Network, tenant: Option<&TenantName>) -> Report {
