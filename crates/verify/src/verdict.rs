@@ -104,10 +104,11 @@ pub struct Coverage {
 
 impl Coverage {
     /// What no verdict is about.
-    pub(crate) const EXCEPT: [&str; 7] = [
+    pub(crate) const EXCEPT: [&str; 8] = [
         "packets to multicast, link-local and loopback addresses, which nobody routes",
         "ICMP errors about packets to a site that come from elsewhere than its own addresses",
         "ICMP errors from addresses of a site about packets that were not for it",
+        "forged packets that come by what is not understood before they come to where sources are asked for",
         "by which routes the outer packets of tunnels go, and what packet filters do to them",
         "what owners' packet filters drop, and what filters at ports (tc, XDP) do",
         "how replies get to where owners' packet filters translate addresses back, and their sources from there on",
