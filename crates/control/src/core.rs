@@ -46,10 +46,11 @@ pub enum Message {
     },
     /// Elements may have come or gone, or have been replaced.
     Arrivals,
-    /// Of what was given up at this revision of the store, no more than this is needed.
+    /// Of what was given up at this revision of the store, no more than this is needed, as seen when so much had been stirred.
     HoldsAgain {
         revision: u64,
-        still_used: Vec<Waiver>,
+        stirs: u64,
+        still_needed: Vec<Waiver>,
     },
 }
 
@@ -196,16 +197,21 @@ impl Core {
             }
             Message::Stirred { element, connection, stir } => self.stirred(element, connection, stir).await,
             Message::Arrivals => self.converge(self.replaced_or_lost()).await,
-            Message::HoldsAgain { revision, still_used } => self.take_back_leave(revision, still_used).await,
+            Message::HoldsAgain { revision, stirs, still_needed } => {
+                // What was found out of something older counts for nothing; the next look says more.
+                if (revision, stirs) == (self.records.revision.0, self.stirs) {
+                    self.take_back_leave(still_needed).await;
+                }
+            }
         }
     }
 
-    /// Forgets what was given up and holds again. What was found out of something older counts for nothing.
-    async fn take_back_leave(&mut self, revision: u64, still_used: Vec<Waiver>) {
-        if revision != self.records.revision.0 || self.only_looks() {
+    /// Forgets what was given up and holds again. If that cannot be stored, the next look says it once more.
+    async fn take_back_leave(&mut self, still_needed: Vec<Waiver>) {
+        if self.only_looks() {
             return;
         }
-        let mut intent = Intent { waivers: still_used, ..(*self.intent).clone() };
+        let mut intent = Intent { waivers: still_needed, ..(*self.intent).clone() };
         if let Err(error) = self.records.replace(&self.intent, &mut intent, &self.journal).await {
             tracing::warn!(error = chain_of(&error), "cannot remember that what was given up holds again");
             return;

@@ -98,9 +98,17 @@ pub fn beyond(broken: &[Broken], before: &[Broken]) -> Vec<Broken> {
 }
 
 /// Of `waivers` those that something still needs of which this was found, as far as it does.
-pub fn still_used(waivers: &[Waiver], broken: &[Broken], report: &Report) -> Vec<Waiver> {
+fn still_used(waivers: &[Waiver], broken: &[Broken], report: &Report) -> Vec<Waiver> {
     let (broken, undecided) = (BySite::new(broken), BySite::new(&report.undecided));
     waivers.iter().filter_map(|waiver| waiver.still_used(&broken, &undecided)).collect()
+}
+
+/// The same for what is seen at one moment, which is no answer to a request: leave ends at a site where all holds, and not while
+/// something else there keeps packets from going astray.
+pub fn still_needed(waivers: &[Waiver], Proof { report, broken }: &Proof) -> Vec<Waiver> {
+    let (broken, undecided) = (BySite::new(broken), BySite::new(&report.undecided));
+    let is_well = |site| broken.of(site).next().is_none() && undecided.of(site).next().is_none();
+    waivers.iter().filter(|waiver| !is_well(&waiver.given_up.promise.site)).cloned().collect()
 }
 
 /// What is put on record: each promise once.
@@ -117,11 +125,10 @@ fn given_up(allowed: Vec<Broken>, terms: &Terms) -> Vec<Waiver> {
 impl Waiver {
     /// As far as what it gave up is broken still, or cannot be told; `None` if all of that holds again.
     fn still_used(&self, broken: &BySite<Broken>, undecided: &BySite<Undecided>) -> Option<Self> {
-        let Promise { chain, site, direction, .. } = &self.given_up.promise;
-        let is_its = |undecided: &Undecided| (&undecided.chain, &undecided.direction) == (chain, direction);
+        let site = &self.given_up.promise.site;
         let mut still: Vec<Broken> =
             broken.of(site).filter_map(|broken| broken.within(&self.broken)).collect();
-        if undecided.of(site).any(is_its) {
+        if undecided.of(site).next().is_some() {
             still.clone_from(&self.broken);
         }
         let given_up = GivenUp { promise: Promise::of(still.first()?), ..self.given_up.clone() };

@@ -288,6 +288,9 @@ pub struct ChainVerdict {
     /// What is broken and a packet that shows it, or what is not understood.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// How many promises are broken besides.
+    #[serde(default)]
+    pub more: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

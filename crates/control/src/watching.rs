@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::by_site::BySite;
 use crate::core::Message;
 use crate::events::{About, EventLog};
-use crate::gate::{is_of_site, still_used};
+use crate::gate::{is_of_site, still_needed};
 use crate::prover::{Proof, Prover};
 use crate::report::{ChainVerdict, EventKind, Promise, Timestamp};
 use crate::think::think;
@@ -80,6 +80,7 @@ impl Watcher {
     async fn watch(mut self) {
         let mut last: Option<(u64, Arc<Observed>)> = None;
         let mut prover = Prover::default();
+        let mut proof: Option<Proof> = None;
         let mut broken: Vec<Broken> = Vec::new();
         loop {
             let seen = last.as_ref().map(|(stirs, _)| *stirs);
@@ -108,11 +109,14 @@ impl Watcher {
                     let (proof, more) = observed.prove(&mut prover, &before);
                     (proof, more, before, prover)
                 };
-                let (proof, more, before);
-                (proof, more, before, prover) = think(prove).await;
-                found = next(&found, &now, &Findings::of(&proof.report, &more), &self.events);
-                self.tell_what_holds_again(&now, &proof).await;
-                broken = still_feared(proof, before);
+                let (found_out, more, before);
+                (found_out, more, before, prover) = think(prove).await;
+                found = next(&found, &now, &Findings::of(&found_out.report, &more), &self.events);
+                broken = still_feared(&found_out, before);
+                proof = Some(found_out);
+            }
+            if let Some(proof) = &proof {
+                self.tell_what_holds_again(&now, proof).await;
             }
             for Found { verdict, .. } in found.values_mut() {
                 (verdict.revision, verdict.as_of) = (now.revision, as_of);
@@ -123,11 +127,15 @@ impl Watcher {
     }
 
     /// What was given up and holds, now that all is installed, is given up no longer.
-    async fn tell_what_holds_again(&self, view: &View, Proof { report, broken }: &Proof) {
+    async fn tell_what_holds_again(&self, view: &View, proof: &Proof) {
         let waivers = &view.intent.waivers;
-        let still_used = still_used(waivers, broken, report);
-        if view.is_converged() && still_used != *waivers {
-            let message = Message::HoldsAgain { revision: view.revision, still_used };
+        if waivers.is_empty() || !view.is_converged() {
+            return;
+        }
+        let still_needed = still_needed(waivers, proof);
+        if still_needed != *waivers {
+            let (revision, stirs) = (view.revision, view.stirs);
+            let message = Message::HoldsAgain { revision, stirs, still_needed };
             if let Some(post) = self.post.upgrade() {
                 // If the core is gone, what is stored is weighed by the next one.
                 let _ = post.send(message).await;
@@ -158,8 +166,8 @@ async fn supervise<T: Future<Output = ()> + Send + 'static>(
 }
 
 /// What is broken, and what was `before` at sites of which it cannot be told whether it still is.
-fn still_feared(Proof { report, mut broken }: Proof, before: Vec<Broken>) -> Vec<Broken> {
-    let undecided = BySite::new(&report.undecided);
+fn still_feared(Proof { report, broken }: &Proof, before: Vec<Broken>) -> Vec<Broken> {
+    let (mut broken, undecided) = (broken.clone(), BySite::new(&report.undecided));
     broken.extend(before.into_iter().filter(|broken| undecided.of(&broken.site).next().is_some()));
     broken
 }
@@ -216,8 +224,10 @@ fn next(
         let (verdict, why) = verdict_of(chain, findings);
         let since = former.filter(|former| former.verdict.verdict == verdict);
         let since = since.map_or(now, |former| former.verdict.since);
-        let verdict = ChainVerdict { verdict, since, why, revision: view.revision, as_of: now };
-        let found = Found { verdict, broken: broken_of(chain, former, findings) };
+        let broken = broken_of(chain, former, findings);
+        let more = broken.len().saturating_sub(1);
+        let verdict = ChainVerdict { verdict, since, why, more, revision: view.revision, as_of: now };
+        let found = Found { verdict, broken };
         if let Some(what) = news(chain, former, &found, findings) {
             tell(&chain.name, found.verdict.verdict, what, events);
         }
@@ -249,8 +259,12 @@ fn is_among(promise: &Promise, promises: &[Promise]) -> bool {
 fn news(chain: &Chain, former: Option<&Found>, found: &Found, findings: &Findings) -> Option<String> {
     let known = former.map(|former| former.broken.as_slice()).unwrap_or_default();
     let is_new = |violation: &&Violation| !is_among(&Promise::broken_by(violation), known);
-    if let Some(violation) = findings.violations_of(chain).find(is_new) {
-        return Some(told(violation));
+    let mut new = findings.violations_of(chain).filter(is_new);
+    if let Some(violation) = new.next() {
+        return Some(match new.count() {
+            0 => told(violation),
+            more => format!("{}; and {more} more: `catena verify --observed` has them all", told(violation)),
+        });
     }
     if let Some(violation) = findings.grown_of(chain).next() {
         return Some(format!("for more packets than before: {}", told(violation)));
