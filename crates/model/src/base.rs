@@ -19,7 +19,8 @@ pub struct BaseRouting {
     /// The priority of our rule of order 0. Ours fill twice [`Rule::ORDERS`](crate::forwarding::Rule::ORDERS) from here:
     /// the rules, and behind all of them the guards, which drop what a rule has matched and its table let through.
     pub our_priority: u32,
-    /// Ports by which packets neither leave nor come: set down, or without a carrier.
+    /// Ports by which packets neither leave nor come: set down, without a carrier, or, where our rules ask for them, not there or
+    /// part of a bridge.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub down: BTreeSet<PortName>,
     /// What gives packets other addresses, apart from our own tables.

@@ -8,6 +8,7 @@ use catena_model::address::{Family, Prefix};
 use catena_model::base::{BaseRoute, BaseRouteAction, BaseRouting, BaseRule, BaseRuleAction};
 use catena_model::name::PortName;
 use ipnet::IpNet;
+use netlink_packet_core::Nla;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHop, RouteNextHopFlags, RouteProtocol,
@@ -15,14 +16,15 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Ports};
 use crate::rule::{self, OurRule};
 use crate::table::{address_of, metric_of, table_of};
 use crate::words;
 
 pub(crate) fn base(kernel: &mut Kernel<'_>) -> Result<BaseRouting, DriverError> {
     let our_priority = kernel.numbers.rule_priority;
-    let mut base = BaseRouting { our_priority, down: kernel.down()?, ..BaseRouting::default() };
+    let Ports { down, routed } = kernel.ports()?;
+    let mut base = BaseRouting { our_priority, down, ..BaseRouting::default() };
     for address in kernel.addresses()? {
         let Some(net) = net_of(&address) else { continue };
         if let Some(port) = kernel.port_name(address.header.index)? {
@@ -34,7 +36,10 @@ pub(crate) fn base(kernel: &mut Kernel<'_>) -> Result<BaseRouting, DriverError> 
         for message in kernel.rules(family)? {
             if OurRule::read(message.clone(), &kernel.numbers).is_none() {
                 base.rules.push(read_rule(&message, family, &undecidable));
+                continue;
             }
+            // Nothing comes in by a port that has another name now, or belongs to a bridge: it comes by that one.
+            base.down.extend(in_port(&message).filter(|port| !routed.contains(port)));
         }
     }
     base.rules.sort_by_key(|rule| rule.priority);
@@ -161,6 +166,13 @@ fn destination(route: &RouteMessage, family: Family) -> Option<Prefix> {
     }
 }
 
+fn in_port(rule: &RuleMessage) -> Option<PortName> {
+    rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Iifname(name) => PortName::new(name).ok(),
+        _ => None,
+    })
+}
+
 fn net_of(address: &AddressMessage) -> Option<IpNet> {
     let find = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| address.attributes.iter().find_map(wanted);
     // Of a point-to-point address, the other attribute is the far end's.
@@ -248,9 +260,17 @@ fn condition(attribute: &RuleAttribute) -> Option<String> {
         RuleAttribute::IpProtocol(protocol) => format!("ipproto {}", u8::from(*protocol)),
         RuleAttribute::SourcePortRange(range) => format!("sport {}-{}", range.start, range.end),
         RuleAttribute::DestinationPortRange(range) => format!("dport {}-{}", range.start, range.end),
+        // All bits of a port: FRA_SPORT_MASK and FRA_DPORT_MASK of linux/fib_rules.h (Linux 6.15), which `ip rule` does not say.
+        RuleAttribute::Other(mask) if matches!(mask.kind(), 28 | 29) && is_whole(mask) => return None,
         RuleAttribute::Realm(realm) => format!("realms {realm:?}"),
         other => format!("{other:?}"),
     })
+}
+
+fn is_whole(mask: &impl Nla) -> bool {
+    let mut bytes = vec![0; mask.value_len()];
+    mask.emit_value(&mut bytes);
+    bytes == [0xff, 0xff]
 }
 
 fn prefix(address: IpAddr, length: u8) -> Option<Prefix> {

@@ -129,14 +129,23 @@ impl<'a> Kernel<'a> {
             .collect())
     }
 
-    /// The ports by which packets neither leave nor come.
-    pub(crate) fn down(&mut self) -> Result<BTreeSet<PortName>, DriverError> {
+    pub(crate) fn ports(&mut self) -> Result<Ports, DriverError> {
         let links = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), "ip link show")?;
-        let down = links.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) if !is_up(link) => name_of(link),
-            _ => None,
-        });
-        Ok(down.collect())
+        let mut ports = Ports::default();
+        for message in links {
+            let RouteNetlinkMessage::NewLink(link) = message else { continue };
+            let Some(name) = name_of(&link) else { continue };
+            if !is_up(&link) {
+                ports.down.insert(name);
+            } else if !link
+                .attributes
+                .iter()
+                .any(|attribute| matches!(attribute, LinkAttribute::Controller(_)))
+            {
+                ports.routed.insert(name);
+            }
+        }
+        Ok(ports)
     }
 
     /// The interface index of a port; an error if it does not exist.
@@ -197,6 +206,15 @@ pub(crate) fn name_of(link: &LinkMessage) -> Option<PortName> {
 /// Whether packets leave and come by a port: it is set up and has a carrier. That alone decides whether the kernel gives it a
 /// queue that sends (`linkwatch_do_dev` in net/core/link_watch.c); an operational state of `unknown` or `dormant` (RFC 2863)
 /// stops nothing.
+/// The ports of an element.
+#[derive(Default)]
+pub(crate) struct Ports {
+    /// By these packets neither leave nor come.
+    pub(crate) down: BTreeSet<PortName>,
+    /// What comes in by these is routed as come in by them: not by a bridge, say, that they belong to.
+    pub(crate) routed: BTreeSet<PortName>,
+}
+
 pub(crate) fn is_up(link: &LinkMessage) -> bool {
     link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp)
 }

@@ -163,8 +163,10 @@ pub(crate) fn around(first: IpAddr, last: IpAddr) -> Option<Prefix> {
     prefixes.find(|prefix| prefix.contains(last))
 }
 
+/// Bytes that are named by where they stand may be any.
 fn is_address(expression: &Value) -> bool {
-    matches!(expression["payload"]["field"].as_str(), Some("saddr" | "daddr"))
+    let payload = &expression["payload"];
+    !payload["base"].is_null() || matches!(payload["field"].as_str(), Some("saddr" | "daddr"))
 }
 
 trait Narrow {

@@ -91,6 +91,7 @@ async fn foreign_rules_are_told_with_what_is_opaque_in_them() {
         ("fwmark 0x1/0xff lookup 77", "fwmark 0x1/0xff", BaseRuleAction::Lookup(77)),
         ("not from 172.16.0.0/16 lookup 77", "not", BaseRuleAction::Lookup(77)),
         ("ipproto tcp dport 80-81 lookup 77", "dport 80-81, ipproto 6", BaseRuleAction::Lookup(77)),
+        ("ipproto tcp dport 80 lookup 77", "dport 80-80, ipproto 6", BaseRuleAction::Lookup(77)),
         ("tos 0x10 lookup 77", "tos 0x10", BaseRuleAction::Lookup(77)),
         ("lookup main suppress_prefixlength 0", "suppress_prefixlength 0", BaseRuleAction::Lookup(254)),
         ("oif qg-ext lookup 77", "oif qg-ext", BaseRuleAction::Lookup(77)),
@@ -189,6 +190,27 @@ async fn ports_are_down_that_are_set_down_or_have_no_carrier() {
     ip(&world.switch, "link set xqr-abc up");
     world.ip("link set qg-ext up");
     assert_eq!(own().await, ["tap"]);
+}
+
+/// What our rules ask for by name has to be there, and by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn ports_of_our_rules_are_down_that_have_another_name_or_are_in_a_bridge() {
+    let world = World::default();
+    let is_down = async || base(&world).await.down.contains(&port("qr-abc"));
+    world.ip("rule add pref 10008 to 172.16.1.0/24 iif qr-abc lookup 10003 protocol 202");
+    assert!(!is_down().await);
+    world.ip("link set qr-abc down");
+    world.ip("link set qr-abc name other");
+    world.ip("link set other up");
+    assert!(is_down().await);
+    world.ip("link set other down");
+    world.ip("link set other name qr-abc");
+    world.ip("link set qr-abc up");
+    assert!(!is_down().await);
+    world.ip("link add br0 type bridge");
+    world.ip("link set br0 up");
+    world.ip("link set qr-abc master br0");
+    assert!(is_down().await);
 }
 
 /// What is done to addresses, as text: when, of which packets, into what, by which rule.
