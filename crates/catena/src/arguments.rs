@@ -214,7 +214,7 @@ pub struct Allowance {
     /// Let the change break this promise of chains; may be repeated
     ///
     /// For all chains of which this breaks it, and for the packets for which it does. It is put on record with who asked and
-    /// when, and `catena status` shows it until it is seen to hold again. `catena verify` says what is broken how.
+    /// when, and `catena status` shows it until all holds at that site. `catena verify` says what is broken how.
     #[arg(long, value_name = "NAME", value_parser = properties())]
     pub allow: Vec<Property>,
 }

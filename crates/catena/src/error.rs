@@ -146,8 +146,9 @@ impl CliError {
             Self::Terminal(_) => Some("print once instead: `catena top --once`".to_owned()),
             Self::Refused(report) => report.help.clone(),
             Self::Replay(ReplayError::NotRoot) => Some("run this again by sudo".to_owned()),
-            Self::Replay(ReplayError::Lab(LabError::Setup { .. })) => Some(
-                "a host's setup commands are run in the copy, too, in the folder of its file: run this where that is"
+            Self::Replay(ReplayError::Lab(LabError::Setup { .. }) | ReplayError::NoFolder { .. }) => Some(
+                "a host's setup commands are run in the copy, too, in the folder of its file, as it was named when it was \
+                 applied: run this where it was applied"
                     .to_owned(),
             ),
             _ => None,

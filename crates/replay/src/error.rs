@@ -1,6 +1,7 @@
 //! Why there is no copy of a network, or nothing to be seen in it.
 
 use std::io;
+use std::path::PathBuf;
 
 use catena_driver::DriverError;
 use catena_lab::LabError;
@@ -10,6 +11,8 @@ use catena_model::name::NodeName;
 pub enum ReplayError {
     #[error("packets are sent in a copy of the network, which takes root")]
     NotRoot,
+    #[error("the setup commands of {host} are to be run in the folder of its file, and from here there is no {}", folder.display())]
+    NoFolder { host: NodeName, folder: PathBuf },
     #[error("the copy of the network cannot be built")]
     Lab(#[from] LabError),
     #[error("{element} of the copy: {what}")]

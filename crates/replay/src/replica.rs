@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use catena_driver::netns::NetNs;
 use catena_driver::{Driver, DriverError, Epoch};
-use catena_lab::{LabError, Namespaces};
+use catena_lab::Namespaces;
 use catena_model::base::BaseRouting;
 use catena_model::forwarding::{Change, ElementState, ForwardingState, Kind, Object};
 use catena_model::name::{NodeName, PortName};
-use catena_model::resource::{DriverSpec, LinuxSpec, Model};
+use catena_model::resource::{DriverSpec, Host, LinuxSpec, Model};
 use catena_model::topology::Topology;
 use catena_plan::plan;
 use tokio::task::JoinSet;
@@ -234,20 +234,22 @@ fn set_up_hosts(
     model: &Model,
     folders: &BTreeMap<NodeName, PathBuf>,
     namespaces: &Namespaces,
-) -> Result<(), LabError> {
+) -> Result<(), ReplayError> {
     let here = PathBuf::from(".");
+    let hosts = || model.hosts.values().filter(|host| !host.setup.is_empty());
+    let folder_of = |host: &Host| folders.get(&host.name).unwrap_or(&here);
+    if let Some(host) = hosts().find(|host| !folder_of(host).is_dir()) {
+        return Err(ReplayError::NoFolder { host: host.name.clone(), folder: folder_of(host).clone() });
+    }
     std::thread::scope(|scope| {
-        let hosts: Vec<_> = model
-            .hosts
-            .values()
-            .filter(|host| !host.setup.is_empty())
+        let hosts: Vec<_> = hosts()
             .map(|host| {
-                let folder = folders.get(&host.name).unwrap_or(&here);
+                let folder = folder_of(host);
                 scope.spawn(|| catena_lab::set_up_host(host, folder, &namespaces[&host.name]))
             })
             .collect();
         hosts.into_iter().try_for_each(|host| match host.join() {
-            Ok(result) => result,
+            Ok(result) => result.map_err(ReplayError::from),
             Err(panic) => std::panic::resume_unwind(panic),
         })
     })

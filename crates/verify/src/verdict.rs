@@ -104,14 +104,17 @@ pub struct Coverage {
 
 impl Coverage {
     /// What no verdict is about.
-    pub(crate) const EXCEPT: [&str; 8] = [
+    pub(crate) const EXCEPT: [&str; 11] = [
         "packets to multicast, link-local and loopback addresses, which nobody routes",
         "ICMP errors about packets to a site that come from elsewhere than its own addresses",
         "ICMP errors from addresses of a site about packets that were not for it",
         "forged packets that come by what is not understood before they come to where sources are asked for",
         "by which routes the outer packets of tunnels go, and what packet filters do to them",
-        "what owners' packet filters drop, and what filters at ports (tc, XDP) do",
+        "what owners' packet filters drop, and what filters at ports (tc, XDP) and IPsec policies do",
+        "what owners' packet filters write into our bits of the packet mark: whoever sets them leads packets elsewhere",
+        "what other sites and the provider's hosts send to a site: it passes the chains of who sends it, if any",
         "how replies get to where owners' packet filters translate addresses back, and their sources from there on",
+        "whether elements forward at all (net.ipv4.ip_forward), and what their neighbour entries say",
         "whether an element that steers also forwards by itself, which its driver refuses",
     ];
     /// Where customers' own routers are not driven.

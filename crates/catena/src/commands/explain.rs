@@ -135,10 +135,16 @@ fn known(explanation: &Explanation) -> String {
     let mut text = match verdict {
         None => "What is installed was not verified since it was last changed: `catena verify --observed` does it now.\n"
             .to_owned(),
-        Some(ChainVerdict { verdict, since, why, .. }) => {
+        Some(ChainVerdict { verdict, since, why, more, .. }) => {
             let age = age(*since);
+            let more = match more {
+                0 => String::new(),
+                more => format!("And {more} more: `catena verify --observed` has them all.\n"),
+            };
             match (verdict, why) {
-                (Verdict::Violated, Some(why)) => format!("{} for {age}: {why}\n", styled(BAD, "Violated")),
+                (Verdict::Violated, Some(why)) => {
+                    format!("{} for {age}: {why}\n{more}", styled(BAD, "Violated"))
+                }
                 (Verdict::Undecided, Some(why)) => {
                     format!("{} for {age}: {why}\n", styled(WARN, "Undecided"))
                 }

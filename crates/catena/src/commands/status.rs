@@ -131,11 +131,17 @@ fn verified_chains(report: &StatusReport) -> Table {
         let found = chain.verdict.as_ref();
         let verdict = found.map_or_else(|| Cell::new(FAINT, unknown), verdict);
         let since = found.map_or_else(String::new, |found| age(found.since));
-        let why = found.and_then(|found| found.why.as_deref()).filter(|_| chain.reason.is_none()).map(brief);
+        let why = found.filter(|_| chain.reason.is_none()).and_then(reason_of);
         let why = why.map_or_else(|| self::reason(chain), Cell::from);
         table.row(named(chain).into_iter().chain([verdict, since.into(), why]));
     }
     table
+}
+
+/// Why a chain is not proven, and how much more there is.
+fn reason_of(found: &ChainVerdict) -> Option<String> {
+    let why = brief(found.why.as_deref()?);
+    Some(if found.more == 0 { why } else { format!("{why}, and {} more", found.more) })
 }
 
 /// What fits into a line; `catena explain` has the packet that shows it.
