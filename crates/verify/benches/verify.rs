@@ -72,9 +72,8 @@ fn run(arguments: &Arguments) -> Result<()> {
     let share = if arguments.quick { 10 } else { 1 };
     let differential = arguments.differential.as_deref().map(Differential::read).transpose()?;
     let (many, few) = (10_000 / share, 1_000 / share);
-    let full_few = full(&World::provider(few))?;
     let before = World::provider(many);
-    let full_many = full(&before)?;
+    let [full_few, full_many] = full([&World::provider(few), &before])?;
     let mut edits = incremental(before, 2_000 / share)?;
     let mean = edits.iter().sum::<Duration>() / edits.len() as u32;
     let peak = peak_mib()?;
@@ -169,13 +168,15 @@ impl Differential {
     }
 }
 
-/// The least that verifying all takes, of five times.
-fn full(world: &World) -> Result<Duration> {
-    let mut best = Duration::MAX;
-    for _ in 0..5 {
-        let (report, time) = timed(|| world.verify());
-        proven(&report)?;
-        best = best.min(time);
+/// The least that verifying all takes, of seven times: of both in turns, so that what slows memory down meanwhile meets both.
+fn full(worlds: [&World; 2]) -> Result<[Duration; 2]> {
+    let mut best = [Duration::MAX; 2];
+    for _ in 0..7 {
+        for (world, best) in worlds.iter().zip(&mut best) {
+            let (report, time) = timed(|| world.verify());
+            proven(&report)?;
+            *best = time.min(*best);
+        }
     }
     Ok(best)
 }
